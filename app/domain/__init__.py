@@ -1,0 +1,1 @@
+"""The words and rules of the project as plain data: no I/O, imported by every other room."""

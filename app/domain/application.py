@@ -1,0 +1,190 @@
+"""What a user asks for: an application, the elements it uses and the limits it runs in."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from ipaddress import IPv4Address
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from app.domain.model import Model, Name
+from app.domain.quantities import Bytes, Seconds
+
+AbsolutePath = Annotated[str, Field(pattern=r"^/[^\x00\n]*$", max_length=4095)]
+EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class RuntimeName(StrEnum):
+    """How a process is put into its surroundings."""
+
+    NAMESPACE = "namespace"
+    """bubblewrap on this host's own root file system; needs no Docker and no image."""
+    DOCKER = "docker"
+    """A container of `image`, with an empty network namespace and no capabilities."""
+
+
+class ElementUse(Model):
+    """One element in one application."""
+
+    settings: dict[str, Any] = {}
+    """Checked against the `settings` schema in the element's manifest."""
+    variant: Literal["release", "debug", "asan"] = "release"
+    """Which build of the element's libraries to link."""
+
+
+class PublishedPort(Model):
+    """A port of the host that leads to a port of the application's private stack."""
+
+    container_port: Port
+    host_port: Port
+    host_address: IPv4Address = IPv4Address("0.0.0.0")
+    protocol: Literal["tcp", "udp"] = "tcp"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: object) -> object:
+        """Docker's short form: `[ADDRESS:]HOST:PORT[/udp]`."""
+        if not isinstance(value, str):
+            return value
+        pattern = r"(?:(\d+\.\d+\.\d+\.\d+):)?(\d+):(\d+)(?:/(tcp|udp))?"
+        match = re.fullmatch(pattern, value)
+        if not match:
+            raise ValueError(f"'{value}' is not a published port; write HOST:PORT, as in 8081:80")
+        return {
+            "host_address": match[1] or "0.0.0.0",
+            "host_port": int(match[2]),
+            "container_port": int(match[3]),
+            "protocol": match[4] or "tcp",
+        }
+
+
+class NetworkUse(Model):
+    """Where the application's private stack is plugged in."""
+
+    name: Name = "default"
+    address: IPv4Address | None = None
+    """A fixed address out of the network's subnet; the next free one where absent."""
+    aliases: list[Name] = []
+    """Further names under which peers of the same network find this application."""
+
+
+class MountUse(Model):
+    """A file or directory of the host, or a volume, that the application sees at `path`."""
+
+    path: AbsolutePath
+    volume: Name | None = None
+    source: str | None = Field(default=None, alias="from", min_length=1)
+    """A path of the host; relative ones are relative to the stack file."""
+    read_only: bool = True
+
+    @model_validator(mode="after")
+    def _one_source(self) -> MountUse:
+        if (self.volume is None) == (self.source is None):
+            raise ValueError("give exactly one of 'from' (a path of the host) and 'volume'")
+        return self
+
+
+class Limits(Model):
+    """Enforced with control groups; `null` means no limit."""
+
+    memory: Bytes | None = Field(default=None, ge=4 * 2**20)
+    cpus: float | None = Field(default=None, gt=0, le=1024)
+    pids: int | None = Field(default=None, ge=1)
+
+
+class Restart(Model):
+    """What happens when the program ends by itself; never after a `stop`."""
+
+    policy: Literal["no", "on-failure", "always"] = "no"
+    max_retries: int | None = Field(default=None, ge=1)
+    """Give up after so many restarts in a row; only with `on-failure`."""
+    delay: Seconds = 0.1
+    """Before the first restart; doubles each time up to 30 s, starts anew after 10 s of running."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: object) -> object:
+        """`on-failure:3`, as Docker writes it."""
+        if value is False:  # YAML 1.1 reads a bare `no` as false
+            return {"policy": "no"}
+        if not isinstance(value, str):
+            return value
+        policy, _, retries = value.partition(":")
+        return {"policy": policy, **({"max_retries": retries} if retries else {})}
+
+
+class StopRule(Model):
+    """How `stop` ends the application: the signal, then SIGKILL after the grace time."""
+
+    signal: Literal["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGKILL"] = (
+        "SIGTERM"
+    )
+    grace: Seconds = Field(default=10.0, le=3600)
+
+
+def _null_is_default(value: object) -> object:
+    """In YAML `network-lwip:` with nothing behind it is null and means: all defaults."""
+    if isinstance(value, dict):
+        return {key: {} if use is None else use for key, use in value.items()}
+    return value
+
+
+class ApplicationSpec(Model):
+    """One unmodified program and the private services it is to have."""
+
+    name: Name
+    command: list[Annotated[str, Field(max_length=131_071)]] = Field(min_length=1)
+    """Program and arguments; the program is looked up in PATH as the runtime sees it."""
+    runtime: RuntimeName = RuntimeName.NAMESPACE
+    image: str | None = Field(default=None, min_length=1)
+    """The container image; required by, and only for, the docker runtime."""
+    elements: Annotated[dict[Name, ElementUse], BeforeValidator(_null_is_default)] = {}
+    """Element name → how it is used; earlier entries are linked first."""
+    network: NetworkUse = NetworkUse()
+    ports: list[PublishedPort] = []
+    environment: dict[EnvironmentName, str] = {}
+    working_directory: AbsolutePath | None = None
+    user: str | None = Field(default=None, pattern=r"^[a-z_0-9][a-z0-9_.-]*(:[a-z_0-9][a-z0-9_.-]*)?$")
+    """`USER`, `UID` or `UID:GID`."""
+    mounts: list[MountUse] = []
+    tmpfs: list[AbsolutePath] = []
+    """Empty, private, writable directories in memory."""
+    limits: Limits = Limits()
+    restart: Restart = Restart()
+    stop: StopRule = StopRule()
+    depends_on: list[Name] = []
+    """Applications that are started before this one."""
+    fallback: Literal["refuse", "kernel"] = "refuse"
+    """When the program cannot be linked with its network element: refuse to start it, or
+    give it the kernel's own stack in a private network namespace."""
+    labels: dict[str, str] = {}
+
+    @field_validator("environment")
+    @classmethod
+    def _no_preload(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in ("LD_PRELOAD", "LD_AUDIT"):
+            if name in value:
+                raise ValueError(f"{name} is set from 'elements'; remove it here")
+        return value
+
+    @field_validator("ports")
+    @classmethod
+    def _ports_once(cls, value: list[PublishedPort]) -> list[PublishedPort]:
+        seen: set[tuple[object, ...]] = set()
+        for port in value:
+            key = (port.host_address, port.host_port, port.protocol)
+            if key in seen:
+                raise ValueError(f"host port {port.host_port}/{port.protocol} is listed twice")
+            seen.add(key)
+        return value
+
+    @model_validator(mode="after")
+    def _image_fits_runtime(self) -> ApplicationSpec:
+        if self.runtime is RuntimeName.DOCKER and self.image is None:
+            raise ValueError("runtime 'docker' needs 'image', for example debian:trixie-slim")
+        if self.name in self.depends_on:
+            raise ValueError("'depends_on' names the application itself")
+        return self

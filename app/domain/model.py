@@ -1,0 +1,31 @@
+"""The base of every data class here: strict, immutable, unknown fields refused."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
+        description="Lower-case letters, digits and inner hyphens; 1 to 40 characters.",
+        examples=["web-a"],
+    ),
+]
+"""A resource's name; also its host name on its networks (RFC 1123 label)."""
+
+
+class Model(BaseModel):
+    """Immutable data with no unknown fields; field docstrings become schema descriptions."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )

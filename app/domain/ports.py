@@ -1,0 +1,106 @@
+"""The interfaces between the rooms; each implementation passes one contract suite.
+
+`Runtime` is implemented by `app/runtimes` (namespace, docker, and a fake for tests); `Agent` by
+`app/agent` (in this process, or over a Unix socket). Every method raises `CseError` only, and is
+safe to call from several threads and to call again after a crash: `create`, `stop`, `remove` and
+the `ensure_*` methods do nothing where nothing is left to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from app.domain.launch import Launch
+from app.domain.network import NetworkSpec
+from app.domain.observed import Claim, Coverage, ExecResult, Finding, Instance, LogLine, Observed
+
+
+class Runtime(Protocol):
+    """Puts programs into their surroundings; keeps no state that it cannot read back."""
+
+    def create(self, launch: Launch) -> None:
+        """Make everything but the process. A half-made application is removed again on error."""
+
+    def start(self, name: str) -> Observed:
+        """Start the program and return when it has been executed, or has failed to."""
+
+    def stop(self, name: str) -> Observed:
+        """End the program by its `StopRule`; returns when it has ended."""
+
+    def remove(self, name: str) -> None:
+        """Remove everything that `create` made, ending the program first where it runs."""
+
+    def observe(self) -> list[Observed]:
+        """Every application that bears this installation's mark."""
+
+    def wait(self, name: str, timeout_s: float | None = None) -> Observed:
+        """Return when the program has ended for good; `TimedOut` if it did not in time."""
+
+    def logs(
+        self, name: str, *, follow: bool = False, tail: int | None = None
+    ) -> Iterator[LogLine]:
+        """Oldest first; with `follow`, ends when the program has ended for good."""
+
+    def exec(self, name: str, command: list[str], *, timeout_s: float = 60.0) -> ExecResult:
+        """Run a command in the running application's surroundings, with its elements linked."""
+
+    def pids(self, name: str) -> list[int]:
+        """All processes of the application, in the host's process namespace."""
+
+
+class Agent(Protocol):
+    """The only part with privilege: runtimes, wiring, broker and evidence of one host."""
+
+    def preflight(self, launch: Launch) -> Coverage:
+        """Read the program before it is started; changes nothing."""
+
+    def create(self, launch: Launch) -> Coverage:
+        """Preflight, run directory, broker, wiring, runtime; all of it or none."""
+
+    def start(self, name: str) -> Observed:
+        """See `Runtime.start`."""
+
+    def stop(self, name: str) -> Observed:
+        """See `Runtime.stop`."""
+
+    def remove(self, name: str) -> None:
+        """See `Runtime.remove`; also what wiring and broker made for it."""
+
+    def observe(self) -> list[Observed]:
+        """All applications of all runtimes of this host."""
+
+    def wait(self, name: str, timeout_s: float | None = None) -> Observed:
+        """See `Runtime.wait`."""
+
+    def wait_change(self, seen: int, timeout_s: float) -> int:
+        """Block until the host's change counter differs from `seen`; returns the counter."""
+
+    def logs(
+        self, name: str, *, follow: bool = False, tail: int | None = None
+    ) -> Iterator[LogLine]:
+        """See `Runtime.logs`."""
+
+    def exec(self, name: str, command: list[str], *, timeout_s: float = 60.0) -> ExecResult:
+        """See `Runtime.exec`."""
+
+    def instances(self, name: str) -> list[Instance]:
+        """The element instances of one application."""
+
+    def evidence(self, name: str) -> list[Claim]:
+        """Claim, observation, verdict for each instance of one application."""
+
+    def ensure_network(self, network: NetworkSpec) -> None:
+        """Make or adjust the bridge, its address, NAT and filters."""
+
+    def remove_network(self, name: str) -> None:
+        """Remove what `ensure_network` made."""
+
+    def ensure_volume(self, name: str) -> str:
+        """Make the volume's directory; returns its absolute path on this host."""
+
+    def remove_volume(self, name: str) -> None:
+        """Delete the volume and what is in it."""
+
+    def doctor(self) -> list[Finding]:
+        """What this host has and lacks, with remedies."""
