@@ -46,6 +46,8 @@ const char *cse_run_dir(void);
 /* Loads <run dir>/<kind>.conf once. Lines `key=value`; nested keys are joined with dots,
  * list members numbered from 0 (`mounts.0.path=/srv`); `%XX` escapes bytes. */
 void cse_settings_load(const char *kind);
+/* The kind given to cse_settings_load. */
+const char *cse_settings_kind(void);
 /* $CSE_<KIND>_<KEY> (upper case, dots become underscores) where set, else the file's value, else
  * NULL. The text lives until the process ends. */
 const char *cse_setting(const char *key);
@@ -98,8 +100,8 @@ void cse_fd_forget(int fd);
 void cse_fd_forget_range(unsigned first, unsigned last);
 void cse_fd_copy(int from, int to);
 
-/* Weak hook of fdguard.c, called before the program's close/dup2/close_range takes effect. */
-void cse_fd_closing(int fd);
+/* fdguard.c defines the program's close, dup*, close_range, closefrom, fcntl and *rlimit: it
+ * protects own descriptors and keeps this table true. Linked into every overlay as it is. */
 
 /* ---- broker.c: the application's socket to the agent -------------------------------------- */
 

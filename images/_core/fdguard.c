@@ -1,0 +1,230 @@
+/* The program's close, dup and limit calls, so that it can neither lose our descriptors nor see
+ * them, and so that fdtable.c forgets what is no longer true.
+ *
+ * An own descriptor looks closed to the program: EBADF. Several overlays may each contain
+ * this file; each passes on to the next, and knows its own descriptors only.
+ */
+#include "core.h"
+#include "ownfd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+
+CSE_EXPORT int close(int fd)
+{
+    if (cse_is_own_fd(fd)) {
+        errno = EBADF;
+        return -1;
+    }
+    cse_fd_forget(fd);
+    return libc(close)(fd);
+}
+
+CSE_EXPORT int dup(int fd)
+{
+    if (cse_is_own_fd(fd)) {
+        errno = EBADF;
+        return -1;
+    }
+    int copy = libc(dup)(fd);
+    if (copy >= 0) cse_fd_copy(fd, copy);
+    return copy;
+}
+
+static bool refuse_dup(int from, int to)
+{
+    if (!cse_is_own_fd(from) && !cse_is_own_fd(to)) return false;
+    errno = EBADF; /* as for any number at or above the program's limit */
+    return true;
+}
+
+CSE_EXPORT int dup2(int from, int to)
+{
+    if (refuse_dup(from, to)) return -1;
+    int copy = libc(dup2)(from, to);
+    if (copy >= 0 && from != to) cse_fd_copy(from, to);
+    return copy;
+}
+
+CSE_EXPORT int dup3(int from, int to, int flags)
+{
+    if (refuse_dup(from, to)) return -1;
+    int copy = libc(dup3)(from, to, flags);
+    if (copy >= 0) cse_fd_copy(from, to);
+    return copy;
+}
+
+static int guarded_fcntl(int fd, int command, void *argument)
+{
+    if (cse_is_own_fd(fd)) {
+        errno = EBADF;
+        return -1;
+    }
+    int result = libc(fcntl)(fd, command, argument);
+    if (result >= 0 && (command == F_DUPFD || command == F_DUPFD_CLOEXEC)) cse_fd_copy(fd, result);
+    return result;
+}
+
+CSE_EXPORT int fcntl(int fd, int command, ...)
+{
+    va_list arguments;
+    va_start(arguments, command);
+    void *argument = va_arg(arguments, void *);
+    va_end(arguments);
+    return guarded_fcntl(fd, command, argument);
+}
+
+#ifdef __GLIBC__
+CSE_EXPORT int fcntl64(int fd, int command, ...)
+{
+    va_list arguments;
+    va_start(arguments, command);
+    void *argument = va_arg(arguments, void *);
+    va_end(arguments);
+    return guarded_fcntl(fd, command, argument);
+}
+#endif
+
+/* ---- ranges ------------------------------------------------------------------------------ */
+
+/* Closes first..last but leaves out what is ours. */
+static int close_around_own(unsigned first, unsigned last, unsigned flags)
+{
+    while (first <= last) {
+        int own = first > INT_MAX ? -1 : cse_own_next((int)first);
+        unsigned stop = own >= 0 && (unsigned)own <= last ? (unsigned)own : last + 1;
+        if (stop > first || stop == 0) {
+            long result = syscall(SYS_close_range, first, stop - 1, flags);
+            if (result != 0) return (int)result;
+        }
+        if (stop == 0 || stop > last) break;
+        first = stop + 1;
+    }
+    return 0;
+}
+
+CSE_EXPORT int close_range(unsigned first, unsigned last, int flags)
+{
+    enum { CLOEXEC_ONLY = 4 };
+    if (first > last) {
+        errno = EINVAL;
+        return -1;
+    }
+    if (flags & CLOEXEC_ONLY) return (int)syscall(SYS_close_range, first, last, flags);
+    cse_fd_forget_range(first, last);
+    return close_around_own(first, last, (unsigned)flags);
+}
+
+CSE_EXPORT void closefrom(int first)
+{
+    unsigned from = first < 0 ? 0 : (unsigned)first;
+    int saved_errno = errno;
+    cse_fd_forget_range(from, UINT_MAX);
+    if (close_around_own(from, UINT_MAX, 0) != 0) {
+        /* A kernel before 5.9 has no close_range. */
+        for (long fd = (long)from; fd < sysconf(_SC_OPEN_MAX); fd++) close((int)fd);
+    }
+    errno = saved_errno;
+}
+
+/* ---- the limit of open files, as the program set it --------------------------------------- */
+
+#ifdef __GLIBC__
+typedef __rlimit_resource_t limit_name;
+#else
+typedef int limit_name;
+#endif
+
+static void show_program_limit(int resource, struct rlimit *limit)
+{
+    if (resource == RLIMIT_NOFILE && limit != NULL && cse_own_limits.raised_soft != 0 &&
+        limit->rlim_cur == cse_own_limits.raised_soft)
+        limit->rlim_cur = cse_own_limits.program_soft;
+}
+
+/* What the kernel must be told so that the program gets `wanted` and our descriptors stay. */
+static struct rlimit with_our_room(const struct rlimit *wanted)
+{
+    rlim_t room = cse_own_limits.raised_soft - cse_own_limits.program_soft;
+    struct rlimit raised = *wanted;
+    if (wanted->rlim_cur == RLIM_INFINITY || wanted->rlim_cur > RLIM_INFINITY - room) return raised;
+    raised.rlim_cur = wanted->rlim_cur + room;
+    if (raised.rlim_cur > wanted->rlim_max) raised.rlim_cur = wanted->rlim_max;
+    return raised;
+}
+
+static int set_program_limit(const struct rlimit *wanted)
+{
+    if (wanted->rlim_cur > wanted->rlim_max) {
+        errno = EINVAL;
+        return -1;
+    }
+    struct rlimit raised = with_our_room(wanted);
+    if (libc(setrlimit)(RLIMIT_NOFILE, &raised) != 0) return -1;
+    cse_own_limits.program_soft = wanted->rlim_cur;
+    cse_own_limits.raised_soft = raised.rlim_cur;
+    return 0;
+}
+
+static bool limit_is_ours(int resource)
+{
+    return resource == RLIMIT_NOFILE && cse_own_limits.raised_soft != 0;
+}
+
+CSE_EXPORT int getrlimit(limit_name resource, struct rlimit *limit)
+{
+    int result = libc(getrlimit)(resource, limit);
+    if (result == 0) show_program_limit((int)resource, limit);
+    return result;
+}
+
+CSE_EXPORT int setrlimit(limit_name resource, const struct rlimit *limit)
+{
+    if (limit_is_ours((int)resource) && limit != NULL) return set_program_limit(limit);
+    return libc(setrlimit)(resource, limit);
+}
+
+CSE_EXPORT int prlimit(pid_t pid, limit_name resource, const struct rlimit *wanted,
+                       struct rlimit *old)
+{
+    bool ours = limit_is_ours((int)resource) && (pid == 0 || pid == getpid());
+    int result = libc(prlimit)(pid, resource, ours ? NULL : wanted, old);
+    if (result != 0 || !ours) return result;
+    show_program_limit((int)resource, old);
+    return wanted != NULL ? set_program_limit(wanted) : 0;
+}
+
+#ifdef __GLIBC__
+/* On 64-bit machines the structures are the same. */
+CSE_EXPORT int getrlimit64(limit_name resource, struct rlimit64 *limit)
+{
+    return getrlimit(resource, (struct rlimit *)limit);
+}
+
+CSE_EXPORT int setrlimit64(limit_name resource, const struct rlimit64 *limit)
+{
+    return setrlimit(resource, (const struct rlimit *)limit);
+}
+
+CSE_EXPORT int prlimit64(pid_t pid, limit_name resource,
+                         const struct rlimit64 *wanted, struct rlimit64 *old)
+{
+    return prlimit(pid, resource, (const struct rlimit *)wanted, (struct rlimit *)old);
+}
+#endif
+
+CSE_EXPORT int getdtablesize(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 256;
+    return limit.rlim_cur > INT_MAX ? INT_MAX : (int)limit.rlim_cur;
+}
