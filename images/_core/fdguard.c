@@ -189,7 +189,7 @@ CSE_EXPORT int getrlimit(limit_name resource, struct rlimit *limit)
 
 CSE_EXPORT int setrlimit(limit_name resource, const struct rlimit *limit)
 {
-    if (limit_is_ours((int)resource) && limit != NULL) return set_program_limit(limit);
+    if (limit_is_ours((int)resource)) return set_program_limit(limit);
     return libc(setrlimit)(resource, limit);
 }
 
