@@ -1,0 +1,204 @@
+"""The run directory: all that an application's libraries get from the control plane.
+
+Why: the libraries know one place, `/run/cse` (its contents are a contract in ARCHITECTURE.md),
+and every runtime must show the same there. The runtimes call `build` when they create an
+application and put the returned binds, tmpfs and environment into whatever they start.
+
+On the host everything of one application lies in `STATE/apps/NAME`:
+
+    launch.json      the Launch, written last: without it the directory is half-made
+    run/             becomes /run/cse (read-only): *.conf, broker.sock and empty mount points
+    data/            becomes /run/cse/data (read and write)
+    …                files of the runtime (status, log)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.domain.errors import HostLacks, InvalidSpecification
+from app.domain.launch import BoundElement, Launch
+from app.runtimes.conf import flatten, resolvers, to_lines
+from app.runtimes.hostpaths import replace_host_paths
+
+INSIDE = "/run/cse"
+"""Where the application sees its run directory."""
+
+
+@dataclass(frozen=True)
+class Bind:
+    """One file or directory of the host and where the application sees it."""
+
+    source: str
+    target: str
+    read_only: bool
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """What a runtime must give to the program; `binds` are in mounting order (outer first)."""
+
+    path: Path
+    """`STATE/apps/NAME` on the host."""
+    binds: list[Bind]
+    tmpfs: list[str]
+    environment: dict[str, str]
+
+
+def application_directory(state: Path, name: str) -> Path:
+    """`STATE/apps/NAME`."""
+    return state / "apps" / name
+
+
+def build(
+    state: Path, launch: Launch, target: str, *, owner: tuple[int, int] | None = None
+) -> RunDirectory:
+    """Make (or make anew) the run directory; `launch.json` is not written (see `seal`).
+
+    `target` is the program's `<libc>-<machine>`. `owner` (uid, gid) is whom the program runs as,
+    so that it can write to `data`. Raises HostLacks where a library is not built, and
+    InvalidSpecification where a host path is missing. What is in `data/` is kept.
+    """
+    top = application_directory(state, launch.name)
+    run = top / "run"
+    top.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in (run, top / "data", run / "data", run / "private", run / "lib", run / "files"):
+        path.mkdir(mode=0o755, exist_ok=True)
+    if owner is not None and os.geteuid() == 0:
+        os.chown(top / "data", *owner)
+
+    binds = [Bind(str(run), INSIDE, True), Bind(str(top / "data"), f"{INSIDE}/data", False)]
+    preload: list[str] = []
+    environment: dict[str, str] = {}
+    files = 0
+    for bound in launch.elements:
+        manifest = bound.element.manifest
+        libraries = _libraries(bound, target)
+        (run / "lib" / manifest.name).mkdir(exist_ok=True)
+        binds.append(Bind(str(libraries), f"{INSIDE}/lib/{manifest.name}", True))
+        preload += [
+            f"{INSIDE}/lib/{manifest.name}/{file}" for file in manifest.libraries[target].preload
+        ]
+        settings, paths = replace_host_paths(
+            bound.settings, manifest.settings, f"{INSIDE}/files", files
+        )
+        for host_path, pointer in paths:
+            place = run / "files" / str(files)
+            _mount_point(place, host_path, f"/elements/{manifest.name}/settings{pointer}")
+            binds.append(Bind(host_path, f"{INSIDE}/files/{files}", True))
+            files += 1
+        values = flatten(settings)
+        environment |= dict(_environment(manifest.environment, values))
+        if manifest.kind == "network":
+            values |= flatten(_binding(launch))
+        _write(run / f"{manifest.kind}.conf", to_lines(values))
+    if preload:
+        environment["LD_PRELOAD"] = ":".join(preload)
+    return RunDirectory(top, binds, [f"{INSIDE}/private"], environment)
+
+
+def seal(directory: Path, launch: Launch) -> None:
+    """Write `launch.json`, after everything else was made: now the application exists."""
+    _write(directory / "launch.json", launch.model_dump_json(indent=1))
+
+
+def sealed(state: Path) -> Iterator[Launch]:
+    """The launches of all applications that exist, by name."""
+    try:
+        names = sorted(os.listdir(state / "apps"))
+    except FileNotFoundError:
+        return
+    for name in names:
+        launch = load(state, name)
+        if launch is not None:
+            yield launch
+
+
+def load(state: Path, name: str) -> Launch | None:
+    """The sealed launch of one application."""
+    try:
+        text = (application_directory(state, name) / "launch.json").read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return Launch.model_validate_json(text)
+
+
+def remove(state: Path, name: str) -> None:
+    """Delete the directory; `launch.json` first, so that a crash leaves no half application."""
+    top = application_directory(state, name)
+    (top / "launch.json").unlink(missing_ok=True)
+    shutil.rmtree(top, ignore_errors=True)
+
+
+def _libraries(bound: BoundElement, target: str) -> Path:
+    """The directory with the element's files for this target, all of them there."""
+    manifest = bound.element.manifest
+    if target not in manifest.libraries:
+        raise HostLacks(
+            f"element {manifest.name} {manifest.version} has no libraries for {target}",
+            remedy=f"it has them for: {', '.join(sorted(manifest.libraries))}",
+        )
+    suffix = "" if bound.variant == "release" else f"-{bound.variant}"
+    directory = Path(bound.element.directory) / "lib" / f"{target}{suffix}"
+    wanted = manifest.libraries[target]
+    missing = [file for file in [*wanted.preload, *wanted.files] if not (directory / file).exists()]
+    if missing:
+        raise HostLacks(
+            f"element {manifest.name}: {', '.join(missing)} not found in {directory}",
+            remedy="build the libraries with 'make native'",
+        )
+    return directory
+
+
+def _mount_point(place: Path, host_path: str, pointer: str) -> None:
+    if os.path.isdir(host_path):
+        place.mkdir(exist_ok=True)
+    elif os.path.exists(host_path):
+        place.touch()
+    else:
+        raise InvalidSpecification(
+            f"{host_path} does not exist on this host",
+            pointer=pointer,
+            remedy="give the path of an existing file or directory",
+        )
+
+
+def _environment(templates: dict[str, str], values: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """`{setting}` replaced; a variable whose settings are all absent is left out."""
+    for name, template in templates.items():
+        keys = re.findall(r"\{([A-Za-z0-9_.-]+)\}", template)
+        if keys and not any(key in values for key in keys):
+            continue
+        yield name, re.sub(r"\{([A-Za-z0-9_.-]+)\}", lambda m: values.get(m[1], ""), template)
+
+
+def _binding(launch: Launch) -> dict[str, Any]:
+    """The keys of `network.conf` that say where the private stack is plugged in."""
+    binding = launch.network
+    if binding is None:
+        raise InvalidSpecification(
+            f"application {launch.name} uses a network element but is bound to no network"
+        )
+    servers = binding.network.dns
+    return {
+        "name": launch.name,
+        "address": str(binding.address),
+        "prefix": binding.network.subnet.prefixlen,
+        "gateway": str(binding.network.gateway.ip),
+        "mac": binding.mac,
+        "mtu": binding.network.mtu,
+        "dns": resolvers() if servers is None else [str(server) for server in servers],
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all, so that a library or a restarted agent never reads half a file."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text)
+    os.replace(temporary, path)
