@@ -33,6 +33,9 @@ class ElementUse(Model):
     """Checked against the `settings` schema in the element's manifest."""
     variant: Literal["release", "debug", "asan"] = "release"
     """Which build of the element's libraries to link."""
+    link: Literal["preload", "bundled"] = "preload"
+    """`preload`: LD_PRELOAD. `bundled`: the program names the libraries itself (DT_NEEDED, or an
+    image that sets LD_PRELOAD); only settings and files are delivered."""
 
 
 class PublishedPort(Model):

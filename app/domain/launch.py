@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from app.domain.application import AbsolutePath, ApplicationSpec
 from app.domain.element import Element
@@ -15,7 +15,8 @@ class BoundElement(Model):
 
     element: Element
     settings: dict[str, Any]
-    variant: str = "release"
+    variant: Literal["release", "debug", "asan"] = "release"
+    link: Literal["preload", "bundled"] = "preload"
 
 
 class BoundMount(Model):

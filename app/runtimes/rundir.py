@@ -82,9 +82,9 @@ def build(
         libraries = _libraries(bound, target)
         (run / "lib" / manifest.name).mkdir(exist_ok=True)
         binds.append(Bind(str(libraries), f"{INSIDE}/lib/{manifest.name}", True))
-        preload += [
-            f"{INSIDE}/lib/{manifest.name}/{file}" for file in manifest.libraries[target].preload
-        ]
+        if bound.link == "preload":
+            overlays = manifest.libraries[target].preload
+            preload += [f"{INSIDE}/lib/{manifest.name}/{file}" for file in overlays]
         settings, paths = replace_host_paths(
             bound.settings, manifest.settings, f"{INSIDE}/files", files
         )

@@ -1,0 +1,45 @@
+"""Claim 2: many instances of one element run at once."""
+
+from __future__ import annotations
+
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.acceptance.world import World, maps
+
+LISTENER = ["nc", "-l", "-k", "-p", "7", "-e", "/bin/cat"]
+
+
+def _echo(address: str, text: bytes) -> bytes:
+    with socket.create_connection((address, 7), timeout=20) as connection:
+        connection.sendall(text)
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(4096), b""))
+
+
+@pytest.mark.parametrize(
+    "count", [2, 100, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.namespace_only])]
+)
+def test_all_serve_the_same_port_at_once(
+    world: World, count: int, request: pytest.FixtureRequest
+) -> None:
+    if request.node.get_closest_marker("namespace_only") and world.runtime != "namespace":
+        pytest.skip("1,000 containers need more memory than the test asks for; shown with 100")
+    names = [f"m{number}" for number in range(count)]
+    # An echo server in one small process each: socat answers every connection from a fork.
+    command = ["socat", "TCP-LISTEN:7,fork,reuseaddr", "EXEC:cat"]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: world.run(n, command, elements={"network-lwip": {}}), names))
+    addresses = {name: world.address(name) for name in names}
+    assert len(set(addresses.values())) == count
+
+    for name, address in addresses.items():
+        assert _echo(address, name.encode()) == name.encode()
+
+    arenas = set()
+    for name in names:
+        pid = world.pids(name)[0]
+        arenas |= {row[2] for row in maps(pid) if row[3].startswith("/memfd:cse-net")}
+    assert len(arenas) == count
