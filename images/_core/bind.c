@@ -10,6 +10,8 @@
 #include <signal.h>
 #include <unistd.h>
 
+CSE_BEFORE_SANITIZERS
+
 void *cse_next(const char *name)
 {
     return dlsym(RTLD_NEXT, name);
@@ -26,3 +28,5 @@ void *cse_bind(void **slot, const char *name)
     __atomic_store_n(slot, found, __ATOMIC_RELAXED);
     return found;
 }
+
+CSE_BEFORE_SANITIZERS_END

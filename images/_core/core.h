@@ -18,6 +18,17 @@
 /* Marks a function that takes the place of libc's in the program. */
 #define CSE_EXPORT __attribute__((visibility("default")))
 
+/* A sanitizer's own start-up calls wrapped functions before its shadow memory exists: files with
+ * such wrappers, and what they call, are left out of instrumentation from this line on. */
+#if defined(__clang__)
+#define CSE_BEFORE_SANITIZERS                                                                      \
+    _Pragma("clang attribute push(__attribute__((no_sanitize(\"address\", \"undefined\"))), apply_to = function)")
+#define CSE_BEFORE_SANITIZERS_END _Pragma("clang attribute pop")
+#else
+#define CSE_BEFORE_SANITIZERS
+#define CSE_BEFORE_SANITIZERS_END
+#endif
+
 /* ---- bind.c: the next definition of a symbol ------------------------------------------- */
 
 /* The definition of `name` that comes after this library: `libc(close)(fd)`. Bound at first

@@ -19,6 +19,8 @@
 #define SYS_close_range 436
 #endif
 
+CSE_BEFORE_SANITIZERS
+
 CSE_EXPORT int close(int fd)
 {
     if (cse_is_own_fd(fd)) {
@@ -228,3 +230,5 @@ CSE_EXPORT int getdtablesize(void)
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 256;
     return limit.rlim_cur > INT_MAX ? INT_MAX : (int)limit.rlim_cur;
 }
+
+CSE_BEFORE_SANITIZERS_END

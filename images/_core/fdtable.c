@@ -23,6 +23,8 @@ struct slot {
 
 static struct slot *slots; /* SLOTS of them, touched lazily */
 
+CSE_BEFORE_SANITIZERS
+
 static struct slot *slot_of(int fd)
 {
     if (fd < 0 || fd >= SLOTS) return NULL;
@@ -60,7 +62,7 @@ bool cse_fd_lookup(int fd, uintptr_t *value, uint32_t *generation)
     struct slot *slot = slot_of(fd);
     if (slot == NULL) return false;
     uint32_t now = __atomic_load_n(&slot->generation, __ATOMIC_ACQUIRE);
-    if (generation != NULL) *generation = now;
+    if (generation != NULL) *generation = now + 1; /* 0 is left to mean "whichever" */
     if (!__atomic_load_n(&slot->known, __ATOMIC_ACQUIRE)) return false;
     uintptr_t answer = __atomic_load_n(&slot->value, __ATOMIC_RELAXED);
     if (answer != 0) {
@@ -78,7 +80,7 @@ void cse_fd_remember(int fd, uint32_t generation, struct cse_identity identity, 
 {
     struct slot *slot = slot_of(fd);
     if (slot == NULL) return;
-    if (generation != 0 && __atomic_load_n(&slot->generation, __ATOMIC_ACQUIRE) != generation)
+    if (generation != 0 && __atomic_load_n(&slot->generation, __ATOMIC_ACQUIRE) != generation - 1)
         return;
     __atomic_store_n(&slot->known, 0, __ATOMIC_RELEASE);
     slot->identity = identity;
@@ -94,8 +96,7 @@ void cse_fd_forget(int fd)
         __atomic_load_n(&table[fd].generation, __ATOMIC_RELAXED) == 0)
         return; /* never looked at: leave the page untouched */
     __atomic_store_n(&table[fd].known, 0, __ATOMIC_RELEASE);
-    if (__atomic_add_fetch(&table[fd].generation, 1, __ATOMIC_ACQ_REL) == 0)
-        __atomic_store_n(&table[fd].generation, 1, __ATOMIC_RELEASE);
+    __atomic_add_fetch(&table[fd].generation, 1, __ATOMIC_ACQ_REL);
 }
 
 void cse_fd_forget_range(unsigned first, unsigned last)
@@ -113,3 +114,5 @@ void cse_fd_copy(int from, int to)
     if (table != NULL && to >= 0 && cse_fd_lookup(from, &value, NULL))
         cse_fd_remember(to, 0, table[from].identity, value);
 }
+
+CSE_BEFORE_SANITIZERS_END

@@ -20,6 +20,8 @@ static uint64_t own_bits[OWN_MAX / 64];
 static int own_count;
 struct cse_own_limits cse_own_limits;
 
+CSE_BEFORE_SANITIZERS
+
 static void set_bit(int fd, bool on)
 {
     uint64_t bit = UINT64_C(1) << (fd % 64);
@@ -95,3 +97,5 @@ int cse_own_next(int fd)
     }
     return -1;
 }
+
+CSE_BEFORE_SANITIZERS_END
