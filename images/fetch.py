@@ -14,17 +14,20 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import functools
 import hashlib
 import json
 import re
 import shutil
 import subprocess
 import sys
-import urllib.parse
+import tarfile
 from pathlib import Path
 from typing import NamedTuple
 
 RELEASE = "trixie"
+# Still asked for pins whose newer files a mirror has dropped.
+OLDER_RELEASE = "bookworm"
 IMAGES = Path(__file__).resolve().parent
 BUILD = IMAGES.parent / "build"
 PINS = IMAGES / "sources.json"
@@ -35,9 +38,10 @@ APT_CONFIGURATION = Path("/etc/apt")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Debian's releases, as suites of an apt entry name them; other distributions' archives do not
 # have the packages.
-DEBIAN_SUITES = (
-    "bullseye bookworm trixie forky duke sid oldoldstable oldstable stable testing unstable"
-).split()
+DEBIAN_SUITES = {
+    *("bullseye", "bookworm", "trixie", "forky", "duke", "sid"),
+    *("oldoldstable", "oldstable", "stable", "testing", "unstable"),
+}
 
 
 class FetchError(Exception):
@@ -50,7 +54,7 @@ class Pin(NamedTuple):
     debian_source: str
     version: str
     files: dict[str, str]
-    """File name → SHA-256."""
+    """File name → SHA-256: upstream's tar files and, mostly, Debian's (patches)."""
 
 
 def read_pins() -> dict[str, Pin]:
@@ -65,7 +69,9 @@ def sha256(path: Path) -> str:
 def run(command: list[str], *, cwd: Path | None = None) -> str:
     """Standard output; `FetchError` with the last lines of standard error."""
     try:
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, errors="replace")
+        done = subprocess.run(
+            command, cwd=cwd, capture_output=True, text=True, errors="replace", check=False
+        )
     except FileNotFoundError:
         raise FetchError(
             f"{command[0]} is not installed; 'make setup' as root installs what is needed"
@@ -114,7 +120,7 @@ def source_list() -> list[str]:
     security: list[str] = []
     for uri, suites in apt_entries():
         bases = {re.split(r"[-/]", suite)[0] for suite in suites}
-        if not bases & set(DEBIAN_SUITES):
+        if not bases & DEBIAN_SUITES:
             continue
         place = security if any(re.search(r"-security|/updates", s) for s in suites) else main
         if uri not in place:
@@ -125,7 +131,7 @@ def source_list() -> list[str]:
         )
     # The signature is checked where the machine has the keys; the pins hold without it too.
     options = f"[signed-by={KEYRING}] " if KEYRING.exists() else "[trusted=yes] "
-    lines = [f"deb-src {options}{main[0]} {suite} main" for suite in (RELEASE, f"{RELEASE}-updates")]
+    lines = [f"deb-src {options}{main[0]} {suite} main" for suite in (RELEASE, f"{RELEASE}-updates", OLDER_RELEASE)]
     if security:
         lines.append(f"deb-src {options}{security[0]} {RELEASE}-security main")
     return lines
@@ -160,26 +166,32 @@ class Apt:
             self._list.write_text("\n".join(unsigned) + "\n")
             run([*self._command, "-o", "APT::Update::Error-Mode=any", "update"])
 
-    def files(self, source: str) -> tuple[str, dict[str, str]]:
-        """Version and files of the newest source package named `source`."""
-        said = run([*self._command, "--print-uris", "--only-source", "source", source])
-        files = {
-            match[1]: match[2]
-            for match in re.finditer(r"^'[^']*' (\S+) \d+ SHA256:([0-9a-f]{64})$", said, re.M)
-        }
-        if not files:
-            raise FetchError(f"{RELEASE} has no source package '{source}'")
-        listed = run(["apt-cache", *self._command[1:-1], "showsrc", "--only-source", source])
+    def versions(self, source: str) -> list[Pin]:
+        """Every version of a source package that the archive lists, newest first."""
+        options = self._command[1:-1]
+        listed = run(["apt-cache", *options, "showsrc", "--only-source", source])
+        pins: dict[str, Pin] = {}
         for paragraph in listed.split("\n\n"):
-            found = re.search(r"^Version: (\S+)$", paragraph, re.M)
-            if found and all(digest in paragraph for digest in files.values()):
-                return found[1], files
-        raise FetchError(f"apt does not say which version of '{source}' it has")
+            version = re.search(r"^Version: (\S+)$", paragraph, re.MULTILINE)
+            files = re.search(r"^Checksums-Sha256:\n((?: .*\n?)+)", paragraph, re.MULTILINE)
+            if version and files:
+                rows = [line.split() for line in files[1].splitlines()]
+                tars = {row[2]: row[0] for row in rows if re.search(r"\.tar\.\w+$", row[2])}
+                pins[version[1]] = Pin(source, version[1], tars)
+        if not pins:
+            raise FetchError(f"{RELEASE} has no source package '{source}'")
+        return sorted(pins.values(), key=functools.cmp_to_key(_newest_first))
 
-    def download(self, source: str, version: str) -> None:
-        """All files of one version, into build/downloads."""
+    def download(self, pin: Pin) -> None:
+        """The files of one version, into build/downloads. Mirrors were seen that lack some: look
+        what came, also after an error."""
         command = [*self._command, "--download-only", "--only-source"]
-        run([*command, "source", f"{source}={version}"], cwd=DOWNLOADS)
+        run([*command, "source", f"{pin.debian_source}={pin.version}"], cwd=DOWNLOADS)
+
+
+def _newest_first(one: Pin, other: Pin) -> int:
+    compare = ["dpkg", "--compare-versions", one.version, "gt", other.version]
+    return -1 if subprocess.run(compare, check=False).returncode == 0 else 1
 
 
 # ---- pinned files, unpacked and patched ------------------------------------------------------
@@ -214,7 +226,7 @@ def have_files(pin: Pin) -> None:
                     apt.update()
                 elif not (APT / "sources.list").exists():
                     continue
-                apt.download(pin.debian_source, pin.version)
+                apt.download(pin)
                 break
             except FetchError as error:
                 reason = str(error)
@@ -240,6 +252,39 @@ def recipe(name: str, pin: Pin) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+def unpack(pin: Pin, to: Path) -> None:
+    """Upstream's tree with Debian's patches, as source format 3.0 (quilt) defines it."""
+    to.mkdir()
+    for name in sorted(pin.files):
+        if match := re.search(r"\.orig(?:-([\w-]+))?\.tar\.", name):
+            extract(DOWNLOADS / name, to / (match[1] or ""))
+    for name in pin.files:
+        if ".debian.tar." in name:
+            extract(DOWNLOADS / name, to, inner="debian")
+    series = to / "debian/patches/series"
+    if series.is_file():
+        for line in series.read_text().splitlines():
+            if words := line.partition("#")[0].split():
+                apply(to / "debian/patches" / words[0], to)
+
+
+def extract(archive: Path, to: Path, inner: str | None = None) -> None:
+    """Unpack a tar file; its one top folder, where it has one that is not `inner`, becomes `to`."""
+    scratch = to.with_name(f"{to.name}.{archive.name}")
+    with tarfile.open(archive) as tar:
+        tar.extractall(scratch, filter="tar")
+    entries = list(scratch.iterdir())
+    top = entries[0] if len(entries) == 1 and entries[0].name != inner else scratch
+    to.mkdir(exist_ok=True)
+    for entry in list(top.iterdir()):
+        shutil.move(entry, to / entry.name)
+    shutil.rmtree(scratch)
+
+
+def apply(patch: Path, to: Path) -> None:
+    run(["patch", "-d", str(to), "-p1", "--no-backup-if-mismatch", "-t", "-i", str(patch)])
+
+
 def fetch(name: str) -> None:
     """Make build/sources/NAME, unless it is there as pins and patches want it."""
     pins = read_pins()
@@ -255,12 +300,10 @@ def fetch(name: str) -> None:
     SOURCES.mkdir(parents=True, exist_ok=True)
     fresh = SOURCES / f".{name}.new"
     shutil.rmtree(fresh, ignore_errors=True)
-    dsc = next(file for file in pin.files if file.endswith(".dsc"))
     try:
-        # The hashes above are the check; dpkg-source's own wants keys of former maintainers.
-        run(["dpkg-source", "--no-check", "--no-copy", "-q", "-x", str(DOWNLOADS / dsc), str(fresh)])
+        unpack(pin, fresh)
         for patch in patches(name):
-            run(["patch", "-d", str(fresh), "-p1", "--no-backup-if-mismatch", "-i", str(patch)])
+            apply(patch, fresh)
         (fresh / ".fetched").write_text(wanted + "\n")
         shutil.rmtree(SOURCES / name, ignore_errors=True)
         fresh.rename(SOURCES / name)
@@ -268,26 +311,38 @@ def fetch(name: str) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def pin(name: str, source: str) -> None:
-    """Write Debian's present version of `source` into sources.json as `name`."""
+def write_pin(name: str, source: str, *, upstream_only: bool) -> None:
+    """Write the newest version of `source` that can be had into sources.json as `name`."""
     apt = Apt()
     apt.update()
-    version, files = apt.files(source)
-    entries = json.loads(PINS.read_text()) if PINS.exists() else {}
-    entries[name] = {"debian_source": source, "version": version, "files": files}
-    PINS.write_text(json.dumps(dict(sorted(entries.items())), indent=2) + "\n")
-    print(f"{name}: {source} {version}, {len(files)} files")
+    for pin in apt.versions(source):
+        if upstream_only:
+            original = {k: v for k, v in pin.files.items() if ".debian.tar." not in k}
+            pin = pin._replace(files=original)
+        try:
+            have_files(pin)
+        except FetchError as error:
+            print(f"{source} {pin.version} is listed but cannot be had: {error}", file=sys.stderr)
+            continue
+        entries = json.loads(PINS.read_text()) if PINS.exists() else {}
+        entries[name] = pin._asdict()
+        PINS.write_text(json.dumps(dict(sorted(entries.items())), indent=2) + "\n")
+        print(f"{name}: {source} {pin.version}, {len(pin.files)} files")
+        return
+    raise FetchError(f"no version of '{source}' can be had")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="sources to unpack and patch")
     parser.add_argument("--all", action="store_true", help="every source of sources.json")
-    parser.add_argument("--pin", action="store_true", help="NAME [SOURCE]: pin the present version")
+    parser.add_argument("--pin", action="store_true", help="NAME [SOURCE]: pin the newest version")
+    parser.add_argument("--upstream-only", action="store_true", help="pin without Debian's changes")
     arguments = parser.parse_args()
     try:
         if arguments.pin:
-            pin(arguments.names[0], arguments.names[-1])
+            source, upstream_only = arguments.names[-1], arguments.upstream_only
+            write_pin(arguments.names[0], source, upstream_only=upstream_only)
         else:
             for name in sorted(read_pins()) if arguments.all else arguments.names:
                 fetch(name)
