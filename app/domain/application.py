@@ -150,7 +150,9 @@ class ApplicationSpec(Model):
     ports: list[PublishedPort] = []
     environment: dict[EnvironmentName, str] = {}
     working_directory: AbsolutePath | None = None
-    user: str | None = Field(default=None, pattern=r"^[a-z_0-9][a-z0-9_.-]*(:[a-z_0-9][a-z0-9_.-]*)?$")
+    user: str | None = Field(
+        default=None, pattern=r"^[a-z_0-9][a-z0-9_.-]*(:[a-z_0-9][a-z0-9_.-]*)?$"
+    )
     """`USER`, `UID` or `UID:GID`."""
     mounts: list[MountUse] = []
     tmpfs: list[AbsolutePath] = []

@@ -44,9 +44,7 @@ class InvalidFields(InvalidSpecification):
 
 def pointer_to(parts: Iterable[str | int], prefix: str = "") -> str:
     """`["a/b", 0]` → `/a~1b/0`."""
-    return prefix + "".join(
-        "/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts
-    )
+    return prefix + "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
@@ -116,8 +114,12 @@ def _remedy(
         return described or f"it must match {context.get('pattern')}"
     if kind.startswith(("greater_than", "less_than")):
         bound = next((context[key] for key in ("ge", "gt", "le", "lt") if key in context), None)
-        word = "at least" if "ge" in context else "more than" if "gt" in context else (
-            "at most" if "le" in context else "less than"
+        word = (
+            "at least"
+            if "ge" in context
+            else "more than"
+            if "gt" in context
+            else ("at most" if "le" in context else "less than")
         )
         return f"write {word} {bound}" if bound is not None else None
     if kind.endswith(("_type", "_parsing")):

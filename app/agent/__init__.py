@@ -1,0 +1,1 @@
+"""The only part with privilege: composes runtimes, wiring, broker and evidence of one host."""

@@ -1,0 +1,189 @@
+"""An agent in memory, for tests of the control plane: `FakeRuntime` behind the agent's interface.
+
+It outlives the control plane that uses it, as the real one's applications do: tests build a
+second control plane on the same fake to show that it finds everything again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+
+from app.domain.errors import CseError, PreflightRefused
+from app.domain.launch import Launch
+from app.domain.network import NetworkSpec
+from app.domain.observed import (
+    Claim,
+    Coverage,
+    ExecResult,
+    Finding,
+    Instance,
+    LogLine,
+    Observed,
+)
+from app.runtimes.fake import FakeRuntime
+from app.runtimes.fake_program import exists
+
+
+class FakeAgent:
+    """Implements `app.domain.ports.Agent`."""
+
+    def __init__(self) -> None:
+        self._change = threading.Condition()
+        self._counter = 0
+        self.runtime = FakeRuntime(self._changed)
+        self.networks: dict[str, NetworkSpec] = {}
+        self.volumes: set[str] = set()
+        self.calls: list[tuple[str, str]] = []
+        """Method and application of each call that changes something, in order."""
+        self.failures: dict[str, list[CseError]] = {}
+        """Method → errors that its next calls raise: the faults of a host, made to order."""
+        self._launches: dict[str, Launch] = {}
+
+    def preflight(self, launch: Launch) -> Coverage:
+        """Only the programs that the fake host has; a path with `static` in it is static."""
+        self._fail("preflight")
+        program = launch.spec.command[0]
+        if not exists(launch.spec.command) and "static" not in program:
+            return self._coverage(launch, "refused", f"{program} was not found", "correct the path")
+        if "static" in program and launch.elements:
+            if launch.spec.fallback == "kernel":
+                return self._coverage(launch, "kernel", f"{program} is statically linked", "")
+            reason, remedy = f"{program} is statically linked", "use a dynamically linked build"
+            return self._coverage(launch, "refused", reason, remedy)
+        return self._coverage(launch, "private", "", "")
+
+    def create(self, launch: Launch) -> Coverage:
+        """See `Agent.create`."""
+        self.calls.append(("create", launch.name))
+        self._fail("create")
+        coverage = self.preflight(launch)
+        if coverage.verdict == "refused":
+            raise PreflightRefused(coverage.reason, pointer="/command/0", remedy=coverage.remedy)
+        self.runtime.create(launch)
+        self._launches[launch.name] = launch
+        return coverage
+
+    def start(self, name: str) -> Observed:
+        """See `Agent.start`."""
+        self.calls.append(("start", name))
+        self._fail("start")
+        return self.runtime.start(name)
+
+    def stop(self, name: str) -> Observed:
+        """See `Agent.stop`."""
+        self.calls.append(("stop", name))
+        self._fail("stop")
+        return self.runtime.stop(name)
+
+    def remove(self, name: str) -> None:
+        """See `Agent.remove`."""
+        self.calls.append(("remove", name))
+        self._fail("remove")
+        self.runtime.remove(name)
+        self._launches.pop(name, None)
+
+    def observe(self) -> list[Observed]:
+        """See `Agent.observe`."""
+        self._fail("observe")
+        return self.runtime.observe()
+
+    def wait(self, name: str, timeout_s: float | None = None) -> Observed:
+        """See `Agent.wait`."""
+        return self.runtime.wait(name, timeout_s)
+
+    def wait_change(self, seen: int, timeout_s: float) -> int:
+        """See `Agent.wait_change`."""
+        self._fail("wait_change")
+        with self._change:
+            self._change.wait_for(lambda: self._counter != seen, timeout=timeout_s)
+            return self._counter
+
+    def logs(
+        self, name: str, *, follow: bool = False, tail: int | None = None
+    ) -> Iterator[LogLine]:
+        """See `Agent.logs`."""
+        return self.runtime.logs(name, follow=follow, tail=tail)
+
+    def exec(self, name: str, command: list[str], *, timeout_s: float = 60.0) -> ExecResult:
+        """See `Agent.exec`."""
+        return self.runtime.exec(name, command, timeout_s=timeout_s)
+
+    def instances(self, name: str) -> list[Instance]:
+        """One per element of a running application, started from the beginning."""
+        pids = self.runtime.pids(name)
+        return [
+            Instance(
+                application=name,
+                element=bound.element.manifest.name,
+                kind=bound.element.manifest.kind,
+                pids=pids,
+                started=bool(pids),
+            )
+            for bound in self._launches[name].elements
+        ]
+
+    def evidence(self, name: str) -> list[Claim]:
+        """One claim per element: nothing can be read about a process that is not one."""
+        return [
+            Claim(
+                claim="library-mapped",
+                title="The element's library is mapped into the program",
+                observation="the fake runtime has no processes",
+                verdict="unknown",
+                element=instance.element,
+            )
+            for instance in self.instances(name)
+        ]
+
+    def ensure_network(self, network: NetworkSpec) -> None:
+        """See `Agent.ensure_network`."""
+        self._fail("ensure_network")
+        self.networks[network.name] = network
+
+    def remove_network(self, name: str) -> None:
+        """See `Agent.remove_network`."""
+        self.networks.pop(name, None)
+
+    def ensure_volume(self, name: str) -> str:
+        """See `Agent.ensure_volume`."""
+        self._fail("ensure_volume")
+        self.volumes.add(name)
+        return f"/var/lib/cse/volumes/{name}"
+
+    def remove_volume(self, name: str) -> None:
+        """See `Agent.remove_volume`."""
+        self.volumes.discard(name)
+
+    def doctor(self) -> list[Finding]:
+        """See `Agent.doctor`."""
+        return [Finding(check="runtime", ok=True, observation="the fake runtime needs nothing")]
+
+    def vanish(self, name: str) -> None:
+        """Lose an application behind the control plane's back, as a host that was cleaned does."""
+        self.runtime.remove(name)
+
+    def _changed(self) -> None:
+        with self._change:
+            self._counter += 1
+            self._change.notify_all()
+
+    def _fail(self, method: str) -> None:
+        if self.failures.get(method):
+            raise self.failures[method].pop(0)
+
+    def _coverage(self, launch: Launch, verdict: str, reason: str, remedy: str) -> Coverage:
+        program = launch.spec.command[0]
+        return Coverage.model_validate(
+            {
+                "program": program if program.startswith("/") else f"/usr/bin/{program}",
+                "sha256": hashlib.sha256(program.encode()).hexdigest(),
+                "libc": "none" if "static" in program else "glibc",
+                "machine": "x86_64",
+                "static": "static" in program,
+                "verdict": verdict,
+                "reason": reason,
+                "remedy": remedy,
+            }
+        )

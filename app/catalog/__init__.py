@@ -1,0 +1,1 @@
+"""The elements this host has, and what an application makes of them."""

@@ -1,0 +1,164 @@
+"""An element's settings schema: checks values, fills defaults, finds paths of the host.
+
+JSON Schema (2020-12) validates but does not fill in defaults, and its messages name neither a
+remedy nor, below `oneOf`, the branch that was meant; this adds both. Called by `catalog` and
+`resolve`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any, cast
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError, ValidationError
+
+from app.domain.errors import InvalidSpecification
+from app.domain.explain import FieldError, did_you_mean, pointer_to
+
+Schema = dict[str, Any]
+
+
+class SettingsSchema:
+    """One element's settings, compiled once. Raises `InvalidSpecification` on a bad schema."""
+
+    def __init__(self, schema: Schema) -> None:
+        try:
+            Draft202012Validator.check_schema(schema)
+        except SchemaError as error:
+            raise InvalidSpecification(
+                f"'settings' is not a JSON Schema: {error.message}",
+                pointer=pointer_to(error.absolute_path, "/settings"),
+            ) from error
+        self._schema = schema
+        self._validator = Draft202012Validator(schema)
+
+    def check(self, value: dict[str, Any], prefix: str = "") -> list[FieldError]:
+        """Everything wrong with `value`; pointers begin with `prefix`."""
+        found: dict[tuple[str, str], FieldError] = {}
+        for failure in self._validator.iter_errors(value):
+            for error in _explain(failure, prefix):
+                found.setdefault((error.pointer, error.detail), error)
+        return sorted(found.values(), key=lambda error: error.pointer)
+
+    def with_defaults(self, value: dict[str, Any]) -> dict[str, Any]:
+        """A copy with every absent setting that has a default, at any depth."""
+        filled = copy.deepcopy(value)
+        for schema, node, _ in self._walk(self._schema, filled, ()):
+            if isinstance(node, dict):
+                for name, below in schema.get("properties", {}).items():
+                    resolved = self._resolve(below)
+                    if name not in node and "default" in resolved:
+                        node[name] = copy.deepcopy(resolved["default"])
+        return filled
+
+    def host_paths(self, value: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """Place and text of each value whose schema says `format: host-path`."""
+        seen = set()
+        for schema, node, place in self._walk(self._schema, value, ()):
+            is_path = schema.get("format") == "host-path" and isinstance(node, str)
+            if is_path and place not in seen:
+                seen.add(place)
+                yield place, node
+
+    def _walk(
+        self, schema: Schema, node: Any, place: tuple[str | int, ...]
+    ) -> Iterator[tuple[Schema, Any, tuple[str | int, ...]]]:
+        """Schema and value side by side, parents first (so that new defaults are visited too)."""
+        schema = self._resolve(schema)
+        yield schema, node, place
+        for branch in schema.get("allOf", []):
+            yield from self._walk(branch, node, place)
+        for branch in [*schema.get("oneOf", []), *schema.get("anyOf", [])]:
+            if self._validator.evolve(schema=branch).is_valid(node):
+                yield from self._walk(branch, node, place)
+                break
+        if isinstance(node, dict):
+            properties = schema.get("properties", {})
+            rest = schema.get("additionalProperties")
+            for name in list(node):
+                below = properties.get(name, rest)
+                if isinstance(below, dict):
+                    yield from self._walk(below, node[name], (*place, name))
+        elif isinstance(node, list) and isinstance(schema.get("items"), dict):
+            for index, item in enumerate(node):
+                yield from self._walk(schema["items"], item, (*place, index))
+
+    def _resolve(self, schema: Schema) -> Schema:
+        while "$ref" in schema:
+            target: Any = self._schema
+            for part in schema["$ref"].removeprefix("#").strip("/").split("/"):
+                key = part.replace("~1", "/").replace("~0", "~")
+                target = target.get(key, {}) if key else target
+            schema = {**target, **{key: item for key, item in schema.items() if key != "$ref"}}
+        return schema
+
+
+def _explain(failure: ValidationError, prefix: str) -> Iterator[FieldError]:
+    if failure.validator in ("oneOf", "anyOf") and failure.context:
+        for deeper in _meant_branch(failure):
+            yield from _explain(deeper, prefix)
+        return
+    pointer = pointer_to(failure.absolute_path, prefix)
+    if failure.validator == "additionalProperties" and isinstance(failure.instance, dict):
+        known = failure.schema.get("properties", {})  # type: ignore[union-attr]
+        for name in failure.instance:
+            if name not in known:
+                yield FieldError(
+                    pointer=f"{pointer}{pointer_to([name])}",
+                    detail=f"'{name}' is not a setting here",
+                    remedy=did_you_mean(name, known),
+                )
+    elif failure.validator == "required" and isinstance(failure.instance, dict):
+        for name in cast("list[str]", failure.validator_value):
+            if name not in failure.instance:
+                yield FieldError(
+                    pointer=f"{pointer}{pointer_to([name])}",
+                    detail=f"'{name}' is missing",
+                    remedy="add it",
+                )
+    else:
+        yield FieldError(pointer=pointer, detail=failure.message, remedy=_remedy(failure))
+
+
+def _meant_branch(failure: ValidationError) -> list[ValidationError]:
+    """The errors of the branch the user most likely meant: the one whose constants match."""
+    branches: dict[object, list[ValidationError]] = {}
+    for error in failure.context or []:
+        branches.setdefault(error.schema_path[0], []).append(error)
+
+    def distance(errors: list[ValidationError]) -> tuple[int, int]:
+        wrong_kind = sum(error.validator in ("const", "enum", "type") for error in errors)
+        return wrong_kind, len(errors)
+
+    return min(branches.values(), key=distance)
+
+
+def _remedy(failure: ValidationError) -> str | None:
+    limit = failure.validator_value
+    match failure.validator:
+        case "enum" if isinstance(limit, list):
+            return did_you_mean(failure.instance, [str(item) for item in limit])
+        case "const":
+            return f"write {limit!r}"
+        case "type":
+            kinds = limit if isinstance(limit, list) else [limit]
+            return "write " + " or ".join(_article(str(kind)) for kind in kinds)
+        case "minimum":
+            return f"write at least {limit}"
+        case "maximum":
+            return f"write at most {limit}"
+        case "exclusiveMinimum":
+            return f"write more than {limit}"
+        case "exclusiveMaximum":
+            return f"write less than {limit}"
+    schema = failure.schema
+    description = schema.get("description") if isinstance(schema, dict) else None
+    if description:
+        return str(description)
+    return f"it must match {limit}" if failure.validator == "pattern" else None
+
+
+def _article(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeio" else f"a {kind}"

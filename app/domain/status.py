@@ -1,0 +1,54 @@
+"""One application's standing between what is wanted and what is there.
+
+Written by `reconcile`, shown by `api`; neither imports the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.domain.errors import CseError
+from app.domain.observed import Observed
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Why an application is not as it should be."""
+
+    generation: int
+    """Of the wish that could not be fulfilled."""
+    error: CseError | None
+    """None while it only waits for others."""
+    detail: str
+    attempts: int = 0
+    retry_at: float | None = None
+    """On the monotonic clock; None: not before the specification or desired state changes."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """One application's observation and condition at one moment."""
+
+    observed: Observed | None
+    condition: Condition | None
+    busy: bool
+    """Steps are under way, or about to be."""
+
+
+class Convergence(Protocol):
+    """What the API needs of the reconcile loop."""
+
+    @property
+    def agent_error(self) -> CseError | None:
+        """Why the agent cannot be reached; None while it can."""
+
+    def wake(self, name: str) -> None:
+        """Converge this application soon; on return it counts as busy."""
+
+    def status(self, name: str) -> Status:
+        """All that is known of one application."""
+
+    def wait_for(self, name: str, done: Callable[[Status], bool], timeout_s: float) -> Status:
+        """Block until `done` or the time is over; the last status either way."""

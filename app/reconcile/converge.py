@@ -1,0 +1,155 @@
+"""Carries out the plan of one application, step by step. Called by `loop.py`'s workers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from app.catalog import resolve
+from app.catalog.catalog import Catalog
+from app.domain.errors import CseError, RuntimeFailure
+from app.domain.network import NetworkSpec
+from app.domain.observed import State
+from app.domain.ports import Agent
+from app.domain.status import Condition
+from app.reconcile.plan import Step, plan, waits_for
+from app.reconcile.view import View
+from app.store.records import ApplicationRecord
+from app.store.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Converger:
+    """Steps of one application at a time per caller; safe from several threads."""
+
+    def __init__(self, store: Store, agent: Agent, catalog: Catalog, view: View) -> None:
+        self._store = store
+        self._agent = agent
+        self._catalog = catalog
+        self._view = view
+        self._networks: dict[str, NetworkSpec] = {}
+        self._networks_lock = threading.Lock()
+
+    def forget_networks(self) -> None:
+        """The agent may be another one: make sure of the networks again when next needed."""
+        with self._networks_lock:
+            self._networks.clear()
+
+    def converge(self, name: str) -> None:
+        """Do what is to be done; an error becomes the application's condition and an event."""
+        with self._store.read() as transaction:
+            record = transaction.applications.find(name)
+        status = self._view.status(name)
+        steps = plan(record, status.observed, self._store.installation)
+        if not steps:
+            self._settle(record, name)
+            return
+        if record is not None and _must_wait(status.condition, record):
+            return
+        try:
+            for step in steps:
+                if step is Step.START and record is not None and not self._may_start(record):
+                    return
+                self._take(step, name, record)
+        except CseError as error:
+            self._failed(name, record, error)
+        except Exception as error:
+            log.exception("unexpected error while converging '%s'", name)
+            wrapped = RuntimeFailure(f"unexpected error: {error!r}", remedy="see the server's log")
+            self._failed(name, record, wrapped)
+        else:
+            self._view.clear(name)
+
+    def _settle(self, record: ApplicationRecord | None, name: str) -> None:
+        self._view.clear(name)
+        if record is not None and record.desired == "running" and record.run_done == 0:
+            self._mark_run(record)
+
+    def _may_start(self, record: ApplicationRecord) -> bool:
+        if not record.spec.depends_on:
+            return True
+        with self._store.read() as transaction:
+            records = {other.name: other for other in transaction.applications.all()}
+        waiting = waits_for(record, records, self._view.observed())
+        if waiting:
+            names = ", ".join(f"'{other}'" for other in waiting)
+            self._view.hold(record.name, record.generation, f"waits for {names}")
+            # One that started between the look and the note above would wake nobody.
+            waiting = waits_for(record, records, self._view.observed())
+        return not waiting
+
+    def _take(self, step: Step, name: str, record: ApplicationRecord | None) -> None:
+        if step is Step.REMOVE:
+            self._agent.remove(name)
+            self._view.record(name, None)
+            if record is None:
+                self._store.record_event("removed", name, "removed: no record stands for it")
+        elif record is None:
+            raise RuntimeFailure(f"step '{step}' needs a record")
+        elif step is Step.FORGET:
+            with self._store.write() as transaction:
+                transaction.applications.forget(name)
+                transaction.events.add("removed", name, "removed")
+        elif step is Step.CREATE:
+            self._create(record)
+        elif step is Step.START:
+            self._start(record)
+        elif step is Step.STOP:
+            observed = self._agent.stop(name)
+            self._view.record(name, observed)
+            self._store.record_event("stopped", name, f"stopped, status {observed.exit_code}")
+
+    def _create(self, record: ApplicationRecord) -> None:
+        spec = record.spec
+        network = None
+        if record.address is not None:
+            with self._store.read() as transaction:
+                segment = transaction.networks.get(spec.network.name)
+            self._ensure_network(segment)
+            network = resolve.binding(segment, record.address, spec)
+        volumes = {
+            mount.volume: self._agent.ensure_volume(mount.volume)
+            for mount in spec.mounts
+            if mount.volume is not None
+        }
+        launch = resolve.launch(record.id, spec, self._catalog, network, volumes)
+        coverage = self._agent.create(launch)
+        self._view.record_created(record.name, record.id, spec.runtime)
+        if coverage != record.coverage:
+            with self._store.write() as transaction:
+                transaction.applications.set_coverage(record.name, record.id, coverage)
+
+    def _start(self, record: ApplicationRecord) -> None:
+        observed = self._agent.start(record.name)
+        self._view.record(record.name, observed)
+        failed = observed.state is State.FAILED
+        message = observed.reason or "did not start" if failed else f"started, pid {observed.pid}"
+        with self._store.write() as transaction:
+            transaction.applications.mark_run(record.name, record.id, record.run_wanted)
+            transaction.events.add("failed" if failed else "started", record.name, message)
+
+    def _mark_run(self, record: ApplicationRecord) -> None:
+        with self._store.write() as transaction:
+            transaction.applications.mark_run(record.name, record.id, record.run_wanted)
+
+    def _ensure_network(self, network: NetworkSpec) -> None:
+        with self._networks_lock:
+            if self._networks.get(network.name) != network:
+                self._agent.ensure_network(network)
+                self._networks[network.name] = network
+
+    def _failed(self, name: str, record: ApplicationRecord | None, error: CseError) -> None:
+        generation = record.generation if record else 0
+        condition = self._view.fail(name, generation, error)
+        if condition.attempts == 1:
+            self._store.record_event("failed", name, str(error))
+        log.info("'%s': %s (attempt %d)", name, error, condition.attempts)
+
+
+def _must_wait(condition: Condition | None, record: ApplicationRecord) -> bool:
+    """Whether the last attempt failed, for this very wish, and the next is not due yet."""
+    if condition is None or condition.error is None or condition.generation != record.generation:
+        return False
+    return condition.retry_at is None or condition.retry_at > time.monotonic()

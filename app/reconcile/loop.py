@@ -1,0 +1,185 @@
+"""The loop: notices what changed in the store or on the host and has it put right.
+
+Theory of operation. Three things wake an application: the API after a change of the store
+(`wake`), the watcher thread when the agent reports a change of the host, and the timer thread
+when a failed step is due again. Each woken application is converged by one worker of a bounded
+pool, never by two at once; a wake that comes meanwhile makes it run once more. Nothing polls.
+Made and run by the composition root.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from app.catalog.catalog import Catalog
+from app.domain.errors import AgentUnavailable, CseError
+from app.domain.observed import Observed, State
+from app.domain.ports import Agent
+from app.domain.status import Status
+from app.reconcile.converge import Converger
+from app.reconcile.plan import ALIVE
+from app.reconcile.view import View
+from app.store.store import Store
+
+log = logging.getLogger(__name__)
+
+_WATCH_S = 30.0
+"""The longest wait for a change; then the host is looked at even so."""
+_LONGEST_PAUSE_S = 5.0
+
+
+class Reconciler:
+    """Start it once; `wake` it after every change of the store."""
+
+    def __init__(self, store: Store, agent: Agent, catalog: Catalog, workers: int = 8) -> None:
+        self.view = View()
+        self.agent_error: CseError | None = None
+        self._store = store
+        self._agent = agent
+        self._converger = Converger(store, agent, catalog, self.view)
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="converge")
+        self._again: set[str] = set()
+        self._early: set[str] = set()
+        self._stopping = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._watch, name="watch", daemon=True),
+            threading.Thread(target=self._retry, name="retry", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Begin; the first look at the host happens in the background."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End after the steps that are under way; applications go on."""
+        self._stopping.set()
+        with self.view.changed:
+            self.view.changed.notify_all()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def wake(self, name: str) -> None:
+        """Converge this application soon; on return it counts as busy."""
+        with self.view.changed:
+            if not self.view.synced:
+                # Nothing is known to be absent yet: acting now could make something twice.
+                self._early.add(name)
+                return
+            if name in self.view.busy:
+                self._again.add(name)
+                return
+            self.view.busy.add(name)
+        self._submit(name)
+
+    def status(self, name: str) -> Status:
+        """See `Convergence`."""
+        return self.view.status(name)
+
+    def wait_for(self, name: str, done: Callable[[Status], bool], timeout_s: float) -> Status:
+        """See `Convergence`."""
+        return self.view.wait_for(name, done, timeout_s)
+
+    def _submit(self, name: str) -> None:
+        try:
+            self._pool.submit(self._work, name)
+        except RuntimeError:  # the pool is shut down: the next control plane takes over
+            with self.view.changed:
+                self.view.busy.discard(name)
+
+    def _work(self, name: str) -> None:
+        try:
+            self._converger.converge(name)
+        except Exception:
+            log.exception("converging '%s' failed", name)
+        with self.view.changed:
+            again = name in self._again
+            self._again.discard(name)
+            if not again:
+                self.view.busy.discard(name)
+            self.view.changed.notify_all()
+        if again:
+            self._submit(name)
+        else:
+            self._wake_dependents(name)
+
+    def _wake_dependents(self, name: str) -> None:
+        for other in self.view.held_by(name):
+            self.wake(other)
+
+    def _watch(self) -> None:
+        seen, pause, first = -1, 0.1, True
+        while not self._stopping.is_set():
+            try:
+                seen = self._agent.wait_change(seen, 0.0 if first else _WATCH_S)
+                if self._stopping.is_set():
+                    return
+                began = time.monotonic()
+                epoch = self.view.begin_snapshot()
+                differences = self.view.apply_snapshot(epoch, self._agent.observe())
+                if first or self.agent_error:
+                    self._converger.forget_networks()
+                    self._wake_all()
+                self.agent_error, first, pause = None, False, 0.1
+                self._react(differences)
+                # Looking at a thousand applications takes a while: leave as long between looks.
+                self._stopping.wait(min(time.monotonic() - began, 0.5))
+            except Exception as error:
+                first_time = self.agent_error is None
+                if not isinstance(error, CseError):
+                    log.exception("watching the agent failed")
+                    error = AgentUnavailable(f"the agent failed: {error!r}")
+                self.agent_error = error
+                if first_time:
+                    log.warning("%s", error)
+                self._stopping.wait(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE_S)
+
+    def _wake_all(self) -> None:
+        with self._store.read() as transaction:
+            names = {record.name for record in transaction.applications.all()}
+        with self.view.changed:
+            names |= self._early | set(self.view.observed())
+            self._early.clear()
+        for name in sorted(names):
+            self.wake(name)
+
+    def _react(self, differences: list[tuple[str, Observed | None, Observed | None]]) -> None:
+        events = [
+            (name, *told)
+            for name, before, after in differences
+            if (told := _event(before, after)) is not None
+        ]
+        if events:
+            with self._store.write() as transaction:
+                for name, kind, message in events:
+                    transaction.events.add(kind, name, message)
+        for name, _, _ in differences:
+            self.wake(name)
+
+    def _retry(self) -> None:
+        while not self._stopping.is_set():
+            with self.view.changed:
+                due, delay = self.view.due()
+                if not due and not self._stopping.is_set():
+                    self.view.changed.wait(delay)
+            for name in due:
+                self.wake(name)
+
+
+def _event(before: Observed | None, after: Observed | None) -> tuple[str, str] | None:
+    """Kind and message of what the host did by itself; None where it is not worth one."""
+    if before is None or before.state not in ALIVE:
+        return None
+    if after is None:
+        return "lost", "disappeared from the host"
+    if after.id != before.id:
+        return None
+    if after.state is State.EXITED:
+        return "exited", f"ended with status {after.exit_code}"
+    if after.restarts > before.restarts:
+        return "restarted", f"restarted ({after.restarts}), last status {after.exit_code}"
+    return None

@@ -1,0 +1,148 @@
+"""What the control plane believes to be on the host, and what went wrong last.
+
+One lock for `loop.py` (scheduling), `converge.py` (results of steps) and the API (waiting).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from app.domain.errors import AgentUnavailable, CseError, HostLacks, RuntimeFailure, TimedOut
+from app.domain.observed import Observed, State
+from app.domain.status import Condition, Status
+
+_FIRST_RETRY_S = 0.5
+_LONGEST_RETRY_S = 60.0
+_PASSING = (AgentUnavailable, TimedOut, RuntimeFailure, HostLacks)
+"""Errors that may be gone the next time."""
+
+
+class View:
+    """Observations by name; every change wakes who waits."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.busy: set[str] = set()
+        self._observed: dict[str, Observed] = {}
+        self._conditions: dict[str, Condition] = {}
+        self._epoch = 0
+        self._changed_at: dict[str, int] = {}
+        self.synced = False
+        """Whether the agent has been asked once: before that nothing is known to be absent."""
+
+    def status(self, name: str) -> Status:
+        """All that is known of one application."""
+        with self.changed:
+            return Status(self._observed.get(name), self._conditions.get(name), name in self.busy)
+
+    def observed(self) -> dict[str, Observed]:
+        """All observations."""
+        with self.changed:
+            return dict(self._observed)
+
+    def wait_for(self, name: str, done: Callable[[Status], bool], timeout_s: float) -> Status:
+        """Block until `done` or the time is over; the last status either way."""
+        deadline = time.monotonic() + timeout_s
+        with self.changed:
+            while True:
+                status = self.status(name)
+                left = deadline - time.monotonic()
+                if done(status) or left <= 0:
+                    return status
+                self.changed.wait(left)
+
+    def begin_snapshot(self) -> int:
+        """Before the agent is asked; pass the result to `apply_snapshot`."""
+        with self.changed:
+            return self._epoch
+
+    def apply_snapshot(
+        self, epoch: int, snapshot: list[Observed]
+    ) -> list[tuple[str, Observed | None, Observed | None]]:
+        """Take over what was seen; returns name, before, after of each difference.
+
+        What a step has changed since `epoch` is newer than the snapshot, and kept.
+        """
+        differences: list[tuple[str, Observed | None, Observed | None]] = []
+        with self.changed:
+            found = {observed.name: observed for observed in snapshot}
+            for name in self._observed.keys() | found.keys():
+                before, after = self._observed.get(name), found.get(name)
+                if self._changed_at.get(name, 0) > epoch or before == after:
+                    continue
+                differences.append((name, before, after))
+                self._set(name, after)
+            self.synced = True
+            self.changed.notify_all()
+        return differences
+
+    def record(self, name: str, observed: Observed | None) -> None:
+        """The result of a step."""
+        with self.changed:
+            self._epoch += 1
+            self._changed_at[name] = self._epoch
+            self._set(name, observed)
+            self.changed.notify_all()
+
+    def record_created(self, name: str, application_id: str, runtime: str) -> None:
+        """`create` answers with the coverage, not with an observation."""
+        made = Observed(id=application_id, name=name, runtime=runtime, state=State.CREATED)
+        self.record(name, made)
+
+    def fail(self, name: str, generation: int, error: CseError) -> Condition:
+        """Remember an error; passing ones get a time for the next attempt."""
+        with self.changed:
+            before = self._conditions.get(name)
+            same = before is not None and before.generation == generation
+            attempts = 1 + (before.attempts if before is not None and same else 0)
+            retry_at = None
+            if isinstance(error, _PASSING):
+                delay = min(_FIRST_RETRY_S * 2.0 ** (attempts - 1), _LONGEST_RETRY_S)
+                retry_at = time.monotonic() + delay
+            condition = Condition(generation, error, str(error), attempts, retry_at)
+            self._conditions[name] = condition
+            self.changed.notify_all()
+            return condition
+
+    def hold(self, name: str, generation: int, detail: str) -> None:
+        """Remember that the application waits for others."""
+        with self.changed:
+            self._conditions[name] = Condition(generation, None, detail)
+            self.changed.notify_all()
+
+    def clear(self, name: str) -> None:
+        """All is right again."""
+        with self.changed:
+            if self._conditions.pop(name, None):
+                self.changed.notify_all()
+
+    def held_by(self, name: str) -> list[str]:
+        """Applications that may be waiting for this one."""
+        with self.changed:
+            return [
+                other
+                for other, condition in self._conditions.items()
+                if condition.error is None and f"'{name}'" in condition.detail
+            ]
+
+    def due(self) -> tuple[list[str], float | None]:
+        """Names whose next attempt is due, and seconds until the next one after those."""
+        with self.changed:
+            now = time.monotonic()
+            times = {
+                name: condition.retry_at
+                for name, condition in self._conditions.items()
+                if condition.retry_at is not None and name not in self.busy
+            }
+            later = [moment - now for moment in times.values() if moment > now]
+            return [name for name, moment in times.items() if moment <= now], (
+                min(later) if later else None
+            )
+
+    def _set(self, name: str, observed: Observed | None) -> None:
+        if observed is None:
+            self._observed.pop(name, None)
+        else:
+            self._observed[name] = observed

@@ -1,0 +1,1 @@
+"""Desired state, allocations and events, in one SQL database."""

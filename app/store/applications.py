@@ -1,0 +1,221 @@
+"""Applications with their addresses and ports. Part of `app/store/store.py`'s transactions."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, delete, insert, select, update
+
+from app.domain.application import ApplicationSpec
+from app.domain.errors import Conflict, NotFound
+from app.domain.explain import did_you_mean
+from app.domain.network import NetworkSpec
+from app.domain.observed import Coverage
+from app.store import addresses
+from app.store.clock import now
+from app.store.records import ApplicationRecord, Desired
+from app.store.tables import addresses as address_table
+from app.store.tables import applications as table
+
+
+class Applications:
+    """The applications, by name."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def all(self) -> list[ApplicationRecord]:
+        """By name."""
+        rows = self._connection.execute(_joined().order_by(table.c.name))
+        return [_record(row) for row in rows]
+
+    def find(self, name: str) -> ApplicationRecord | None:
+        """None where there is none of this name."""
+        row = self._connection.execute(_joined().where(table.c.name == name)).first()
+        return _record(row) if row else None
+
+    def get(self, name: str) -> ApplicationRecord:
+        """Raises `NotFound`; an application that is being removed is not found either."""
+        record = self.find(name)
+        if record is None or record.desired == "removed":
+            raise NotFound(
+                f"there is no application '{name}'", remedy=did_you_mean(name, self.names())
+            )
+        return record
+
+    def names(self) -> list[str]:
+        """Of all that are not being removed."""
+        query = select(table.c.name).where(table.c.desired != "removed")
+        return [row[0] for row in self._connection.execute(query)]
+
+    def insert(
+        self,
+        installation: str,
+        spec: ApplicationSpec,
+        network: NetworkSpec | None,
+        coverage: Coverage | None = None,
+    ) -> ApplicationRecord:
+        """A new application that is to run. Raises `Conflict` where its name is taken."""
+        if present := self.find(spec.name):
+            being = "is being removed" if present.desired == "removed" else "exists already"
+            raise Conflict(
+                f"application '{spec.name}' {being}",
+                pointer="/name",
+                remedy="choose another name, or replace it with PUT",
+            )
+        address = self._allocate(spec, network)
+        addresses.take_ports(self._connection, spec.name, spec.ports)
+        moment = now()
+        values: dict[str, Any] = {
+            "name": spec.name,
+            "id": _new_id(installation),
+            "generation": 1,
+            "spec": spec.model_dump_json(),
+            "desired": "running",
+            "run_wanted": 1,
+            "run_done": 0,
+            "coverage": coverage.model_dump_json() if coverage else None,
+            "created": moment,
+            "updated": moment,
+        }
+        self._connection.execute(insert(table).values(**values))
+        return ApplicationRecord.model_construct(
+            **{
+                **values,
+                "spec": spec,
+                "coverage": coverage,
+                "address": address,
+                "created": datetime.fromisoformat(moment),
+                "updated": datetime.fromisoformat(moment),
+            }
+        )
+
+    def replace(
+        self,
+        installation: str,
+        spec: ApplicationSpec,
+        network: NetworkSpec | None,
+        coverage: Coverage | None = None,
+    ) -> ApplicationRecord:
+        """Another specification under the same name; the address is kept where it still fits."""
+        present = self.get(spec.name)
+        held = addresses.address_of(self._connection, spec.name)
+        wanted = spec.network.address
+        keeps = (
+            held is not None
+            and network is not None
+            and held[0] == network.name
+            and wanted in (None, held[1])
+        )
+        if not keeps:
+            addresses.release(self._connection, spec.name)
+            self._allocate(spec, network)
+        addresses.take_ports(self._connection, spec.name, spec.ports)
+        self._update(
+            spec.name,
+            id=_new_id(installation),
+            generation=present.generation + 1,
+            spec=spec.model_dump_json(),
+            desired="running",
+            run_wanted=1,
+            run_done=0,
+            coverage=coverage.model_dump_json() if coverage else None,
+            updated=now(),
+        )
+        return self.get(spec.name)
+
+    def set_desired(
+        self, name: str, desired: Desired, *, new_run: bool = False
+    ) -> ApplicationRecord:
+        """Ask for another state; `new_run`: start the program even where it has run and ended."""
+        record = self.get(name)
+        self._update(
+            name,
+            desired=desired,
+            generation=record.generation + 1,
+            run_wanted=record.run_done + 1 if new_run else record.run_wanted,
+            updated=now(),
+        )
+        return record.model_copy(update={"desired": desired, "generation": record.generation + 1})
+
+    def mark_run(self, name: str, application_id: str, done: int) -> None:
+        """The start number `done` has been made."""
+        change = update(table).where(table.c.name == name, table.c.id == application_id)
+        self._connection.execute(change.values(run_done=done))
+
+    def set_coverage(self, name: str, application_id: str, coverage: Coverage) -> None:
+        """What the agent found out about the program when it made the application."""
+        change = update(table).where(table.c.name == name, table.c.id == application_id)
+        self._connection.execute(change.values(coverage=coverage.model_dump_json()))
+
+    def forget(self, name: str) -> None:
+        """Remove the record and give back address and ports."""
+        self._connection.execute(delete(table).where(table.c.name == name))
+        addresses.release(self._connection, name)
+        addresses.release_ports(self._connection, name)
+
+    def lease_address(
+        self, network: NetworkSpec, holder: str, spec: ApplicationSpec
+    ) -> IPv4Address:
+        """An address for a program that no record stands for (`cse run`); see `forget`."""
+        return addresses.allocate(self._connection, network, holder, spec.network.address)
+
+    def release_leftovers(self, alive: set[str], older_than_s: float = 60.0) -> None:
+        """Give back addresses of killed `cse run`s: no record, not alive, not just made."""
+        limit = (datetime.now(UTC) - timedelta(seconds=older_than_s)).isoformat()
+        leases = (
+            select(address_table.c.holder)
+            .outerjoin(table, table.c.name == address_table.c.holder)
+            .where(
+                address_table.c.holder.is_not(None),
+                table.c.name.is_(None),
+                address_table.c.taken < limit,
+            )
+        )
+        for (holder,) in self._connection.execute(leases).all():
+            if holder not in alive:
+                addresses.release(self._connection, holder)
+
+    def prepare_network(self, network: NetworkSpec) -> None:
+        """Forget all addresses of a network (which nobody uses) and take the gateway's own."""
+        self._connection.execute(
+            delete(address_table).where(address_table.c.network == network.name)
+        )
+        addresses.reserve_gateway(self._connection, network)
+
+    def _allocate(self, spec: ApplicationSpec, network: NetworkSpec | None) -> IPv4Address | None:
+        if network is None:
+            return None
+        return addresses.allocate(self._connection, network, spec.name, spec.network.address)
+
+    def _update(self, name: str, **values: object) -> None:
+        self._connection.execute(update(table).where(table.c.name == name).values(**values))
+
+
+def _new_id(installation: str) -> str:
+    return f"{installation}-{secrets.token_hex(6)}"
+
+
+def _joined() -> Select[tuple[object, ...]]:
+    query = select(table, address_table.c.value.label("address")).outerjoin(
+        address_table, address_table.c.holder == table.c.name
+    )
+    return query
+
+
+def _record(row: Row[tuple[object, ...]]) -> ApplicationRecord:
+    values = dict(row._mapping)
+    coverage, address = values["coverage"], values["address"]
+    return ApplicationRecord.model_construct(
+        **{
+            **values,
+            "spec": ApplicationSpec.model_validate_json(values["spec"]),
+            "coverage": Coverage.model_validate_json(coverage) if coverage else None,
+            "address": IPv4Address(address) if address is not None else None,
+            "created": datetime.fromisoformat(values["created"]),
+            "updated": datetime.fromisoformat(values["updated"]),
+        }
+    )

@@ -1,0 +1,43 @@
+"""What the store returns: the resources with what the control plane knows about them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from ipaddress import IPv4Address
+from typing import Literal
+
+from app.domain.application import ApplicationSpec
+from app.domain.model import Model
+from app.domain.observed import Coverage
+
+Desired = Literal["running", "stopped", "removed"]
+
+
+class ApplicationRecord(Model):
+    """One application as its user wants it."""
+
+    name: str
+    id: str
+    """New with every change of the specification; what runs under another id is replaced."""
+    generation: int
+    """Counts changes of the specification and of the desired state."""
+    spec: ApplicationSpec
+    desired: Desired
+    run_wanted: int
+    """Counts requested starts; more than `run_done` means that a start is still to be made."""
+    run_done: int
+    coverage: Coverage | None
+    address: IPv4Address | None
+    created: datetime
+    updated: datetime
+
+
+class Event(Model):
+    """Something that happened, in the order it was recorded."""
+
+    id: int
+    time: datetime
+    kind: str
+    """Short stable word: created, started, exited, failed, …"""
+    application: str | None
+    message: str

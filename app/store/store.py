@@ -1,0 +1,221 @@
+"""The store's front: transactions over applications, networks, volumes and events.
+
+Called by `api` (desired state), `reconcile` (what to converge to) and `cli run` (addresses).
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from app.domain.errors import Conflict, NotFound
+from app.domain.explain import did_you_mean
+from app.domain.network import NetworkSpec
+from app.domain.volume import VolumeSpec
+from app.store import tables
+from app.store.applications import Applications
+from app.store.clock import now
+from app.store.database import Database
+from app.store.events import Events
+
+
+class Networks:
+    """The networks, by name."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def all(self) -> list[NetworkSpec]:
+        """By name."""
+        query = select(tables.networks.c.spec).order_by(tables.networks.c.name)
+        return [NetworkSpec.model_validate_json(row[0]) for row in self._connection.execute(query)]
+
+    def find(self, name: str) -> NetworkSpec | None:
+        """None where there is none of this name."""
+        query = select(tables.networks.c.spec).where(tables.networks.c.name == name)
+        row = self._connection.execute(query).first()
+        return NetworkSpec.model_validate_json(row[0]) if row else None
+
+    def get(self, name: str) -> NetworkSpec:
+        """Raises `NotFound`."""
+        if found := self.find(name):
+            return found
+        names = [network.name for network in self.all()]
+        raise NotFound(f"there is no network '{name}'", remedy=did_you_mean(name, names))
+
+    def put(self, spec: NetworkSpec) -> bool:
+        """Add or change; false where nothing changed. Raises `Conflict` on overlapping subnets."""
+        present = self.find(spec.name)
+        if present == spec:
+            return False
+        for other in self.all():
+            if other.name != spec.name and other.subnet.overlaps(spec.subnet):
+                raise Conflict(
+                    f"subnet {spec.subnet} overlaps {other.subnet} of network '{other.name}'",
+                    pointer="/subnet",
+                    remedy="choose another subnet",
+                )
+        table = tables.networks
+        if present is None:
+            self._connection.execute(
+                insert(table).values(name=spec.name, spec=spec.model_dump_json(), created=now())
+            )
+        else:
+            if present.subnet != spec.subnet and self.holders(spec.name):
+                raise Conflict(
+                    f"network '{spec.name}' has applications; its subnet cannot change",
+                    pointer="/subnet",
+                    remedy="remove them first: " + ", ".join(self.holders(spec.name)),
+                )
+            self._connection.execute(
+                update(table).where(table.c.name == spec.name).values(spec=spec.model_dump_json())
+            )
+        if present is None or present.subnet != spec.subnet:
+            Applications(self._connection).prepare_network(spec)
+        return True
+
+    def remove(self, name: str) -> None:
+        """Raises `Conflict` while applications use it."""
+        self.get(name)
+        if holders := self.holders(name):
+            raise Conflict(
+                f"network '{name}' is used by " + ", ".join(f"'{holder}'" for holder in holders),
+                remedy="remove these applications first",
+            )
+        table = tables.addresses
+        self._connection.execute(delete(table).where(table.c.network == name))
+        self._connection.execute(delete(tables.networks).where(tables.networks.c.name == name))
+
+    def holders(self, name: str) -> list[str]:
+        """Applications with an address of this network."""
+        table = tables.addresses
+        query = select(table.c.holder).where(table.c.network == name, table.c.holder.is_not(None))
+        return sorted(row[0] for row in self._connection.execute(query))
+
+
+class Volumes:
+    """The volumes, by name."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def all(self) -> list[VolumeSpec]:
+        """By name."""
+        query = select(tables.volumes.c.spec).order_by(tables.volumes.c.name)
+        return [VolumeSpec.model_validate_json(row[0]) for row in self._connection.execute(query)]
+
+    def get(self, name: str) -> VolumeSpec:
+        """Raises `NotFound`."""
+        for volume in self.all():
+            if volume.name == name:
+                return volume
+        names = [volume.name for volume in self.all()]
+        raise NotFound(f"there is no volume '{name}'", remedy=did_you_mean(name, names))
+
+    def put(self, spec: VolumeSpec) -> bool:
+        """Add or change; false where nothing changed."""
+        present = {volume.name: volume for volume in self.all()}.get(spec.name)
+        if present == spec:
+            return False
+        table, text = tables.volumes, spec.model_dump_json()
+        if present is None:
+            change = insert(table).values(name=spec.name, spec=text, created=now())
+            self._connection.execute(change)
+        else:
+            self._connection.execute(
+                update(table).where(table.c.name == spec.name).values(spec=text)
+            )
+        return True
+
+    def remove(self, name: str) -> None:
+        """Raises `Conflict` while applications mount it."""
+        self.get(name)
+        users = [
+            record.name
+            for record in Applications(self._connection).all()
+            if any(mount.volume == name for mount in record.spec.mounts)
+        ]
+        if users:
+            raise Conflict(
+                f"volume '{name}' is mounted by " + ", ".join(f"'{user}'" for user in users),
+                remedy="remove these applications first",
+            )
+        self._connection.execute(delete(tables.volumes).where(tables.volumes.c.name == name))
+
+
+class Transaction:
+    """All resources, within one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.applications = Applications(connection)
+        self.networks = Networks(connection)
+        self.volumes = Volumes(connection)
+        self.events = Events(connection)
+
+
+class Store:
+    """The store. `installation` is part of every application's id: the store's own mark."""
+
+    def __init__(self, url: str, *, event_history: int = 10_000) -> None:
+        self._database = Database(url)
+        self._event_history = event_history
+        self._listeners: list[Callable[[], None]] = []
+        self._listeners_lock = threading.Lock()
+        self.installation = self._installation()
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        """All of it or none; listeners of events are called after the commit."""
+        with self._database.write() as connection:
+            transaction = Transaction(connection)
+            yield transaction
+            if transaction.events.added:
+                transaction.events.trim(self._event_history)
+        if transaction.events.added:
+            with self._listeners_lock:
+                listeners = list(self._listeners)
+            for listener in listeners:
+                listener()
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """A consistent view."""
+        with self._database.read() as connection:
+            yield Transaction(connection)
+
+    def record_event(self, kind: str, application: str | None, message: str) -> None:
+        """An event in a transaction of its own."""
+        with self.write() as transaction:
+            transaction.events.add(kind, application, message)
+
+    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` after each commit with events; returns what ends that."""
+        with self._listeners_lock:
+            self._listeners.append(listener)
+
+        def unsubscribe() -> None:
+            with self._listeners_lock:
+                self._listeners.remove(listener)
+
+        return unsubscribe
+
+    def close(self) -> None:
+        """Give back the database."""
+        self._database.close()
+
+    def _installation(self) -> str:
+        table = tables.meta
+        query = select(table.c.value).where(table.c.key == "installation")
+        with self._database.read() as connection:
+            if row := connection.execute(query).first():
+                return str(row[0])
+        with self._database.write() as connection:
+            if row := connection.execute(query).first():
+                return str(row[0])
+            value = secrets.token_hex(4)
+            connection.execute(insert(table).values(key="installation", value=value))
+            return value
