@@ -13,7 +13,7 @@ import pytest
 from tests.acceptance.world import IMAGE, World, control_plane
 
 
-def _docker_lacks() -> str | None:
+def docker_lacks() -> str | None:
     """Why the docker runtime cannot be tested here, or None."""
     try:
         info = subprocess.run(["docker", "info"], capture_output=True, text=True, check=False)
@@ -37,7 +37,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 @pytest.fixture(params=["namespace", pytest.param("docker", marks=pytest.mark.docker)])
 def world(api: httpx.Client, request: pytest.FixtureRequest) -> Iterator[World]:
     """Applications of one runtime, removed after the test."""
-    if request.param == "docker" and (reason := _docker_lacks()):
+    if request.param == "docker" and (reason := docker_lacks()):
         pytest.skip(reason)
     world = World(api, request.param)
     yield world
