@@ -1,0 +1,98 @@
+"""The output of a container: Docker's multiplexed frames, as lines with time and stream.
+
+Called by `runtime` for `logs` and `exec`. A frame is a header of 8 bytes (stream number, three
+zero bytes, length big-endian) and the payload; with `timestamps` each log entry's payload begins
+with its time.
+"""
+
+from __future__ import annotations
+
+import re
+import select
+import struct
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from app.domain.errors import TimedOut
+from app.domain.observed import LogLine
+
+Read = Callable[[int], bytes]
+
+
+def frames(read: Read) -> Iterator[tuple[Literal["stdout", "stderr"], bytes]]:
+    """`read(n)` returns up to n bytes, none at the end."""
+    while True:
+        header = _exactly(read, 8)
+        if header is None:
+            return
+        stream, length = struct.unpack(">BxxxL", header)
+        payload = _exactly(read, length)
+        if payload is None:
+            return
+        yield ("stderr" if stream == 2 else "stdout"), payload
+
+
+def _exactly(read: Read, size: int) -> bytes | None:
+    parts = []
+    while size > 0:
+        part = read(size)
+        if not part:
+            return None
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def log_lines(read: Read) -> Iterator[tuple[str, LogLine]]:
+    """(the time as Docker wrote it, the line) of each entry."""
+    for stream, payload in frames(read):
+        stamp, _, text = payload.partition(b" ")
+        written = stamp.decode("ascii", "replace")
+        yield (
+            written,
+            LogLine(
+                time=parse_time(written) or datetime.now(UTC),
+                stream=stream,
+                text=text.removesuffix(b"\n").removesuffix(b"\r").decode(errors="replace"),
+            ),
+        )
+
+
+def parse_time(text: str) -> datetime | None:
+    """RFC 3339 with nanoseconds; None for Docker's zero time."""
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)", text)
+    if match is None or match[1].startswith("0001-"):
+        return None
+    fraction = (match[2] or "0")[:6].ljust(6, "0")
+    zone = "+00:00" if match[3] == "Z" else match[3]
+    return datetime.fromisoformat(f"{match[1]}.{fraction}{zone}")
+
+
+def after(stamp: str) -> str:
+    """One nanosecond later, as the `since` parameter wants it: `seconds.nanoseconds`."""
+    whole, _, rest = stamp.partition(".")
+    moment = parse_time(f"{whole.rstrip('Z')}Z")
+    if moment is None:
+        return "0"
+    nanoseconds = int(rest.rstrip("Z")[:9].ljust(9, "0")) + 1 if rest else 1
+    return f"{int(moment.timestamp()) + nanoseconds // 10**9}.{nanoseconds % 10**9:09d}"
+
+
+def read_both(connection: Any, timeout_s: float) -> tuple[bytes, bytes]:
+    """All of stdout and stderr of an exec; TimedOut when it is not over in time."""
+    deadline = time.monotonic() + timeout_s
+    raw = getattr(connection, "_sock", connection)
+
+    def read(size: int) -> bytes:
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([raw], [], [], left)[0]:
+            raise TimedOut(f"the command did not end within {timeout_s:g} s")
+        data: bytes = raw.recv(size)
+        return data
+
+    output: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
+    for stream, payload in frames(read):
+        output[stream].append(payload)
+    return b"".join(output["stdout"]), b"".join(output["stderr"])

@@ -1,0 +1,361 @@
+"""`Runtime` on Docker. Called by the agent.
+
+Every container bears the installation's label; nothing without it is touched. What is known of an
+application is read back from Docker and from its run directory, so a restarted agent finds all of
+them. Starting costs two calls, create and start, and one inspect.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from app.domain.errors import Conflict, CseError, NotFound, TimedOut
+from app.domain.launch import Launch
+from app.domain.observed import ExecResult, Finding, LogLine, Observed, State
+from app.runtimes import preflight, rundir
+from app.runtimes.docker import container, inspected, output, processes
+from app.runtimes.docker.engine import Engine, Refused
+from app.runtimes.docker.imagefiles import ImageFiles, inspect, remove_leftover_readers
+from app.runtimes.docker.watch import Watch
+
+_GONE_WAIT_S = 10.0
+_DEFAULT_GRACE_S = 10.0
+
+
+class DockerRuntime:
+    """Implements `app.domain.ports.Runtime`.
+
+    `installation` marks what is ours on this Docker daemon. `changed` is called, from a thread of
+    its own, after every change of a container of ours.
+    """
+
+    def __init__(
+        self, state: Path, installation: str, changed: Callable[[], None] | None = None
+    ) -> None:
+        self._state = state
+        self._installation = installation
+        self._engine = Engine()
+        self._ids: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._changed = changed
+        self._watching: Watch | None = None
+
+    def close(self) -> None:
+        """Stop following events; applications are not affected."""
+        if self._watching is not None:
+            self._watching.close()
+
+    def examine(self, launch: Launch) -> preflight.Program:
+        """The program's file in the image, for preflight; NotFound where there is no such image."""
+        with self._files(launch) as files:
+            return self._examine(launch, files)
+
+    # ---- life
+
+    def create(self, launch: Launch) -> None:
+        """See `Runtime.create`."""
+        container.check(launch)
+        name = launch.name
+        if self._is_there(launch):
+            return
+        with self._files(launch) as files:
+            owner = files.owner()
+            program = self._examine(launch, files)
+        linked = launch
+        if preflight.judge(launch, program).verdict == "kernel":
+            linked = launch.model_copy(update={"elements": []})
+        target = program.target if program.libc != "none" else f"glibc-{platform.machine()}"
+        try:
+            directory = rundir.build(self._state, linked, target, owner=owner)
+            body = container.body(launch, directory, self._installation)
+            with self._engine.doing(f"create '{name}'"):
+                made = self._engine().create_container_from_config(
+                    body, container.container_name(name)
+                )
+            rundir.seal(directory.path, launch)
+        except BaseException:
+            with contextlib.suppress(CseError):
+                self.remove(name)
+            raise
+        with self._lock:
+            self._ids[name] = str(made["Id"])
+        self._watch()
+
+    def start(self, name: str) -> Observed:
+        """See `Runtime.start`."""
+        identity = self._id(name)
+        refused: Refused | None = None
+        self._forget(identity)
+        try:
+            with self._engine.doing(f"start '{name}'"):
+                self._engine().start(identity)
+        except Refused as error:
+            refused = error  # Docker has noted the reason: it is the application's state now
+        found = self._inspect(identity)
+        init = int(found["State"]["Pid"])
+        if init and processes.program_of(init) is None:
+            found = self._inspect(identity)
+        shown = self._observed(found)
+        if refused is not None and shown.state is not State.FAILED:
+            raise refused
+        return shown
+
+    def stop(self, name: str) -> Observed:
+        """See `Runtime.stop`."""
+        identity = self._id(name)
+        launch = rundir.load(self._state, name)
+        grace = launch.spec.stop.grace if launch else _DEFAULT_GRACE_S
+        with self._engine.doing(f"stop '{name}'"):
+            # Docker keeps the time itself, so the application ends even when we do not live on.
+            self._engine().stop(identity, timeout=math.ceil(grace))
+        return self._observed(self._inspect(identity))
+
+    def remove(self, name: str) -> None:
+        """See `Runtime.remove`."""
+        identity = None
+        with contextlib.suppress(NotFound):
+            identity = self._id(name)
+        if identity is not None:
+            with contextlib.suppress(NotFound):
+                self.stop(name)
+            self._remove_container(identity, name)
+        with self._lock:
+            self._ids.pop(name, None)
+        rundir.remove(self._state, name)
+
+    def wait(self, name: str, timeout_s: float | None = None) -> Observed:
+        """See `Runtime.wait`."""
+        identity = self._id(name)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            found = self._inspect(identity)
+            if inspected.over(found):
+                return self._observed(found)
+            left = None if deadline is None else deadline - time.monotonic()
+            try:
+                if left is not None and left <= 0:
+                    raise TimedOut("no time left")
+                with self._engine.doing(f"wait for '{name}'"):
+                    self._engine().wait(identity, timeout=left)
+            except TimedOut as error:
+                raise TimedOut(f"'{name}' still runs after {timeout_s:g} s") from error
+            if not inspected.over(self._inspect(identity)):
+                time.sleep(0.02)  # Docker answers at each end; it is starting it again
+
+    # ---- what is there
+
+    def observe(self) -> list[Observed]:
+        """See `Runtime.observe`."""
+        label = f"{container.INSTALLATION_LABEL}={self._installation}"
+        with self._engine.doing("list its containers"):
+            rows = self._engine().containers(all=True, filters={"label": [label]})
+        self._watch()
+        found = []
+        for row in rows:
+            if row.get("State") == "removing":
+                continue
+            known = self._watching.known(row["Id"]) if self._watching else None
+            try:
+                if known is None or known["State"]["Status"] != row.get("State"):
+                    known = self._inspect(str(row["Id"]))
+                found.append(self._observed(known))
+            except NotFound:
+                continue  # removed since the list was made
+        return found
+
+    def pids(self, name: str) -> list[int]:
+        """See `Runtime.pids`."""
+        identity = self._id(name)
+        init = int(self._inspect(identity)["State"]["Pid"])
+        if not init:
+            return []
+        found = processes.all_of(init)
+        if not found:  # another process namespace than the host's: only Docker can tell
+            with self._engine.doing(f"list the processes of '{name}'"):
+                rows = self._engine().top(identity, ps_args="-o pid")["Processes"] or []
+            found = sorted(int(row[0]) for row in rows if int(row[0]) != init)
+        return found
+
+    def logs(
+        self, name: str, *, follow: bool = False, tail: int | None = None
+    ) -> Iterator[LogLine]:
+        """See `Runtime.logs`."""
+        return self._log_lines(self._id(name), name, follow, tail)
+
+    def exec(self, name: str, command: list[str], *, timeout_s: float = 60.0) -> ExecResult:
+        """See `Runtime.exec`. Docker gives the command the container's environment and user."""
+        identity = self._id(name)
+        if self._inspect(identity)["State"]["Status"] != "running":
+            raise Conflict(f"'{name}' is not running", remedy=f"start it: cse start {name}")
+        api = self._engine()
+        with self._engine.doing(f"execute '{command[0]}' in '{name}'"):
+            exec_id = api.exec_create(identity, command)["Id"]
+            connection = api.exec_start(exec_id, socket=True)
+            try:
+                stdout, stderr = output.read_both(connection, timeout_s)
+            except TimedOut as error:
+                self._end_exec(int(api.exec_inspect(exec_id).get("Pid") or 0))
+                raise TimedOut(f"'{command[0]}' did not end within {timeout_s:g} s") from error
+            finally:
+                connection.close()
+            status = int(api.exec_inspect(exec_id)["ExitCode"] or 0)
+        if status == 126 and stdout.startswith(inspected.EXEC_COMPLAINT):
+            # Docker's own words, in the place of the command's: there is no such program
+            status, stdout, stderr = 127, b"", stdout.replace(b"\r\n", b"\n")
+        return ExecResult(
+            exit_code=status,
+            stdout=stdout.decode(errors="replace"),
+            stderr=stderr.decode(errors="replace"),
+        )
+
+    def doctor(self) -> list[Finding]:
+        """Whether Docker can be used here."""
+        try:
+            with self._engine.doing("tell its version"):
+                version = self._engine().version()
+        except CseError as error:
+            return [
+                Finding(
+                    check="docker",
+                    ok=False,
+                    observation=error.detail,
+                    remedy=error.remedy or "",
+                )
+            ]
+        text = f"Docker {version.get('Version')} (API {version.get('ApiVersion')})"
+        return [Finding(check="docker", ok=True, observation=text)]
+
+    # ---- helpers
+
+    def _files(self, launch: Launch) -> ImageFiles:
+        image = inspect(self._engine, str(launch.spec.image))
+        cache = self._state / "cache" / "images"
+        return ImageFiles(self._engine, cache, self._installation, launch, image)
+
+    def _examine(self, launch: Launch, files: ImageFiles) -> preflight.Program:
+        spec = launch.spec
+        return preflight.examine(
+            spec.command[0],
+            files,
+            path=spec.environment.get("PATH") or files.image.environment.get("PATH"),
+            directory=spec.working_directory or files.image.working_directory,
+        )
+
+    def _is_there(self, launch: Launch) -> bool:
+        """Whether it was created before; Conflict where the name is somebody else's."""
+        try:
+            found = self._inspect(container.container_name(launch.name))
+        except NotFound:
+            return False
+        labels = found["Config"]["Labels"] or {}
+        if labels.get(container.INSTALLATION_LABEL) != self._installation:
+            raise Conflict(
+                f"a container named {container.container_name(launch.name)} is there already, "
+                "and it is not of this installation",
+                remedy="remove it with 'docker rm', or choose another name",
+            )
+        if labels.get(container.ID_LABEL) != launch.id:
+            raise Conflict(f"'{launch.name}' exists already on this host", remedy="remove it first")
+        directory = rundir.application_directory(self._state, launch.name)
+        if directory.is_dir():
+            rundir.seal(directory, launch)
+        return True
+
+    def _id(self, name: str) -> str:
+        """The container's id; NotFound where this installation has no such application."""
+        with self._lock:
+            known = self._ids.get(name)
+        if known is not None:
+            return known
+        missing = NotFound(f"there is no application '{name}' on this host")
+        try:
+            found = self._inspect(container.container_name(name))
+        except NotFound:
+            raise missing from None
+        labels = found["Config"]["Labels"] or {}
+        if labels.get(container.INSTALLATION_LABEL) != self._installation:
+            raise missing
+        with self._lock:
+            self._ids[name] = str(found["Id"])
+        return str(found["Id"])
+
+    def _inspect(self, identity: str) -> dict[str, Any]:
+        with self._engine.doing("find a container"):
+            found: dict[str, Any] = self._engine().inspect_container(identity)
+        if self._watching is not None:
+            self._watching.remember(str(found["Id"]), found)
+        return found
+
+    def _observed(self, found: dict[str, Any]) -> Observed:
+        init = int(found["State"]["Pid"])
+        pid = (processes.program_of(init, 0) or init) if init else None
+        complaint = None
+        if inspected.may_not_have_executed(found):
+            last = list(self._log_lines(str(found["Id"]), "", False, 1))
+            if last and last[0].text.startswith(inspected.INIT_COMPLAINT):
+                complaint = last[0].text.partition("] ")[2] or last[0].text
+        return inspected.observed(found, pid=pid, complaint=complaint)
+
+    def _log_lines(
+        self, identity: str, name: str, follow: bool, tail: int | None
+    ) -> Iterator[LogLine]:
+        """Docker ends the stream at each end of the program, also when it starts it again."""
+        params: dict[str, Any] = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow)}
+        if tail is not None:
+            params["tail"] = tail
+        while True:
+            with self._engine.doing(f"read the log of '{name}'"):
+                answer = self._engine.get(f"/containers/{identity}/logs", params)
+                try:
+                    for stamp, line in output.log_lines(answer.raw.read):
+                        params = {**params, "tail": "all", "since": output.after(stamp)}
+                        yield line
+                finally:
+                    answer.close()
+            if not follow or inspected.over(self._inspect(identity)):
+                return
+            time.sleep(0.05)
+
+    def _end_exec(self, pid: int) -> None:
+        """Docker has no call that ends an exec'ed command."""
+        if pid:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _remove_container(self, identity: str, name: str) -> None:
+        self._forget(identity)
+        deadline = time.monotonic() + _GONE_WAIT_S
+        while True:
+            try:
+                with self._engine.doing(f"remove '{name}'"):
+                    self._engine().remove_container(identity, force=True, v=True)
+            except NotFound:
+                return
+            except Refused as error:
+                # 409: another call is removing it already
+                if error.status != 409 or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    def _forget(self, identity: str) -> None:
+        if self._watching is not None:
+            self._watching.forget(identity)
+
+    def _watch(self) -> None:
+        """Follow events from the first application on, so that a host without Docker is quiet."""
+        if self._changed is None:
+            return
+        with self._lock:
+            if self._watching is None:
+                with contextlib.suppress(CseError):
+                    remove_leftover_readers(self._engine, self._installation)
+                self._watching = Watch(self._engine, self._installation, self._changed)
