@@ -1,0 +1,92 @@
+# Everything a developer or CI does. `make` lists the targets; CONTRIBUTING.md says more.
+
+VARIANT ?= release
+TARGET  ?= glibc-$(shell uname -m)
+RUNTIME ?= namespace
+# Words for pytest: make test ARGS='tests/unit -k network'
+ARGS    ?=
+BENCH   ?=
+JOBS    ?= $(shell nproc)
+
+PY      := .venv/bin/python
+IMAGES  := $(MAKE) --no-print-directory -C images -j$(JOBS)
+C_FILES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup native native-all images schemas run test test-asan check check-python check-c \
+        check-generated check-tree format bench lock clean
+
+help: ## list the targets
+	@echo "make TARGET, where TARGET is one of:"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo "Variables: VARIANT=release|debug|asan  TARGET=glibc-x86_64|…  RUNTIME=namespace|docker"
+	@echo "           ARGS='words for pytest'  BENCH='names of figures'"
+
+setup: ## install what is needed: Debian packages (as root), .venv from the lock file
+	@./bootstrap.sh
+
+native: setup ## build the elements' libraries for TARGET and VARIANT
+	@$(IMAGES) TARGET=$(TARGET) VARIANT=$(VARIANT)
+
+native-all: setup ## build them for every libc and machine: glibc, musl × x86_64, aarch64
+	@for target in glibc-x86_64 musl-x86_64 glibc-aarch64 musl-aarch64; do \
+	  echo "== $$target" && $(IMAGES) TARGET=$$target VARIANT=release || exit 1; done
+
+images: native ## build the container images; starts Docker where none answers
+	@images/docker.sh
+	@docker compose build
+
+schemas: setup ## make everything that is generated from the code anew
+	@$(PY) -m app.schemas
+
+run: native ## start the server and examples/two-webs.yaml; Ctrl-C removes all of it. RUNTIME=docker
+	@if [ "$(RUNTIME)" = docker ]; then $(MAKE) --no-print-directory images; fi
+	@.venv/bin/cse up -f examples/two-webs.yaml --runtime $(RUNTIME)
+
+test: native test-asan ## all tests that this machine can run; the others say why they are skipped
+	@images/docker.sh || echo "docker tests will be skipped" >&2
+	@if docker info >/dev/null 2>&1; then docker compose build --quiet; fi
+	@$(PY) -m pytest $(ARGS)
+
+test-asan: setup # the native tests on libraries with address and undefined-behaviour sanitizers
+	@$(IMAGES) TARGET=$(TARGET) VARIANT=asan
+	@$(PY) -m pytest tests/native --variant asan
+
+check: check-python check-c check-generated check-tree ## linters, types, import contracts, formats, drift
+
+check-python: setup
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-logo 2>/dev/null || .venv/bin/lint-imports
+
+check-c: setup
+	@clang-format --dry-run -Werror $(C_FILES)
+	@$(IMAGES) tidy
+
+check-generated: setup # schemas and reference pages are what the code says
+	@$(PY) -m app.schemas --check
+
+check-tree: setup # no host names of mirrors, no paths of this machine in tracked files
+	@$(PY) -m pytest -q tests/unit/test_tree.py
+
+format: setup ## apply the formats that `check` asks for
+	@.venv/bin/ruff format
+	@.venv/bin/ruff check --fix --select I
+	@clang-format -i $(C_FILES)
+
+bench: native ## measure; prints ratios and writes build/bench/*.json. BENCH='start memory' for some
+	@$(PY) -m tests.bench $(BENCH)
+
+# One file for what runs and one for what develops; exact versions, every file by its hash.
+lock: setup ## bring requirements.lock and requirements-dev.lock to the newest versions
+	@test -x build/lock/bin/pip-compile || { python3 -m venv build/lock && build/lock/bin/pip install -q pip-tools; }
+	@build/lock/bin/pip-compile -q --upgrade $(LOCK_OPTIONS) -o requirements.lock pyproject.toml
+	@build/lock/bin/pip-compile -q --upgrade $(LOCK_OPTIONS) --extra dev -c requirements.lock \
+	  -o requirements-dev.lock pyproject.toml
+LOCK_OPTIONS := --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
+  --no-emit-find-links --no-emit-trusted-host --no-emit-options
+
+clean: ## remove what was built; downloads and .venv stay
+	@find build -mindepth 1 -maxdepth 1 ! -name downloads ! -name base -exec rm -rf {} + 2>/dev/null || true
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,92 @@
+"""Writes what is generated from the code: JSON Schemas and reference pages.
+
+Called by `make schemas`; `make check` calls it with `--check`, which changes nothing and fails
+where a file is not what the code says. Add a generated file by adding a line to `generated()`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from app.domain.application import ApplicationSpec
+from app.domain.element import ElementManifest
+from app.domain.network import NetworkSpec
+from app.domain.stack import Stack
+from app.domain.volume import VolumeSpec
+from app.settings import reference
+
+_PROJECT = Path(__file__).resolve().parent.parent
+_MODELS: dict[str, type[BaseModel]] = {
+    "application": ApplicationSpec,
+    "element": ElementManifest,
+    "network": NetworkSpec,
+    "stack": Stack,
+    "volume": VolumeSpec,
+}
+# What validators accept beside the model itself, which pydantic cannot know.
+_SHORT_FORMS: dict[str, dict[str, object]] = {
+    "PublishedPort": {"type": "string", "examples": ["8081:80", "127.0.0.1:5353:53/udp"]},
+    "Restart": {"enum": [False], "title": "no (read as false by YAML 1.1)"},
+    "ElementUse": {"type": "null"},
+}
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The model's JSON Schema with the short forms that a stack file may use."""
+    schema = model.model_json_schema(by_alias=True, mode="validation")
+    definitions: dict[str, Any] = schema.get("$defs", {})
+    for name, other in _SHORT_FORMS.items():
+        if name in definitions:
+            alternatives = [definitions[name], other]
+            if name == "Restart":
+                alternatives.append({"type": "string", "examples": ["always", "on-failure:3"]})
+            definitions[name] = {"anyOf": alternatives}
+    if model is Stack:
+        for section in ("ApplicationSpec", "NetworkSpec", "VolumeSpec"):
+            definitions[section]["required"] = [
+                field for field in definitions[section].get("required", []) if field != "name"
+            ]
+            if section != "ApplicationSpec":
+                definitions[section] = {"anyOf": [definitions[section], {"type": "null"}]}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def generated() -> Iterator[tuple[str, str]]:
+    """(path in the project, text) of every generated file."""
+    for name, model in _MODELS.items():
+        text = json.dumps(_schema(model), indent=2, sort_keys=True)
+        yield f"schemas/{name}.schema.json", text + "\n"
+    yield "docs/settings.md", reference()
+
+
+def main(arguments: list[str]) -> int:
+    """0; with `--check` 1 where a file is stale or belongs to no model."""
+    expected = dict(generated())
+    strays = {
+        str(path.relative_to(_PROJECT)) for path in (_PROJECT / "schemas").glob("*.json")
+    } - set(expected)
+    stale = [
+        path
+        for path, text in expected.items()
+        if not (_PROJECT / path).is_file() or (_PROJECT / path).read_text() != text
+    ]
+    if "--check" in arguments:
+        for path in sorted(stale) + sorted(strays):
+            sys.stderr.write(f"{path} is not what the code says; run `make schemas`\n")
+        return 1 if stale or strays else 0
+    for path in stale:
+        (_PROJECT / path).parent.mkdir(exist_ok=True)
+        (_PROJECT / path).write_text(expected[path])
+    for path in strays:
+        (_PROJECT / path).unlink()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
