@@ -15,6 +15,7 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal, Protocol
 
 from app.domain.errors import PreflightRefused
@@ -81,7 +82,7 @@ def examine(
         if not facts.script:
             break
         words = facts.script
-        program = words[1] if os.path.basename(words[0]) == "env" and len(words) > 1 else words[0]
+        program = words[1] if Path(words[0]).name == "env" and len(words) > 1 else words[0]
         interpreter = _look_up(program, files, path or DEFAULT_PATH, directory)
         if isinstance(interpreter, Program):
             return replace(
@@ -188,15 +189,15 @@ def _obstacle(launch: Launch, program: Program) -> tuple[str, str]:
 def _look_up(command: str, files: Files, path: str, directory: str) -> ProgramFile | Program:
     """The executable file, or a Program that says why there is none."""
     if "/" in command:
-        places = [os.path.join(directory, command)]
+        places = [str(Path(directory) / command)]
     else:
-        places = [os.path.join(directory, part or ".", command) for part in path.split(":")]
+        places = [str(Path(directory) / part / command) for part in path.split(":")]
     barred = ""
     for place in places:
         found = files.find(os.path.normpath(place))
         if found is None:
             continue
-        if os.stat(found.host_path).st_mode & 0o111:
+        if Path(found.host_path).stat().st_mode & 0o111:
             return found
         barred = found.path
     if barred:
@@ -223,7 +224,7 @@ class FileFacts:
 
 def read_file(host_path: str) -> FileFacts:
     """Cached while device, inode, size and time of change stay the same."""
-    info = os.stat(host_path)
+    info = Path(host_path).stat()
     key = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
     return _read_file(host_path, key)
 

@@ -111,7 +111,7 @@ def seal(directory: Path, launch: Launch) -> None:
 def sealed(state: Path) -> Iterator[Launch]:
     """The launches of all applications that exist, by name."""
     try:
-        names = sorted(os.listdir(state / "apps"))
+        names = sorted(path.name for path in (state / "apps").iterdir())
     except FileNotFoundError:
         return
     for name in names:
@@ -157,9 +157,9 @@ def _libraries(bound: BoundElement, target: str) -> Path:
 
 
 def _mount_point(place: Path, host_path: str, pointer: str) -> None:
-    if os.path.isdir(host_path):
+    if Path(host_path).is_dir():
         place.mkdir(exist_ok=True)
-    elif os.path.exists(host_path):
+    elif Path(host_path).exists():
         place.touch()
     else:
         raise InvalidSpecification(
@@ -201,4 +201,4 @@ def _write(path: Path, text: str) -> None:
     """Whole or not at all, so that a library or a restarted agent never reads half a file."""
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(text)
-    os.replace(temporary, path)
+    temporary.replace(path)

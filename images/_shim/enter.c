@@ -52,17 +52,24 @@ static bool is_own(int fd, const char *name) {
     return fstat(fd, &theirs) == 0 && stat(path, &ours) == 0 && theirs.st_ino == ours.st_ino;
 }
 
+static bool is_same(int one, int other) {
+    struct stat a, b;
+    return fstat(one, &a) == 0 && fstat(other, &b) == 0 && a.st_ino == b.st_ino;
+}
+
 static bool enter_namespaces(long pid) {
     static const char *const names[] = {"cgroup", "ipc", "uts", "net", "pid", "mnt"};
     int fds[6], user = open_namespace(pid, "user");
     for (int i = 0; i < 6; i++)
         if ((fds[i] = open_namespace(pid, names[i])) < 0 && i > 0) return false;
     int owner = ioctl(fds[5], NS_GET_USERNS);
-    if (owner >= 0 && !is_own(owner, "user") && setns(owner, CLONE_NEWUSER) != 0) return false;
-    for (int i = 0; i < 6; i++)
-        if (fds[i] >= 0 && !is_own(fds[i], names[i]) && setns(fds[i], 0) != 0) return false;
-    if (user >= 0 && !is_own(user, "user") && setns(user, CLONE_NEWUSER) != 0) return false;
-    return true;
+    bool enter_owner = owner >= 0 && !is_own(owner, "user"), enter[6];
+    bool enter_user = user >= 0 && !is_own(user, "user") && !is_same(user, owner);
+    for (int i = 0; i < 6; i++) enter[i] = fds[i] >= 0 && !is_own(fds[i], names[i]);
+    if (enter_owner && setns(owner, CLONE_NEWUSER) != 0) return false;
+    for (int i = 0; i < 6; i++) /* from here on /proc is another one */
+        if (enter[i] && setns(fds[i], 0) != 0) return false;
+    return !enter_user || setns(user, CLONE_NEWUSER) == 0;
 }
 
 int enter_main(int directory, const struct spec *spec, char **command) {
@@ -70,14 +77,13 @@ int enter_main(int directory, const struct spec *spec, char **command) {
     if (pid <= 0) return errno = ESRCH, fail("the application is not running");
     if (!join_cgroups(spec)) return fail("joining the control group");
     if (!enter_namespaces(pid)) return fail("entering the namespaces");
-    pid_t parent = getpid(), child = fork();
+    pid_t child = fork();
     if (child < 0) return fail("fork");
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         const char *step = become_program(spec);
         if (step) _exit(fail(step));
         prctl(PR_SET_PDEATHSIG, SIGKILL); /* changing the user cleared it */
-        (void)parent;
         exec_in_path(command, spec->env);
         int code = errno == ENOENT ? 127 : 126;
         fprintf(stderr, "cse exec: %s: %s\n", command[0], strerror(errno));

@@ -161,22 +161,22 @@ static void drain(struct life *life, struct stream *stream) {
         struct pollfd ready = {.fd = stream->fd, .events = POLLIN};
         if (poll(&ready, 1, 0) <= 0 || !logfile_take(&life->log, stream)) break;
     }
-    if (!life->executed && !life->failed && stream == &life->err && stream->used == 0) {
-        /* bubblewrap's own complaint is the reason; it is the only one that wrote so far */
-        ssize_t from = life->log.size > 400 ? life->log.size - 400 : 0;
-        char text[401];
-        int fd = openat(life->directory, "log", O_RDONLY | O_CLOEXEC);
-        ssize_t got = fd < 0 ? -1 : pread(fd, text, 400, from);
-        if (fd >= 0) close(fd);
-        if (got > 0) {
-            text[got - 1] = 0; /* the newline */
-            char *line = strrchr(text, '\n'), *words = strstr(line ? line : text, " F ");
-            if (words) snprintf(life->status.reason, REASON_SIZE, "%s", words + 3);
-        }
-    }
     logfile_flush(&life->log, stream);
     close(stream->fd);
     stream->fd = -1;
+}
+
+/* bubblewrap's own last words are the reason: nothing else has written since. */
+static void take_complaint(struct life *life) {
+    char text[401];
+    off_t from = life->log.size > 400 ? life->log.size - 400 : 0;
+    int fd = openat(life->directory, "log", O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : pread(fd, text, 400, from);
+    if (fd >= 0) close(fd);
+    if (got <= 0 || life->foreground) return;
+    text[got - 1] = 0; /* the newline */
+    char *line = strrchr(text, '\n'), *words = strstr(line ? line : text, "stderr F ");
+    if (words) snprintf(life->status.reason, REASON_SIZE, "%s", words + strlen("stderr F "));
 }
 
 static int until(int64_t when_ns) {
@@ -229,6 +229,7 @@ static void run_once(struct life *life) {
     run_until_ended(life);
     if (!life->executed && !life->failed) {
         life->failed = !life->stopping;
+        if (life->failed) take_complaint(life);
         if (life->failed && !life->status.reason[0])
             snprintf(life->status.reason, REASON_SIZE, "bubblewrap ended with code %d",
                      WEXITSTATUS(life->bwrap_status));

@@ -1,0 +1,321 @@
+"""The namespace runtime: one shim process and one bubblewrap sandbox per application.
+
+Why: it needs neither Docker nor an image, works without root (for elements that need no tap),
+and starts in milliseconds. The agent makes one; everything it knows it reads back from
+`STATE/apps`, so that it may be killed at any moment.
+
+What the shim and the files are: images/_shim/shim.c.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import select
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from app.domain.errors import Conflict, HostLacks, NotFound, RuntimeFailure, TimedOut
+from app.domain.launch import Launch
+from app.domain.observed import ExecResult, LogLine, Observed, State
+from app.runtimes import preflight, rundir
+from app.runtimes.changes import Changes
+from app.runtimes.namespace import logs, sandbox, status, users
+from app.runtimes.namespace.cgroups import ControlGroups
+from app.runtimes.namespace.view import HostView
+from app.runtimes.namespace.watch import Watcher
+
+NAME = "namespace"
+_ANNOUNCE_TIMEOUT_S = 60.0
+_STOP_SLACK_S = 10.0
+_KILL_TIMEOUT_S = 5.0
+_SHIM = Path(__file__).resolve().parents[3] / "build" / "bin" / platform.machine() / "cse-shim"
+
+
+class NamespaceRuntime:
+    """Implements `app.domain.ports.Runtime`; `changed` is called after every change of state."""
+
+    def __init__(
+        self,
+        state: Path,
+        installation_id: str,
+        changed: Callable[[], None] = lambda: None,
+        *,
+        shim: Path = _SHIM,
+    ) -> None:
+        self._state = state.absolute()
+        self._shim = shim
+        self._changed = changed
+        self._changes = Changes()
+        self._groups = ControlGroups(installation_id)
+        self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
+        self._launches: dict[str, Launch] = {}
+        self._hidden = [str(self._state.resolve())]
+        self._watcher = Watcher(self._heard)
+        for launch in rundir.sealed(self._state):
+            if launch.spec.runtime == NAME:
+                self._adopt(launch)
+
+    def close(self) -> None:
+        """Stop watching; applications go on."""
+        self._watcher.close()
+
+    def examine(self, launch: Launch) -> preflight.Program:
+        """Read the program's file as the application will see it."""
+        spec = launch.spec
+        return preflight.examine(
+            spec.command[0],
+            HostView(launch, self._hidden),
+            path=spec.environment.get("PATH"),
+            directory=spec.working_directory or "/",
+        )
+
+    def create(self, launch: Launch) -> None:
+        """See `Runtime.create`."""
+        with self._lock_of(launch.name):
+            present = self._launches.get(launch.name)
+            if present is not None:
+                if present.id == launch.id:
+                    return
+                raise Conflict(
+                    f"'{launch.name}' exists already on this host", remedy="remove it first"
+                )
+            self._require_shim()
+            target = self.examine(launch).target if launch.elements else ""
+            user = users.resolve(launch.spec.user)
+            try:
+                self._make(launch, target, user)
+            except BaseException:
+                self._groups.remove(launch.name)
+                shutil.rmtree(rundir.application_directory(self._state, launch.name), True)
+                raise
+            self._adopt(launch)
+        self._notify()
+
+    def start(self, name: str) -> Observed:
+        """See `Runtime.start`."""
+        with self._lock_of(name):
+            present = self._observed(name)
+            if present.state in (State.RUNNING, State.RESTARTING):
+                return present
+            answer = self._spawn_shim(name)
+            found = status.read(self._directory(name))
+            if found is None or (answer.startswith("failed") and found.unfinished):
+                raise RuntimeFailure(f"'{name}' was not started: {answer or 'the shim died'}")
+            if found.unfinished:
+                self._watcher.add_shim(name, found)
+            return self._observed(name)
+
+    def stop(self, name: str) -> Observed:
+        """See `Runtime.stop`."""
+        launch = self._launch(name)
+        found = status.read(self._directory(name))
+        if found is not None and found.unfinished:
+            self._end(found, launch.spec.stop.grace)
+        return self._observed(name)
+
+    def remove(self, name: str) -> None:
+        """See `Runtime.remove`."""
+        with self._lock_of(name):
+            if name in self._launches:
+                self.stop(name)
+                self._watcher.forget(name)
+                self._launches.pop(name, None)
+                self._groups.remove(name)
+            rundir.remove(self._state, name)
+        self._notify()
+
+    def observe(self) -> list[Observed]:
+        """See `Runtime.observe`."""
+        return [self._observed(name) for name in sorted(self._launches.copy())]
+
+    def wait(self, name: str, timeout_s: float | None = None) -> Observed:
+        """See `Runtime.wait`."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            seen = self._changes.count
+            present = self._observed(name)
+            if present.state not in (State.RUNNING, State.RESTARTING):
+                return present
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise TimedOut(f"'{name}' still runs after {timeout_s:g} s")
+            self._changes.wait(seen, left)
+
+    def logs(
+        self, name: str, *, follow: bool = False, tail: int | None = None
+    ) -> Iterator[LogLine]:
+        """See `Runtime.logs`."""
+        self._launch(name)
+        return logs.read(
+            self._directory(name), follow=follow, tail=tail, ended=lambda: self._is_over(name)
+        )
+
+    def exec(self, name: str, command: list[str], *, timeout_s: float = 60.0) -> ExecResult:
+        """See `Runtime.exec`."""
+        if self._observed(name).state is not State.RUNNING:
+            raise Conflict(f"'{name}' is not running", remedy=f"start it: cse start {name}")
+        process = subprocess.Popen(
+            [self._shim, "exec", self._directory(name), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={},
+            start_new_session=True,
+        )
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            raise TimedOut(f"'{command[0]}' did not end within {timeout_s:g} s") from None
+        return ExecResult(
+            exit_code=process.returncode,
+            stdout=out.decode(errors="replace"),
+            stderr=err.decode(errors="replace"),
+        )
+
+    def pids(self, name: str) -> list[int]:
+        """See `Runtime.pids`."""
+        self._launch(name)
+        found = status.read(self._directory(name))
+        if found is None or not found.unfinished or found.init_pid <= 0 or not found.alive:
+            return []
+        return sorted(pid for pid in _in_pid_namespace(found.init_pid) if pid != found.init_pid)
+
+    def run_foreground(self, launch: Launch) -> int:
+        """Start with this process's own stdin, stdout and stderr, return the exit code.
+
+        The application must have been created; output is not logged and nothing is restarted.
+        """
+        with self._lock_of(launch.name):
+            pid = os.posix_spawn(
+                self._shim, [str(self._shim), "foreground", str(self._directory(launch.name))], {}
+            )
+        while True:
+            try:
+                _, ended = os.waitpid(pid, 0)
+                return os.waitstatus_to_exitcode(ended) & 0xFF
+            except KeyboardInterrupt:
+                continue  # the program got the terminal's SIGINT too, and decides
+
+    def _make(self, launch: Launch, target: str, user: users.User | None) -> None:
+        owner = (user.uid, user.gid) if user else None
+        made = rundir.build(self._state, launch, target, owner=owner)
+        groups = self._groups.make(launch.name, launch.spec.limits)
+        text = sandbox.shim_specification(launch, made, user, self._hidden, groups)
+        (made.path / "shim.spec").write_bytes(text)
+        rundir.seal(made.path, launch)
+
+    def _adopt(self, launch: Launch) -> None:
+        directory = self._directory(launch.name)
+        self._launches[launch.name] = launch
+        self._watcher.add(launch.name, directory)
+        found = status.read(directory)
+        if found is not None and found.unfinished:
+            self._watcher.add_shim(launch.name, found)
+
+    def _spawn_shim(self, name: str) -> str:
+        """The line it announces: `running`, or `failed REASON`."""
+        reader, writer = os.pipe()
+        with os.fdopen(reader, "rb") as announcements:
+            try:
+                pid = os.posix_spawn(
+                    self._shim,
+                    [str(self._shim), "run", str(self._directory(name))],
+                    {},
+                    file_actions=[
+                        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                        (os.POSIX_SPAWN_DUP2, writer, 1),
+                        (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
+                    ],
+                )
+            finally:
+                os.close(writer)
+            os.waitpid(pid, 0)
+            if not select.select([announcements], [], [], _ANNOUNCE_TIMEOUT_S)[0]:
+                raise TimedOut(f"'{name}' was not started within {_ANNOUNCE_TIMEOUT_S:g} s")
+            return announcements.readline().decode(errors="replace").strip()
+
+    def _end(self, found: status.Status, grace_s: float) -> None:
+        """SIGTERM to the shim means stop; SIGKILL, should it hang, ends the sandbox with it."""
+        fd = status.open_shim(found)
+        if fd is None:
+            return
+        try:
+            for number, patience in (
+                (signal.SIGTERM, grace_s + _STOP_SLACK_S),
+                (signal.SIGKILL, _KILL_TIMEOUT_S),
+            ):
+                try:
+                    signal.pidfd_send_signal(fd, number)
+                except ProcessLookupError:
+                    return
+                if select.select([fd], [], [], patience)[0]:
+                    return
+            raise TimedOut(f"process {found.shim_pid} does not end")
+        finally:
+            os.close(fd)
+
+    def _observed(self, name: str) -> Observed:
+        launch = self._launch(name)
+        return status.observed(launch.id, name, status.read(self._directory(name)))
+
+    def _is_over(self, name: str) -> bool:
+        try:
+            return self._observed(name).state not in (State.RUNNING, State.RESTARTING)
+        except NotFound:
+            return True
+
+    def _launch(self, name: str) -> Launch:
+        launch = self._launches.get(name)
+        if launch is None:
+            raise NotFound(f"there is no application '{name}' on this host")
+        return launch
+
+    def _lock_of(self, name: str) -> threading.Lock:
+        with self._lock:
+            return self._locks.setdefault(name, threading.Lock())
+
+    def _directory(self, name: str) -> Path:
+        return rundir.application_directory(self._state, name)
+
+    def _require_shim(self) -> None:
+        if not self._shim.exists():
+            raise HostLacks(
+                f"the supervisor program {self._shim} is not built", remedy="run 'make native'"
+            )
+        sandbox.find_bubblewrap()
+
+    def _heard(self, name: str) -> None:
+        launch = self._launches.get(name)
+        if launch is not None:
+            found = status.read(self._directory(name))
+            if found is not None and found.unfinished and found.alive:
+                self._watcher.add_shim(name, found)
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changes.bump()
+        self._changed()
+
+
+def _in_pid_namespace(init: int) -> Iterator[int]:
+    try:
+        wanted = Path(f"/proc/{init}/ns/pid").readlink()
+    except OSError:
+        return
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            if (entry / "ns/pid").readlink() == wanted:
+                yield int(entry.name)
+        except OSError:
+            continue

@@ -1,0 +1,177 @@
+"""The arguments of bubblewrap and the shim's specification file, from a Launch.
+
+Called by `runtime` when an application is created. The format of the file is described in
+images/_shim/spec.c.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+from app.domain.errors import HostLacks, InvalidSpecification
+from app.domain.launch import Launch
+from app.runtimes.namespace.users import User
+from app.runtimes.namespace.view import EMPTY
+from app.runtimes.preflight import DEFAULT_PATH
+from app.runtimes.rundir import INSIDE, RunDirectory
+
+_MAX_COPIED_ENTRIES = 512
+"""Of a directory that must be rebuilt because a mount point is missing in it."""
+
+
+def find_bubblewrap() -> str:
+    """Its path; HostLacks where it is not installed."""
+    found = shutil.which("bwrap", path=f"{DEFAULT_PATH}:{os.environ.get('PATH', '')}")
+    if found is None:
+        raise HostLacks(
+            "bubblewrap (bwrap) is not installed",
+            remedy="install the package 'bubblewrap', or use runtime: docker",
+        )
+    return found
+
+
+def shim_specification(
+    launch: Launch,
+    run: RunDirectory,
+    user: User | None,
+    hidden: list[str],
+    cgroups: list[str],
+) -> bytes:
+    """The content of `shim.spec`."""
+    spec = launch.spec
+    records: list[tuple[str, object]] = [("bwrap", find_bubblewrap())]
+    records += [("bwrap", word) for word in _bubblewrap(launch, run, user, hidden)]
+    records += [("arg", word) for word in spec.command]
+    records += [
+        ("env", f"{name}={value}") for name, value in environment(launch, run, user).items()
+    ]
+    records += [("cgroup", f"{directory}/cgroup.procs") for directory in cgroups]
+    if gets_kernel_stack(launch):
+        records.append(("netns", run.path / "netns"))
+    if user is not None:
+        records += [("uid", user.uid), ("gid", user.gid)]
+        records.append(("groups", ",".join(map(str, user.groups))))
+    records += [
+        ("cwd", spec.working_directory or "/"),
+        ("restart", spec.restart.policy),
+        ("max_retries", -1 if spec.restart.max_retries is None else spec.restart.max_retries),
+        ("delay_ms", round(spec.restart.delay * 1000)),
+        ("stop_signal", int(signal.Signals[spec.stop.signal])),
+        ("grace_ms", round(spec.stop.grace * 1000)),
+    ]
+    for key, value in records:
+        if "\0" in str(value):
+            raise InvalidSpecification(
+                "a NUL byte cannot be passed to a program", pointer="/" + key
+            )
+    return b"".join(os.fsencode(f"{key}={value}") + b"\0" for key, value in records)
+
+
+def environment(launch: Launch, run: RunDirectory, user: User | None) -> dict[str, str]:
+    """All of the program's environment; nothing of the agent's own."""
+    home = user.home if user else os.environ.get("HOME", "/")
+    base = {"PATH": DEFAULT_PATH, "HOME": home, "HOSTNAME": launch.name}
+    return base | launch.spec.environment | run.environment
+
+
+def has_network_element(launch: Launch) -> bool:
+    """Then its network namespace stays empty."""
+    return any(bound.element.manifest.kind == "network" for bound in launch.elements)
+
+
+def gets_kernel_stack(launch: Launch) -> bool:
+    """A place on a network but no element for it: the `fallback: kernel`."""
+    return launch.network is not None and not has_network_element(launch)
+
+
+def _bubblewrap(
+    launch: Launch, run: RunDirectory, user: User | None, hidden: list[str]
+) -> list[str]:
+    words = ["--die-with-parent", "--as-pid-1", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
+    words += ["--unshare-cgroup-try", "--hostname", launch.name]
+    if has_network_element(launch):
+        words.append("--unshare-net")
+    words += ["--cap-drop", "ALL"]
+    if os.geteuid() != 0:
+        words.append("--unshare-user")
+    elif user is not None:  # for init, which gives them up before the program is executed
+        for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
+            words += ["--cap-add", capability]
+
+    mounts = [
+        (mount.source, _real_target(mount.target), mount.read_only) for mount in launch.mounts
+    ]
+    tmpfs = [*launch.spec.tmpfs, *run.tmpfs]
+    empty = [*EMPTY, *(path for path in hidden if not _within(path, EMPTY))]
+    root, sealed = _root([*(target for _, target, _ in mounts), *launch.spec.tmpfs], empty)
+    words += [*root, "--dev", "/dev", "--proc", "/proc"]
+    for path in empty:
+        if Path(path).is_dir():
+            words += ["--perms", "1777", "--tmpfs", path]
+    words += _resolver_file()
+    for bind in run.binds:
+        words += ["--ro-bind" if bind.read_only else "--bind", bind.source, bind.target]
+    for path in tmpfs:
+        words += ["--perms", "1777", "--tmpfs", _real_target(path)]
+    for source, target, read_only in mounts:
+        words += ["--ro-bind" if read_only else "--bind", source, target]
+    for path in sealed:
+        words += ["--remount-ro", path]
+    return words
+
+
+def _root(targets: list[str], empty: list[str]) -> tuple[list[str], list[str]]:
+    """The host's tree, with room for mount points that the host does not have.
+
+    A directory in which one is missing is rebuilt: an empty one in memory into which every
+    entry is bound. Returns bubblewrap's words, and those directories, to be made read-only.
+    """
+    rebuilt: list[str] = []
+    for target in targets:
+        if Path(target).exists() or _within(target, [*empty, INSIDE, "/dev", "/proc"]):
+            continue
+        if any(target != other and _within(target, [other]) for other in targets):
+            continue  # inside another mount: bubblewrap makes it there, or says why not
+        parent = Path(target).parent
+        while not parent.is_dir():
+            parent = parent.parent
+        rebuilt.append(str(parent))
+    words = ["--tmpfs", "/"] if "/" in rebuilt else ["--ro-bind", "/", "/"]
+    for directory in sorted(set(rebuilt)):
+        if directory != "/":
+            words += ["--tmpfs", directory]
+        entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
+        if len(entries) > _MAX_COPIED_ENTRIES:
+            raise InvalidSpecification(
+                f"{directory} has no mount point for it, and too many entries to make one",
+                pointer="/mounts",
+                remedy="mount it at a path that exists on this host",
+            )
+        for entry in entries:
+            if entry.is_symlink():
+                words += ["--symlink", str(Path(entry.path).readlink()), entry.path]
+            elif entry.path not in ("/proc", "/dev"):
+                words += ["--ro-bind", entry.path, entry.path]
+    return words, sorted(set(rebuilt))
+
+
+def _within(path: str, places: list[str] | tuple[str, ...]) -> bool:
+    return any(path == place or path.startswith(place.rstrip("/") + "/") for place in places)
+
+
+def _real_target(target: str) -> str:
+    """Symbolic links of the directories above resolved, as `/var/run` → `/run`: bubblewrap
+    follows links of the new tree only, and `/run/…` would be outside it."""
+    path = Path(target)
+    return str(path.parent.resolve() / path.name)
+
+
+def _resolver_file() -> list[str]:
+    """/etc/resolv.conf is often a link into /run, which is empty inside."""
+    real = Path("/etc/resolv.conf").resolve()
+    if Path("/etc/resolv.conf").is_symlink() and real.is_file() and _within(str(real), EMPTY):
+        return ["--ro-bind", str(real), str(real)]
+    return []

@@ -1,0 +1,98 @@
+"""One thread that hears of every change of every application: no polling.
+
+A shim replaces its status file (inotify tells), or is itself killed (its pidfd becomes readable).
+Started by `runtime`; calls back with the application's name.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from app.runtimes.namespace import status
+from app.runtimes.namespace.inotify import Inotify
+
+
+class Watcher:
+    """`changed(name)` is called in the watcher's thread."""
+
+    def __init__(self, changed: Callable[[str], None]) -> None:
+        self._changed = changed
+        self._inotify = Inotify()
+        self._epoll = select.epoll()
+        self._lock = threading.Lock()
+        self._names: dict[int, str] = {}
+        self._watches: dict[str, int] = {}
+        self._shims: dict[int, tuple[str, int]] = {}
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll.register(self._inotify.fd, select.EPOLLIN)
+        self._epoll.register(self._wake, select.EPOLLIN)
+        self._thread = threading.Thread(target=self._run, name="cse-watch", daemon=True)
+        self._thread.start()
+
+    def add(self, name: str, directory: Path) -> None:
+        """From now on, changes of this application are reported."""
+        number = self._inotify.watch(directory)
+        with self._lock:
+            self._names[number] = name
+            self._watches[name] = number
+
+    def forget(self, name: str) -> None:
+        """The application is being removed."""
+        with self._lock:
+            number = self._watches.pop(name, None)
+            if number is not None:
+                self._names.pop(number, None)
+        if number is not None:
+            self._inotify.unwatch(number)
+
+    def add_shim(self, name: str, found: status.Status) -> None:
+        """Report also when this supervisor process ends, however it does."""
+        fd = status.open_shim(found)
+        if fd is None:
+            self._changed(name)
+            return
+        with self._lock:
+            if (name, found.shim_pid) in self._shims.values():
+                os.close(fd)
+                return
+            self._shims[fd] = (name, found.shim_pid)
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def close(self) -> None:
+        """Ends the thread; applications are not affected."""
+        os.eventfd_write(self._wake, 1)
+        self._thread.join()
+        for fd in [*self._shims, self._wake, self._inotify.fd]:
+            os.close(fd)
+        self._epoll.close()
+
+    def _run(self) -> None:
+        while True:
+            for fd, _ in self._epoll.poll():
+                if fd == self._wake:
+                    return
+                if fd == self._inotify.fd:
+                    self._status_changed()
+                else:
+                    self._shim_ended(fd)
+
+    def _status_changed(self) -> None:
+        with self._lock:
+            names = {
+                self._names[number]
+                for number, file in self._inotify.read()
+                if file == "status" and number in self._names
+            }
+        for name in names:
+            self._changed(name)
+
+    def _shim_ended(self, fd: int) -> None:
+        self._epoll.unregister(fd)
+        with self._lock:
+            name, _ = self._shims.pop(fd)
+        os.close(fd)
+        self._changed(name)
