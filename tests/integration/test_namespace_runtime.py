@@ -174,8 +174,8 @@ def test_a_killed_supervisor_ends_its_sandbox_and_is_noticed(
 def test_a_program_that_goes_to_the_background_is_still_the_application(
     runtime: NamespaceRuntime,
 ) -> None:
-    script = "trap 'exit 0' TERM; (trap 'echo bye; exit 0' TERM; echo bg; while :; do sleep 0.05; done) & exit 0"
-    runtime.create(launch("a", "sh", "-c", script))
+    daemon = "(trap 'echo bye; exit 0' TERM; echo bg; while :; do sleep 0.05; done) &"
+    runtime.create(launch("a", "sh", "-c", f"{daemon} exit 0"))
     runtime.start("a")
     next(runtime.logs("a", follow=True))
     time.sleep(0.2)
@@ -216,7 +216,8 @@ def test_user_and_writable_mounts(runtime: NamespaceRuntime, tmp_path: Path) -> 
         BoundMount(source=str(data), target="/no/such/place", read_only=False),
         BoundMount(source="/etc/hostname", target="/srv/deep/name", read_only=True),
     ]
-    script = "id -u; id -g; echo hi > /no/such/place/f; cat /srv/deep/name; touch /no/x; echo up > /dev/stdout"
+    script = "id -u; id -g; echo hi > /no/such/place/f; cat /srv/deep/name; touch /no/x;"
+    script += "echo up > /dev/stdout"
     one = launch("a", "sh", "-c", script, mounts=mounts, user="1234:1234", tmpfs=["/opt"])
     assert run(runtime, one).reason is None
     assert texts(runtime, "a") == ["1234", "1234", Path("/etc/hostname").read_text().strip(), "up"]

@@ -115,8 +115,9 @@ def _bubblewrap(
     for bind in run.binds:
         words += ["--ro-bind" if bind.read_only else "--bind", bind.source, bind.target]
     for path in tmpfs:
-        words += ["--perms", "1777", "--tmpfs", _real_target(path)]
+        words += _parents(path) + ["--perms", "1777", "--tmpfs", _real_target(path)]
     for source, target, read_only in mounts:
+        words += _parents(target)
         words += ["--ro-bind" if read_only else "--bind", source, target]
     for path in sealed:
         words += ["--remount-ro", path]
@@ -156,6 +157,18 @@ def _root(targets: list[str], empty: list[str]) -> tuple[list[str], list[str]]:
             elif entry.path not in ("/proc", "/dev"):
                 words += ["--ro-bind", entry.path, entry.path]
     return words, sorted(set(rebuilt))
+
+
+def _parents(target: str) -> list[str]:
+    """bubblewrap makes missing directories on the way for their owner only (0700)."""
+    above = list(reversed(Path(_real_target(target)).parents))
+    return [
+        word
+        for parent in above
+        if not parent.exists() or _within(str(parent), EMPTY)
+        for word in ("--dir", str(parent))
+        if str(parent) not in EMPTY
+    ]
 
 
 def _within(path: str, places: list[str] | tuple[str, ...]) -> bool:
