@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from app.domain.errors import CseError
+from app.domain.network import NetworkSpec
 from app.domain.observed import Observed
 
 
@@ -52,3 +53,9 @@ class Convergence(Protocol):
 
     def wait_for(self, name: str, done: Callable[[Status], bool], timeout_s: float) -> Status:
         """Block until `done` or the time is over; the last status either way."""
+
+    def ensure_network(self, network: NetworkSpec) -> None:
+        """As `Agent.ensure_network`; asks the agent only where it is new or changed."""
+
+    def remove_network(self, name: str) -> None:
+        """As `Agent.remove_network`."""

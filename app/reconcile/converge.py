@@ -37,6 +37,19 @@ class Converger:
         with self._networks_lock:
             self._networks.clear()
 
+    def ensure_network(self, network: NetworkSpec) -> None:
+        """Ask the agent only where the network is new or changed."""
+        with self._networks_lock:
+            if self._networks.get(network.name) != network:
+                self._agent.ensure_network(network)
+                self._networks[network.name] = network
+
+    def remove_network(self, name: str) -> None:
+        """Remove it from the host."""
+        with self._networks_lock:
+            self._networks.pop(name, None)
+            self._agent.remove_network(name)
+
     def converge(self, name: str) -> None:
         """Do what is to be done; an error becomes the application's condition and an event."""
         with self._store.read() as transaction:
@@ -107,7 +120,7 @@ class Converger:
         if record.address is not None:
             with self._store.read() as transaction:
                 segment = transaction.networks.get(spec.network.name)
-            self._ensure_network(segment)
+            self.ensure_network(segment)
             network = resolve.binding(segment, record.address, spec)
         volumes = {
             mount.volume: self._agent.ensure_volume(mount.volume)
@@ -133,12 +146,6 @@ class Converger:
     def _mark_run(self, record: ApplicationRecord) -> None:
         with self._store.write() as transaction:
             transaction.applications.mark_run(record.name, record.id, record.run_wanted)
-
-    def _ensure_network(self, network: NetworkSpec) -> None:
-        with self._networks_lock:
-            if self._networks.get(network.name) != network:
-                self._agent.ensure_network(network)
-                self._networks[network.name] = network
 
     def _failed(self, name: str, record: ApplicationRecord | None, error: CseError) -> None:
         generation = record.generation if record else 0

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from app.catalog.catalog import Catalog
 from app.domain.errors import AgentUnavailable, CseError
+from app.domain.network import NetworkSpec
 from app.domain.observed import Observed, State
 from app.domain.ports import Agent
 from app.domain.status import Status
@@ -83,6 +84,14 @@ class Reconciler:
         """See `Convergence`."""
         return self.view.wait_for(name, done, timeout_s)
 
+    def ensure_network(self, network: NetworkSpec) -> None:
+        """See `Convergence`."""
+        self._converger.ensure_network(network)
+
+    def remove_network(self, name: str) -> None:
+        """See `Convergence`."""
+        self._converger.remove_network(name)
+
     def _submit(self, name: str) -> None:
         try:
             self._pool.submit(self._work, name)
@@ -114,7 +123,8 @@ class Reconciler:
         seen, pause, first = -1, 0.1, True
         while not self._stopping.is_set():
             try:
-                seen = self._agent.wait_change(seen, 0.0 if first else _WATCH_S)
+                at_once = first or self.view.unsure
+                seen = self._agent.wait_change(seen, 0.0 if at_once else _WATCH_S)
                 if self._stopping.is_set():
                     return
                 began = time.monotonic()

@@ -29,6 +29,8 @@ class View:
         self._conditions: dict[str, Condition] = {}
         self._epoch = 0
         self._changed_at: dict[str, int] = {}
+        self.unsure = False
+        """Whether the last snapshot contradicted a step's result: look again."""
         self.synced = False
         """Whether the agent has been asked once: before that nothing is known to be absent."""
 
@@ -63,14 +65,19 @@ class View:
     ) -> list[tuple[str, Observed | None, Observed | None]]:
         """Take over what was seen; returns name, before, after of each difference.
 
-        What a step has changed since `epoch` is newer than the snapshot, and kept.
+        What a step has changed since `epoch` may be newer than the snapshot, or older (a program
+        that ended between its start and the record of it): it is kept, and `unsure` is set.
         """
         differences: list[tuple[str, Observed | None, Observed | None]] = []
         with self.changed:
+            self.unsure = False
             found = {observed.name: observed for observed in snapshot}
             for name in self._observed.keys() | found.keys():
                 before, after = self._observed.get(name), found.get(name)
-                if self._changed_at.get(name, 0) > epoch or before == after:
+                if before == after:
+                    continue
+                if self._changed_at.get(name, 0) > epoch:
+                    self.unsure = True
                     continue
                 differences.append((name, before, after))
                 self._set(name, after)

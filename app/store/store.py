@@ -163,7 +163,7 @@ class Store:
     def __init__(self, url: str, *, event_history: int = 10_000) -> None:
         self._database = Database(url)
         self._event_history = event_history
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[], object]] = []
         self._listeners_lock = threading.Lock()
         self.installation = self._installation()
 
@@ -192,7 +192,7 @@ class Store:
         with self.write() as transaction:
             transaction.events.add(kind, application, message)
 
-    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
+    def subscribe(self, listener: Callable[[], object]) -> Callable[[], None]:
         """Call `listener` after each commit with events; returns what ends that."""
         with self._listeners_lock:
             self._listeners.append(listener)

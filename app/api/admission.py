@@ -1,0 +1,140 @@
+"""Decides whether a specification can be carried out, before anything is stored or made.
+
+Every fault of a request is found at once and answered with its place and a remedy. Called by
+the handlers of applications and stacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from app.api.services import Services
+from app.catalog import resolve
+from app.domain.application import ApplicationSpec
+from app.domain.errors import PreflightRefused
+from app.domain.explain import FieldError, InvalidFields, did_you_mean, pointer_to
+from app.domain.network import NetworkSpec
+from app.domain.observed import Coverage
+from app.domain.volume import VolumeSpec
+
+
+@dataclass
+class Known:
+    """The names that a specification may refer to."""
+
+    networks: dict[str, NetworkSpec]
+    volumes: dict[str, VolumeSpec]
+    depends_on: dict[str, list[str]] = field(default_factory=dict)
+    """Every application → what it depends on."""
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A specification that can be carried out, as far as can be known beforehand."""
+
+    spec: ApplicationSpec
+    network: NetworkSpec | None
+    coverage: Coverage
+
+
+def known(services: Services) -> Known:
+    """What is in the store now."""
+    with services.store.read() as transaction:
+        return Known(
+            networks={network.name: network for network in transaction.networks.all()},
+            volumes={volume.name: volume for volume in transaction.volumes.all()},
+            depends_on={
+                record.name: record.spec.depends_on
+                for record in transaction.applications.all()
+                if record.desired != "removed"
+            },
+        )
+
+
+def with_defaults(services: Services, spec: ApplicationSpec) -> ApplicationSpec:
+    """The runtime that the settings name, where the specification names none."""
+    if "runtime" in spec.model_fields_set or services.default_runtime is spec.runtime:
+        return spec
+    return ApplicationSpec.model_validate(
+        {**spec.model_dump(exclude_unset=True), "runtime": services.default_runtime}
+    )
+
+
+def faults(
+    services: Services, spec: ApplicationSpec, names: Known, prefix: str = ""
+) -> list[FieldError]:
+    """Everything wrong with it, without asking the agent."""
+    errors = resolve.check(
+        spec, services.catalog, visible=services.paths_are_visible, prefix=prefix
+    )
+    if spec.network.name not in names.networks:
+        errors.append(
+            _unknown("network", spec.network.name, names.networks, "/network/name", prefix)
+        )
+    for index, mount in enumerate(spec.mounts):
+        if mount.volume is not None and mount.volume not in names.volumes:
+            place = pointer_to(["mounts", index, "volume"])
+            errors.append(_unknown("volume", mount.volume, names.volumes, place, prefix))
+    for index, other in enumerate(spec.depends_on):
+        place = pointer_to(["depends_on", index])
+        if other not in names.depends_on:
+            others = set(names.depends_on) - {spec.name}
+            errors.append(_unknown("application", other, others, place, prefix))
+        elif cycle := _cycle(names.depends_on, spec.name, other):
+            errors.append(
+                FieldError(
+                    pointer=prefix + place,
+                    detail=f"'{spec.name}' would wait for itself: {' → '.join(cycle)}",
+                    remedy="remove one of these dependencies",
+                )
+            )
+    return errors
+
+
+def admit(services: Services, spec: ApplicationSpec, names: Known, prefix: str = "") -> Admitted:
+    """All checks, the agent's preflight last. Raises `InvalidFields` or `PreflightRefused`."""
+    if errors := faults(services, spec, names, prefix):
+        raise InvalidFields(errors)
+    network = None
+    binding = None
+    if resolve.uses_network(spec, services.catalog):
+        network = names.networks[spec.network.name]
+        provisional = spec.network.address or network.gateway.ip + 1
+        binding = resolve.binding(network, provisional, spec)
+    bare = spec
+    if any(mount.volume for mount in spec.mounts):
+        # A volume's directory need not be there yet, and no program is started from one.
+        mounts = [mount for mount in spec.mounts if mount.volume is None]
+        bare = spec.model_copy(update={"mounts": mounts})
+    launch = resolve.launch("preflight", bare, services.catalog, binding, {})
+    coverage = services.agent.preflight(launch)
+    if coverage.verdict == "refused":
+        raise PreflightRefused(
+            coverage.reason, pointer=f"{prefix}/command/0", remedy=coverage.remedy or None
+        )
+    return Admitted(spec, network, coverage)
+
+
+def _unknown(
+    kind: str, name: str, names: Mapping[str, object] | set[str], place: str, prefix: str
+) -> FieldError:
+    return FieldError(
+        pointer=prefix + place,
+        detail=f"there is no {kind} '{name}'",
+        remedy=did_you_mean(name, names) if names else f"create the {kind} first",
+    )
+
+
+def _cycle(depends_on: Mapping[str, list[str]], start: str, then: str) -> list[str] | None:
+    """The path from `then` back to `start`, where there is one."""
+    paths = [[start, then]]
+    seen: set[str] = set()
+    while paths:
+        path = paths.pop()
+        if path[-1] == start:
+            return path
+        if path[-1] not in seen:
+            seen.add(path[-1])
+            paths += [[*path, other] for other in depends_on.get(path[-1], [])]
+    return None

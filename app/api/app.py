@@ -1,0 +1,41 @@
+"""Puts the API together. Called by the composition root, by tests and by the schema generator."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio.to_thread
+from fastapi import FastAPI
+
+from app.api import applications, catalogue, events, host, observing, problems, stacks
+from app.api.guard import Guard
+from app.api.services import Services
+
+_THREADS = 100
+"""Handlers at the same time; most of them wait for an application to start or stop."""
+
+
+def create_app(services: Services) -> FastAPI:
+    """The ASGI application over these services."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
+        yield
+
+    api = FastAPI(
+        title="CSE",
+        summary="Private TCP/IP stacks, file systems and clocks for unmodified programs.",
+        version=services.version,
+        openapi_url="/v1/openapi.json",
+        docs_url="/v1/docs",
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    api.state.services = services
+    for room in (applications, stacks, observing, catalogue, events, host):
+        api.include_router(room.router)
+    problems.install(api)
+    api.add_middleware(Guard, loopback_only=services.loopback_only)
+    return api

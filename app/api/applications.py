@@ -1,0 +1,261 @@
+"""Applications: create, list, get, replace, delete, start, stop, restart."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Query, Response
+
+from app.api import admission
+from app.api.problems import RESPONSES, PreconditionFailed
+from app.api.resources import Application, Page, application, etag
+from app.api.services import Given, Services
+from app.domain.application import ApplicationSpec
+from app.domain.errors import AgentUnavailable, Conflict, InvalidSpecification, TimedOut
+from app.domain.model import Name
+from app.domain.observed import State
+from app.domain.status import Status
+from app.store.records import ApplicationRecord, Desired
+
+router = APIRouter(prefix="/v1/applications", tags=["applications"], responses=RESPONSES)
+
+Wait = Annotated[
+    float,
+    Query(ge=0, le=600, description="Seconds to wait until the application is as asked."),
+]
+IfMatch = Annotated[str | None, Header(description="Only if the resource still has this ETag.")]
+_EXAMPLES: dict[str, Any] = {
+    "web": {
+        "summary": "nginx on a private TCP/IP stack, documents from an archive",
+        "value": {
+            "name": "web-a",
+            "command": ["nginx", "-g", "daemon off;"],
+            "elements": {
+                "network-lwip": {},
+                "filesystem": {
+                    "settings": {
+                        "mounts": [
+                            {"path": "/srv/www", "type": "archive", "source": "/srv/site.tar.gz"}
+                        ]
+                    }
+                },
+            },
+            "ports": ["8081:80"],
+        },
+    },
+    "sleep": {"summary": "A program alone", "value": {"name": "nap", "command": ["sleep", "60"]}},
+}
+Spec = Annotated[ApplicationSpec, Body(openapi_examples=_EXAMPLES)]
+
+
+@router.post("", status_code=201, operation_id="createApplication", response_model=Application)
+def create(services: Given, spec: Spec, response: Response, wait: Wait = 10.0) -> Response:
+    """Check, record and start an application.
+
+    With `wait`, what keeps it from being started is answered as an error and leaves nothing.
+    """
+    spec = admission.with_defaults(services, spec)
+    with services.store.read() as transaction:
+        taken = transaction.applications.find(spec.name)
+    if taken:
+        raise _taken(taken)
+    admitted = admission.admit(services, spec, admission.known(services))
+    if admitted.network is not None:
+        services.convergence.ensure_network(admitted.network)
+    with services.store.write() as transaction:
+        record = transaction.applications.insert(
+            services.store.installation, spec, admitted.network, admitted.coverage
+        )
+        transaction.events.add("created", spec.name, "created")
+    services.convergence.wake(spec.name)
+    status = _await(services, record, wait)
+    if wait and (error := _lasting_error(status)):
+        _remove(services, spec.name, 30.0)
+        raise error
+    return _answer(record, status, 201)
+
+
+@router.get("", operation_id="listApplications")
+def list_all(
+    services: Given,
+    label: Annotated[list[str] | None, Query(description="KEY or KEY=VALUE; all must fit.")] = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    after: Annotated[str, Query(description="`next` of the part before.")] = "",
+) -> Page[Application]:
+    """All applications, by name."""
+    with services.store.read() as transaction:
+        records = transaction.applications.all()
+    fitting = [
+        record for record in records if record.name > after and _fits(record.spec.labels, label)
+    ]
+    items = [
+        application(record, services.convergence.status(record.name)) for record in fitting[:limit]
+    ]
+    return Page(items=items, next=items[-1].name if len(fitting) > limit else None)
+
+
+@router.get("/{name}", operation_id="getApplication", response_model=Application)
+def get(services: Given, name: str, wait: Wait = 0.0) -> Response:
+    """One application; with `wait`, not before it has been started or has failed to be."""
+    with services.store.read() as transaction:
+        record = transaction.applications.get(name)
+    if wait:
+        status = _await(services, record, wait)
+        with services.store.read() as transaction:
+            record = transaction.applications.get(name)
+    else:
+        status = services.convergence.status(name)
+    return _answer(record, status, 200)
+
+
+@router.put("/{name}", operation_id="replaceApplication", response_model=Application)
+def replace(
+    services: Given, name: Name, spec: Spec, wait: Wait = 10.0, if_match: IfMatch = None
+) -> Response:
+    """Make the application so: created, replaced where anything differs, else left alone."""
+    if spec.name != name:
+        raise InvalidSpecification(
+            f"the specification is for '{spec.name}', the path for '{name}'",
+            pointer="/name",
+            remedy="use the same name in both; an application cannot be renamed",
+        )
+    spec = admission.with_defaults(services, spec)
+    with services.store.read() as transaction:
+        present = transaction.applications.find(name)
+    _check_match(present, if_match)
+    if present is not None and present.spec == spec and present.desired == "running":
+        return _answer(present, services.convergence.status(name), 200)
+    admitted = admission.admit(services, spec, admission.known(services))
+    if admitted.network is not None:
+        services.convergence.ensure_network(admitted.network)
+    with services.store.write() as transaction:
+        _check_match(transaction.applications.find(name), if_match)
+        act = transaction.applications.replace if present else transaction.applications.insert
+        record = act(services.store.installation, spec, admitted.network, admitted.coverage)
+        verb = "replaced" if present else "created"
+        transaction.events.add(verb, name, verb)
+    services.convergence.wake(name)
+    return _answer(record, _await(services, record, wait), 200 if present else 201)
+
+
+@router.delete("/{name}", status_code=204, operation_id="deleteApplication")
+def delete(services: Given, name: str, wait: Wait = 30.0, if_match: IfMatch = None) -> Response:
+    """End the program and remove everything made for it. 202 while that is under way."""
+    with services.store.read() as transaction:
+        _check_match(transaction.applications.get(name), if_match)
+    gone = _remove(services, name, wait)
+    return Response(status_code=204 if gone else 202)
+
+
+@router.post("/{name}/start", operation_id="startApplication", response_model=Application)
+def start(services: Given, name: str, wait: Wait = 10.0) -> Response:
+    """Start the program if it does not run."""
+    observed = services.convergence.status(name).observed
+    alive = observed is not None and observed.state in (State.RUNNING, State.RESTARTING)
+    return _wish(services, name, "running", wait, new_run=not alive)
+
+
+@router.post("/{name}/stop", operation_id="stopApplication", response_model=Application)
+def stop(services: Given, name: str, wait: Wait = 30.0) -> Response:
+    """End the program by its stop rule; the application stays."""
+    return _wish(services, name, "stopped", wait)
+
+
+@router.post("/{name}/restart", operation_id="restartApplication", response_model=Application)
+def restart(services: Given, name: str, wait: Wait = 30.0) -> Response:
+    """End the program, and start it anew."""
+    return _wish(services, name, "running", wait, new_run=True)
+
+
+def _wish(
+    services: Services, name: str, desired: Desired, wait: float, *, new_run: bool = False
+) -> Response:
+    with services.store.write() as transaction:
+        transaction.applications.set_desired(name, desired, new_run=new_run)
+        verb = {"running": "start requested", "stopped": "stop requested"}[desired]
+        transaction.events.add(verb.replace(" ", "-"), name, verb)
+    services.convergence.wake(name)
+    services.convergence.wait_for(name, lambda status: not status.busy, wait)
+    with services.store.read() as transaction:
+        record = transaction.applications.get(name)
+    return _answer(record, services.convergence.status(name), 200)
+
+
+def _await(services: Services, record: ApplicationRecord, wait: float) -> Status:
+    """Until the program runs or has run, or an error keeps it from that."""
+
+    def settled(status: Status) -> bool:
+        if status.busy:
+            return False
+        if status.condition is not None and status.condition.error is not None:
+            return True
+        if record.desired != "running":
+            return True
+        observed = status.observed
+        return (
+            observed is not None
+            and observed.id == record.id
+            and observed.state is not State.CREATED
+        )
+
+    def running(status: Status) -> bool:
+        observed = status.observed
+        alive = observed is not None and observed.state is State.RUNNING
+        return settled(status) or (
+            alive and observed is not None and observed.id == record.id and record.run_done == 0
+        )
+
+    return services.convergence.wait_for(record.name, running, wait)
+
+
+def _lasting_error(status: Status) -> Exception | None:
+    """What will not go away by itself; an agent that is away may come back."""
+    error = status.condition.error if status.condition else None
+    return None if isinstance(error, AgentUnavailable | TimedOut) else error
+
+
+def _remove(services: Services, name: str, wait: float) -> bool:
+    """Whether it is gone within the time."""
+    with services.store.write() as transaction:
+        transaction.applications.set_desired(name, "removed")
+    services.convergence.wake(name)
+    services.convergence.wait_for(name, lambda status: not status.busy, wait)
+    with services.store.read() as transaction:
+        return transaction.applications.find(name) is None
+
+
+def _answer(record: ApplicationRecord, status: Status, code: int) -> Response:
+    # Serialized once: FastAPI would validate and copy what has just been built.
+    return Response(
+        application(record, status).model_dump_json(exclude_none=True),
+        code,
+        {"ETag": etag(record), "Location": f"/v1/applications/{record.name}"},
+        media_type="application/json",
+    )
+
+
+def _taken(record: ApplicationRecord) -> Conflict:
+    being = "is being removed" if record.desired == "removed" else "exists already"
+    return Conflict(
+        f"application '{record.name}' {being}",
+        pointer="/name",
+        remedy="choose another name, or replace it with PUT",
+    )
+
+
+def _check_match(record: ApplicationRecord | None, if_match: str | None) -> None:
+    if if_match is None or (if_match == "*" and record is not None):
+        return
+    if record is None or if_match != etag(record):
+        raise PreconditionFailed(
+            "If-Match does not name the present version",
+            remedy=f"read it again; it is {etag(record)}" if record else "it does not exist",
+        )
+
+
+def _fits(labels: dict[str, str], wanted: list[str] | None) -> bool:
+    for selector in wanted or []:
+        key, equals, value = selector.partition("=")
+        if key not in labels or (equals and labels[key] != value):
+            return False
+    return True

@@ -1,0 +1,122 @@
+"""Elements, networks and volumes: what applications are made of."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from app.api.problems import RESPONSES
+from app.api.resources import ElementResource, Page
+from app.api.services import Given
+from app.domain.element import Element
+from app.domain.errors import InvalidSpecification
+from app.domain.model import Name
+from app.domain.network import DEFAULT_NETWORK, NetworkSpec
+from app.domain.volume import VolumeSpec
+
+router = APIRouter(prefix="/v1", responses=RESPONSES)
+
+
+@router.get("/elements", operation_id="listElements", tags=["elements"])
+def elements(services: Given) -> Page[ElementResource]:
+    """The catalogue."""
+    return Page(items=[_resource(element) for element in services.catalog.elements()])
+
+
+@router.get("/elements/{name}", operation_id="getElement", tags=["elements"])
+def element(services: Given, name: str) -> ElementResource:
+    """One element."""
+    return _resource(services.catalog.entry(name).element)
+
+
+@router.get("/networks", operation_id="listNetworks", tags=["networks"])
+def networks(services: Given) -> Page[NetworkSpec]:
+    """All networks."""
+    with services.store.read() as transaction:
+        return Page(items=transaction.networks.all())
+
+
+@router.get("/networks/{name}", operation_id="getNetwork", tags=["networks"])
+def network(services: Given, name: str) -> NetworkSpec:
+    """One network."""
+    with services.store.read() as transaction:
+        return transaction.networks.get(name)
+
+
+@router.put("/networks/{name}", operation_id="replaceNetwork", tags=["networks"])
+def put_network(services: Given, name: Name, spec: NetworkSpec) -> NetworkSpec:
+    """Make the network so, on the host too."""
+    _same_name(name, spec.name)
+    with services.store.write() as transaction:
+        is_new = transaction.networks.find(name) is None
+        if transaction.networks.put(spec):
+            # Within the transaction: what the host cannot make is not recorded either.
+            services.convergence.ensure_network(spec)
+            verb = "created" if is_new else "changed"
+            transaction.events.add(f"network-{verb}", None, f"network '{name}' {verb}")
+    return spec
+
+
+@router.delete("/networks/{name}", status_code=204, operation_id="deleteNetwork", tags=["networks"])
+def delete_network(services: Given, name: str) -> Response:
+    """Remove a network that no application uses."""
+    if name == DEFAULT_NETWORK:
+        raise InvalidSpecification(
+            "the network 'default' always exists", remedy="change it with PUT instead"
+        )
+    with services.store.write() as transaction:
+        transaction.networks.remove(name)
+        services.convergence.remove_network(name)
+        transaction.events.add("network-removed", None, f"network '{name}' removed")
+    return Response(status_code=204)
+
+
+@router.get("/volumes", operation_id="listVolumes", tags=["volumes"])
+def volumes(services: Given) -> Page[VolumeSpec]:
+    """All volumes."""
+    with services.store.read() as transaction:
+        return Page(items=transaction.volumes.all())
+
+
+@router.put("/volumes/{name}", operation_id="replaceVolume", tags=["volumes"])
+def put_volume(services: Given, name: Name, spec: VolumeSpec) -> VolumeSpec:
+    """Make a volume, or change its labels; its content is kept."""
+    _same_name(name, spec.name)
+    with services.store.write() as transaction:
+        if transaction.volumes.put(spec):
+            services.agent.ensure_volume(name)
+            transaction.events.add("volume-changed", None, f"volume '{name}' created or changed")
+    return spec
+
+
+@router.delete("/volumes/{name}", status_code=204, operation_id="deleteVolume", tags=["volumes"])
+def delete_volume(services: Given, name: str) -> Response:
+    """Delete a volume that no application mounts, with what is in it."""
+    with services.store.write() as transaction:
+        transaction.volumes.remove(name)
+        services.agent.remove_volume(name)
+        transaction.events.add("volume-removed", None, f"volume '{name}' removed")
+    return Response(status_code=204)
+
+
+def _resource(element: Element) -> ElementResource:
+    manifest = element.manifest
+    return ElementResource(
+        name=manifest.name,
+        kind=manifest.kind,
+        version=manifest.version,
+        summary=manifest.summary,
+        description=manifest.description,
+        license=manifest.license,
+        targets=sorted(manifest.libraries),
+        settings=manifest.settings,
+        needs=list(manifest.needs),
+    )
+
+
+def _same_name(path: str, body: str) -> None:
+    if path != body:
+        raise InvalidSpecification(
+            f"the body is for '{body}', the path for '{path}'",
+            pointer="/name",
+            remedy="use the same name in both",
+        )

@@ -1,0 +1,57 @@
+"""Health, doctor, and the one page for people."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+
+from app.api.problems import RESPONSES
+from app.api.resources import Doctor, Health
+from app.api.services import Given
+from app.domain.observed import Finding
+
+router = APIRouter(responses=RESPONSES)
+
+
+@router.get("/v1/health", operation_id="health", tags=["host"])
+def health(services: Given) -> Health:
+    """Whether store and agent answer; cheap."""
+    with services.store.read() as transaction:
+        count = len(transaction.applications.names())
+    error = services.convergence.agent_error
+    return Health(
+        status="degraded" if error else "ok",
+        version=services.version,
+        agent=str(error) if error else "ok",
+        applications=count,
+    )
+
+
+@router.get("/v1/doctor", operation_id="doctor", tags=["host"])
+def doctor(services: Given) -> Doctor:
+    """What this host has and lacks, with remedies."""
+    findings = list(services.agent.doctor())
+    elements = services.catalog.elements()
+    findings.append(
+        Finding(
+            check="elements",
+            ok=bool(elements),
+            observation=", ".join(element.manifest.name for element in elements) or "none",
+            remedy="" if elements else "build them: make native",
+        )
+    )
+    findings += [
+        Finding(
+            check=f"element {folder}", ok=False, observation=why, remedy="repair its element.json"
+        )
+        for folder, why in services.catalog.faults().items()
+    ]
+    return Doctor(findings=findings)
+
+
+@router.get("/", include_in_schema=False)
+def page() -> HTMLResponse:
+    """The applications at a glance."""
+    return HTMLResponse(files("app.api").joinpath("page.html").read_text(encoding="utf-8"))

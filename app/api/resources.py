@@ -1,0 +1,200 @@
+"""The resources as clients see them, and how they follow from record and observation."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from ipaddress import IPv4Address
+from typing import Generic, Literal, TypeVar
+
+from pydantic import Field
+
+from app.domain.application import ApplicationSpec, PublishedPort
+from app.domain.model import Model
+from app.domain.observed import Claim, Coverage, Finding, Instance, State
+from app.domain.status import Status
+from app.store.records import ApplicationRecord, Desired, Event
+
+Shown = Literal[
+    "starting", "waiting", "running", "restarting", "exited", "stopped", "failed", "removing"
+]
+
+
+class ApplicationStatus(Model):
+    """What is there."""
+
+    state: Shown
+    """`starting`: steps are under way; `waiting`: for what it depends on; `exited`: ended by
+    itself; `stopped`: by request; `failed`: could not be started, `reason` says why."""
+    reason: str | None = None
+    remedy: str | None = None
+    problem: str | None = None
+    """Type of the problem that `reason` describes."""
+    pid: int | None = None
+    exit_code: int | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    restarts: int = 0
+    address: IPv4Address | None = None
+    """Of its private stack."""
+    ports: list[PublishedPort] = Field(default_factory=list)
+    coverage: Coverage | None = None
+    """What preflight found out about the program."""
+
+
+class Application(Model):
+    """One unmodified program with its private services."""
+
+    name: str
+    id: str
+    """Changes with every replacement of the specification."""
+    generation: int
+    desired: Desired
+    created: datetime
+    updated: datetime
+    spec: ApplicationSpec
+    status: ApplicationStatus
+
+
+Item = TypeVar("Item")
+
+
+class Page(Model, Generic[Item]):
+    """A part of a list."""
+
+    items: list[Item]
+    next: str | None = None
+    """Pass as `after` for the following part; absent at the end."""
+
+
+class ElementResource(Model):
+    """An element of the catalogue."""
+
+    name: str
+    kind: str
+    version: str
+    summary: str
+    description: str
+    license: str
+    targets: list[str]
+    """`<libc>-<machine>` for which libraries are there."""
+    settings: dict[str, object]
+    """JSON Schema of `settings` in a specification."""
+    needs: list[str]
+
+
+class Evidence(Model):
+    """Claims about one application, checked against what the kernel shows."""
+
+    application: str
+    claims: list[Claim]
+
+
+class ExecRequest(Model):
+    """A command to run beside an application."""
+
+    command: list[str] = Field(min_length=1, examples=[["ls", "-l", "/srv"]])
+    timeout: float = Field(default=60.0, gt=0, le=3600)
+    """Seconds; the command is killed after that."""
+
+
+class Change(Model):
+    """What applying a stack did to one resource."""
+
+    kind: Literal["network", "volume", "application"]
+    name: str
+    change: Literal["created", "replaced", "unchanged", "removed"]
+
+
+class StackResult(Model):
+    """What applying a stack did."""
+
+    name: str
+    changes: list[Change]
+
+
+class Health(Model):
+    """Whether the parts answer."""
+
+    status: Literal["ok", "degraded"]
+    version: str
+    agent: str
+    """`ok`, or why it cannot be reached."""
+    applications: int
+
+
+class Doctor(Model):
+    """What the host has and lacks."""
+
+    findings: list[Finding]
+
+
+Instances = Page[Instance]
+Events = Page[Event]
+
+
+def application(record: ApplicationRecord, status: Status) -> Application:
+    """The resource from what the store and the reconcile loop know."""
+    return Application.model_construct(
+        name=record.name,
+        id=record.id,
+        generation=record.generation,
+        desired=record.desired,
+        created=record.created,
+        updated=record.updated,
+        spec=record.spec,
+        status=_status(record, status),
+    )
+
+
+def etag(record: ApplicationRecord) -> str:
+    """Differs after every change of the specification or the desired state."""
+    return f'"{record.id}.{record.generation}"'
+
+
+def _status(record: ApplicationRecord, status: Status) -> ApplicationStatus:
+    observed = status.observed
+    if observed is not None and observed.id != record.id:
+        observed = None
+    state, reason, remedy, problem = _shown(record, status)
+    return ApplicationStatus.model_construct(
+        state=state,
+        reason=reason,
+        remedy=remedy,
+        problem=problem,
+        pid=observed.pid if observed else None,
+        exit_code=observed.exit_code if observed else None,
+        started_at=observed.started_at if observed else None,
+        finished_at=observed.finished_at if observed else None,
+        restarts=observed.restarts if observed else 0,
+        address=record.address,
+        ports=record.spec.ports,
+        coverage=record.coverage,
+    )
+
+
+def _shown(
+    record: ApplicationRecord, status: Status
+) -> tuple[Shown, str | None, str | None, str | None]:
+    """State, reason, remedy and problem type."""
+    if record.desired == "removed":
+        return "removing", status.condition.detail if status.condition else None, None, None
+    observed, condition = status.observed, status.condition
+    if observed is not None and observed.id == record.id:
+        if observed.state is State.RUNNING:
+            return "running", None, None, None
+        if observed.state is State.RESTARTING:
+            return "restarting", observed.reason, None, None
+    if condition is not None and condition.generation == record.generation:
+        if condition.error is None:
+            return "waiting", condition.detail, None, None
+        error = condition.error
+        reason = f"{error.pointer}: {error.detail}" if error.pointer else error.detail
+        return "failed", reason, error.remedy, f"urn:cse:problem:{error.slug}"
+    wanted = record.desired == "running"
+    if observed is None or observed.id != record.id or observed.state is State.CREATED:
+        return ("starting" if wanted else "stopped"), None, None, None
+    if observed.state is State.FAILED:
+        return "failed", observed.reason, None, "urn:cse:problem:runtime-failure"
+    if wanted and record.run_done < record.run_wanted and status.busy:
+        return "starting", None, None, None
+    return ("exited" if wanted else "stopped"), observed.reason, None, None

@@ -1,0 +1,100 @@
+"""Sends a blocking iterator to a client as it goes: server-sent events or JSON lines.
+
+A follower may block for hours in its `next`, so each has a thread of its own rather than one of
+the handlers' pool; their number is bounded. Called by the logs and events handlers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from itertools import chain
+
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+from app.domain.errors import Conflict, CseError
+
+_FOLLOWERS = threading.BoundedSemaphore(256)
+_QUEUE = 1000
+"""Lines a slow client may lag behind before the source is held up."""
+
+SSE = "text/event-stream"
+JSON_LINES = "application/x-ndjson"
+_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+def wants_sse(request: Request) -> bool:
+    """Whether the client is an `EventSource`, or asks like one."""
+    return SSE in request.headers.get("accept", "")
+
+
+def send(request: Request, items: Iterator[BaseModel], *, follow: bool) -> StreamingResponse:
+    """The items, one by one; errors before the first of a finite list become problems."""
+    sse = wants_sse(request)
+    media_type = SSE if sse else JSON_LINES
+    if follow:
+        if not _FOLLOWERS.acquire(blocking=False):
+            raise Conflict("too many followers", remedy="end some of them, or use one for all")
+        body = _in_thread(items)
+        return StreamingResponse(_text(body, sse), media_type=media_type, headers=_HEADERS)
+    first = list(_take_one(items))
+    everything = chain(first, items)
+    return StreamingResponse(
+        (render(item, sse) for item in everything), media_type=media_type, headers=_HEADERS
+    )
+
+
+def render(item: BaseModel, sse: bool, item_id: int | None = None) -> str:
+    """One item in the stream's format."""
+    text = item.model_dump_json(exclude_none=True)
+    if not sse:
+        return text + "\n"
+    return (f"id: {item_id}\n" if item_id is not None else "") + f"data: {text}\n\n"
+
+
+def _take_one(items: Iterator[BaseModel]) -> Iterator[BaseModel]:
+    for item in items:
+        yield item
+        return
+
+
+async def _text(items: AsyncIterator[BaseModel], sse: bool) -> AsyncIterator[str]:
+    async for item in items:
+        yield render(item, sse)
+
+
+async def _in_thread(items: Iterator[BaseModel]) -> AsyncIterator[BaseModel]:
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[BaseModel | None] = asyncio.Queue()
+    room = threading.Semaphore(_QUEUE)
+    gone = threading.Event()
+
+    def put(item: BaseModel | None) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(queue.put_nowait, item)
+
+    def pump() -> None:
+        try:
+            for item in items:
+                room.acquire()
+                if gone.is_set():
+                    break
+                put(item)
+        except (CseError, RuntimeError):
+            pass  # the application was removed, or the loop has ended: so does the stream
+        finally:
+            _FOLLOWERS.release()
+            if not gone.is_set():
+                put(None)
+
+    threading.Thread(target=pump, name="follow", daemon=True).start()
+    try:
+        while (item := await queue.get()) is not None:
+            room.release()
+            yield item
+    finally:
+        gone.set()
+        room.release()

@@ -1,0 +1,145 @@
+"""The composition root: the only place that knows which parts there are and how they fit.
+
+Called by `cse serve`, `cse agent` and `cse run` (app/cli), and by tests, which bring an agent of
+their own.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import stat
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.api.app import create_app
+from app.api.services import Services
+from app.catalog.catalog import Catalog
+from app.domain.errors import HostLacks
+from app.domain.network import DEFAULT_NETWORK, NetworkSpec
+from app.domain.ports import Agent
+from app.reconcile.loop import Reconciler
+from app.settings import Settings
+from app.store.store import Store
+
+_BACKLOG = 512
+
+
+def product_version() -> str:
+    """As in pyproject.toml."""
+    try:
+        return version("cse")
+    except PackageNotFoundError:
+        return "0.1.0"
+
+
+def open_store(settings: Settings) -> Store:
+    """The store, with the network that always exists."""
+    store = Store(settings.database_url, event_history=settings.event_history)
+    with store.write() as transaction:
+        if transaction.networks.find(DEFAULT_NETWORK) is None:
+            transaction.networks.put(default_network(settings))
+    return store
+
+
+def default_network(settings: Settings) -> NetworkSpec:
+    """The network of applications that name none."""
+    return NetworkSpec(name=DEFAULT_NETWORK, subnet=settings.subnet)
+
+
+class ControlPlane:
+    """Store, catalogue, reconcile loop and API over one agent."""
+
+    def __init__(self, settings: Settings, agent: Agent) -> None:
+        self.settings = settings
+        self.agent = agent
+        self.store = open_store(settings)
+        self.catalog = Catalog(settings.elements_dir)
+        self.reconciler = Reconciler(self.store, agent, self.catalog, settings.workers)
+        self.api: FastAPI = create_app(
+            Services(
+                store=self.store,
+                agent=agent,
+                catalog=self.catalog,
+                convergence=self.reconciler,
+                default_network=default_network(settings),
+                version=product_version(),
+                default_runtime=settings.runtime,
+                paths_are_visible=settings.paths_are_visible,
+                loopback_only=not settings.allow_remote,
+            )
+        )
+
+    def start(self) -> None:
+        """Begin to converge. Does not wait for the agent."""
+        self.reconciler.start()
+
+    def stop(self) -> None:
+        """End; applications go on."""
+        self.reconciler.stop()
+        self.store.close()
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The API's listening socket. Raises `HostLacks` where the address is taken."""
+    path = settings.unix_listen
+    try:
+        if path is not None:
+            return _listen_unix(Path(path))
+        host, port = settings.listen_address
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise HostLacks(
+            f"cannot listen on {settings.listen}: {error.strerror}",
+            remedy="is another server running? Stop it, or set CSE_LISTEN to another address",
+        ) from error
+
+
+def serve(plane: ControlPlane, listener: socket.socket) -> None:
+    """Run the API until SIGINT or SIGTERM."""
+    logging.basicConfig(
+        level=plane.settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    server = uvicorn.Server(
+        uvicorn.Config(
+            plane.api,
+            log_level=plane.settings.log_level,
+            access_log=False,
+            timeout_graceful_shutdown=3,
+        )
+    )
+    plane.start()
+    try:
+        server.run(sockets=[listener])
+    finally:
+        plane.stop()
+        if path := plane.settings.unix_listen:
+            Path(path).unlink(missing_ok=True)
+
+
+def _listen_unix(path: Path) -> socket.socket:
+    """A socket that its owner and group may use; one that a killed server left is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        if stat.S_ISSOCK(path.stat().st_mode) and not _answers(path):
+            path.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    path.chmod(0o660)
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
