@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from app.catalog import resolve
 from app.catalog.catalog import Catalog
 from app.domain.errors import CseError, RuntimeFailure
 from app.domain.network import NetworkSpec
-from app.domain.observed import State
+from app.domain.observed import Observed, State
 from app.domain.ports import Agent
 from app.domain.status import Condition
 from app.reconcile.plan import Step, plan, waits_for
@@ -24,11 +25,19 @@ log = logging.getLogger(__name__)
 class Converger:
     """Steps of one application at a time per caller; safe from several threads."""
 
-    def __init__(self, store: Store, agent: Agent, catalog: Catalog, view: View) -> None:
+    def __init__(
+        self,
+        store: Store,
+        agent: Agent,
+        catalog: Catalog,
+        view: View,
+        look: Callable[[], None],
+    ) -> None:
         self._store = store
         self._agent = agent
         self._catalog = catalog
         self._view = view
+        self._look = look
         self._networks: dict[str, NetworkSpec] = {}
         self._networks_lock = threading.Lock()
 
@@ -95,8 +104,9 @@ class Converger:
 
     def _take(self, step: Step, name: str, record: ApplicationRecord | None) -> None:
         if step is Step.REMOVE:
+            before = self._view.status(name).observed
             self._agent.remove(name)
-            self._view.record(name, None)
+            self._record(name, before, None)
             if record is None:
                 self._store.record_event("removed", name, "removed: no record stands for it")
         elif record is None:
@@ -110,8 +120,9 @@ class Converger:
         elif step is Step.START:
             self._start(record)
         elif step is Step.STOP:
+            before = self._view.status(name).observed
             observed = self._agent.stop(name)
-            self._view.record(name, observed)
+            self._record(name, before, observed)
             self._store.record_event("stopped", name, f"stopped, status {observed.exit_code}")
 
     def _create(self, record: ApplicationRecord) -> None:
@@ -128,15 +139,19 @@ class Converger:
             if mount.volume is not None
         }
         launch = resolve.launch(record.id, spec, self._catalog, network, volumes)
+        before = self._view.status(record.name).observed
         coverage = self._agent.create(launch)
-        self._view.record_created(record.name, record.id, spec.runtime)
+        # `create` answers with the coverage; what it made is this:
+        made = Observed(id=record.id, name=record.name, runtime=spec.runtime, state=State.CREATED)
+        self._record(record.name, before, made)
         if coverage != record.coverage:
             with self._store.write() as transaction:
                 transaction.applications.set_coverage(record.name, record.id, coverage)
 
     def _start(self, record: ApplicationRecord) -> None:
+        before = self._view.status(record.name).observed
         observed = self._agent.start(record.name)
-        self._view.record(record.name, observed)
+        self._record(record.name, before, observed)
         failed = observed.state is State.FAILED
         message = observed.reason or "did not start" if failed else f"started, pid {observed.pid}"
         with self._store.write() as transaction:
@@ -146,6 +161,10 @@ class Converger:
     def _mark_run(self, record: ApplicationRecord) -> None:
         with self._store.write() as transaction:
             transaction.applications.mark_run(record.name, record.id, record.run_wanted)
+
+    def _record(self, name: str, before: Observed | None, after: Observed | None) -> None:
+        if not self._view.record(name, before, after):
+            self._look()
 
     def _failed(self, name: str, record: ApplicationRecord | None, error: CseError) -> None:
         generation = record.generation if record else 0

@@ -23,7 +23,7 @@ from app.domain.ports import Agent
 from app.domain.status import Status
 from app.reconcile.converge import Converger
 from app.reconcile.plan import ALIVE
-from app.reconcile.view import View
+from app.reconcile.view import Difference, View
 from app.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Reconciler:
         self.agent_error: CseError | None = None
         self._store = store
         self._agent = agent
-        self._converger = Converger(store, agent, catalog, self.view)
+        self._converger = Converger(store, agent, catalog, self.view, self._look)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="converge")
         self._again: set[str] = set()
         self._early: set[str] = set()
@@ -123,18 +123,15 @@ class Reconciler:
         seen, pause, first = -1, 0.1, True
         while not self._stopping.is_set():
             try:
-                at_once = first or self.view.unsure
-                seen = self._agent.wait_change(seen, 0.0 if at_once else _WATCH_S)
+                seen = self._agent.wait_change(seen, 0.0 if first else _WATCH_S)
                 if self._stopping.is_set():
                     return
                 began = time.monotonic()
-                epoch = self.view.begin_snapshot()
-                differences = self.view.apply_snapshot(epoch, self._agent.observe())
+                self._look()
                 if first or self.agent_error:
                     self._converger.forget_networks()
                     self._wake_all()
                 self.agent_error, first, pause = None, False, 0.1
-                self._react(differences)
                 # Looking at a thousand applications takes a while: leave as long between looks.
                 self._stopping.wait(min(time.monotonic() - began, 0.5))
             except Exception as error:
@@ -148,6 +145,14 @@ class Reconciler:
                 self._stopping.wait(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_S)
 
+    def _look(self) -> None:
+        """Ask the agent what is there, and wake what is not as it was."""
+        unsure = True
+        while unsure and not self._stopping.is_set():
+            epoch = self.view.begin_snapshot()
+            differences, unsure = self.view.apply_snapshot(epoch, self._agent.observe())
+            self._react(differences)
+
     def _wake_all(self) -> None:
         with self._store.read() as transaction:
             names = {record.name for record in transaction.applications.all()}
@@ -157,7 +162,7 @@ class Reconciler:
         for name in sorted(names):
             self.wake(name)
 
-    def _react(self, differences: list[tuple[str, Observed | None, Observed | None]]) -> None:
+    def _react(self, differences: list[Difference]) -> None:
         events = [
             (name, *told)
             for name, before, after in differences

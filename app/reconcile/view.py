@@ -10,13 +10,17 @@ import time
 from collections.abc import Callable
 
 from app.domain.errors import AgentUnavailable, CseError, HostLacks, RuntimeFailure, TimedOut
-from app.domain.observed import Observed, State
+from app.domain.observed import Observed
 from app.domain.status import Condition, Status
 
 _FIRST_RETRY_S = 0.5
 _LONGEST_RETRY_S = 60.0
 _PASSING = (AgentUnavailable, TimedOut, RuntimeFailure, HostLacks)
 """Errors that may be gone the next time."""
+
+
+Difference = tuple[str, Observed | None, Observed | None]
+"""Name, before, after."""
 
 
 class View:
@@ -29,8 +33,6 @@ class View:
         self._conditions: dict[str, Condition] = {}
         self._epoch = 0
         self._changed_at: dict[str, int] = {}
-        self.unsure = False
-        """Whether the last snapshot contradicted a step's result: look again."""
         self.synced = False
         """Whether the agent has been asked once: before that nothing is known to be absent."""
 
@@ -60,43 +62,41 @@ class View:
         with self.changed:
             return self._epoch
 
-    def apply_snapshot(
-        self, epoch: int, snapshot: list[Observed]
-    ) -> list[tuple[str, Observed | None, Observed | None]]:
-        """Take over what was seen; returns name, before, after of each difference.
+    def apply_snapshot(self, epoch: int, snapshot: list[Observed]) -> tuple[list[Difference], bool]:
+        """Take over what was seen; returns the differences, and whether to look again.
 
         What a step has changed since `epoch` may be newer than the snapshot, or older (a program
-        that ended between its start and the record of it): it is kept, and `unsure` is set.
+        that ended between its start and the record of it): it is kept, and another look decides.
         """
-        differences: list[tuple[str, Observed | None, Observed | None]] = []
+        differences: list[Difference] = []
+        unsure = False
         with self.changed:
-            self.unsure = False
             found = {observed.name: observed for observed in snapshot}
             for name in self._observed.keys() | found.keys():
                 before, after = self._observed.get(name), found.get(name)
                 if before == after:
                     continue
                 if self._changed_at.get(name, 0) > epoch:
-                    self.unsure = True
+                    unsure = True
                     continue
                 differences.append((name, before, after))
                 self._set(name, after)
             self.synced = True
             self.changed.notify_all()
-        return differences
+        return differences, unsure
 
-    def record(self, name: str, observed: Observed | None) -> None:
-        """The result of a step."""
+    def record(self, name: str, before: Observed | None, after: Observed | None) -> bool:
+        """The result of a step on what was `before`; false where a snapshot came in between.
+
+        Which of the two is newer cannot be told then: the caller has to look again.
+        """
         with self.changed:
+            undisputed = self._observed.get(name) == before
             self._epoch += 1
             self._changed_at[name] = self._epoch
-            self._set(name, observed)
+            self._set(name, after)
             self.changed.notify_all()
-
-    def record_created(self, name: str, application_id: str, runtime: str) -> None:
-        """`create` answers with the coverage, not with an observation."""
-        made = Observed(id=application_id, name=name, runtime=runtime, state=State.CREATED)
-        self.record(name, made)
+            return undisputed
 
     def fail(self, name: str, generation: int, error: CseError) -> Condition:
         """Remember an error; passing ones get a time for the next attempt."""
