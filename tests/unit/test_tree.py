@@ -1,4 +1,4 @@
-"""The tracked files name nothing of the machine they were written on, and no place to fetch from."""
+"""Tracked files name nothing of the machine they were written on, and no place to fetch from."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Figures: each file measures one thing, us and a peer in turn; `make bench` runs them."""
