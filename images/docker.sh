@@ -108,6 +108,16 @@ daemon() {
     done
 }
 
+# Behind a proxy that signs with its own authority, image builds need that authority too. Where this
+# machine's environment names a bundle of certificates, builds get it (images/trust/apply.sh).
+trust() {
+    for bundle in "${CSE_BUILD_CA:-}" "${PIP_CERT:-}" "${REQUESTS_CA_BUNDLE:-}" "${SSL_CERT_FILE:-}"; do
+        [ -n "$bundle" ] && [ -f "$bundle" ] || continue
+        cmp -s "$bundle" "$here/trust/host.crt" || cp "$bundle" "$here/trust/host.crt"
+        return
+    done
+}
+
 check() {
     status=0
     for what in has_docker:docker.io has_compose:docker-compose has_buildx:docker-buildx; do
@@ -120,7 +130,7 @@ check() {
 
 mkdir -p "$work"
 case ${1:-all} in
-all) packages; daemon; "$here/base.sh" ;;
+all) packages; daemon; trust; "$here/base.sh" ;;
 packages) packages ;;
 daemon) daemon ;;
 check) check ;;

@@ -47,6 +47,10 @@ def observed(
         shown, ended = State.FAILED, False
     elif state.get("OOMKilled") and ended:
         reason = "killed by the kernel: over its memory limit"
+    started = parse_time(state.get("StartedAt", ""))
+    finished = parse_time(state.get("FinishedAt", "")) if not state["Running"] else None
+    if started and finished and ended:
+        started = min(started, finished)  # Docker notes a short life's start after its end
     return Observed(
         id=labels[container.ID_LABEL],
         name=labels[container.NAME_LABEL],
@@ -54,8 +58,8 @@ def observed(
         state=shown,
         pid=pid if shown is State.RUNNING else None,
         exit_code=state.get("ExitCode") if ended else None,
-        started_at=parse_time(state.get("StartedAt", "")),
-        finished_at=parse_time(state.get("FinishedAt", "")) if not state["Running"] else None,
+        started_at=started,
+        finished_at=finished,
         restarts=int(inspected.get("RestartCount", 0)),
         reason=reason,
     )

@@ -18,6 +18,8 @@ from typing import Any, Literal
 from app.domain.errors import TimedOut
 from app.domain.observed import LogLine
 
+_LONGEST_LINE = 2**20
+
 Read = Callable[[int], bytes]
 
 
@@ -46,18 +48,30 @@ def _exactly(read: Read, size: int) -> bytes | None:
 
 
 def log_lines(read: Read) -> Iterator[tuple[str, LogLine]]:
-    """(the time as Docker wrote it, the line) of each entry."""
+    """(the time of the entry as Docker wrote it, the line).
+
+    Docker cuts lines at 16 KiB into entries of their own; only the last ends in a newline.
+    """
+    open_lines: dict[Literal["stdout", "stderr"], tuple[str, bytes]] = {}
     for stream, payload in frames(read):
         stamp, _, text = payload.partition(b" ")
         written = stamp.decode("ascii", "replace")
-        yield (
-            written,
-            LogLine(
-                time=parse_time(written) or datetime.now(UTC),
-                stream=stream,
-                text=text.removesuffix(b"\n").removesuffix(b"\r").decode(errors="replace"),
-            ),
-        )
+        first, before = open_lines.pop(stream, (written, b""))
+        text = before + text
+        if not text.endswith(b"\n") and len(text) < _LONGEST_LINE:
+            open_lines[stream] = (first, text)
+            continue
+        yield written, _line(stream, first, text)
+    for stream, (first, text) in open_lines.items():
+        yield first, _line(stream, first, text)
+
+
+def _line(stream: Literal["stdout", "stderr"], stamp: str, text: bytes) -> LogLine:
+    return LogLine(
+        time=parse_time(stamp) or datetime.now(UTC),
+        stream=stream,
+        text=text.removesuffix(b"\n").decode(errors="replace"),
+    )
 
 
 def parse_time(text: str) -> datetime | None:
