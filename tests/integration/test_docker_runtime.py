@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from app.runtimes.preflight import judge
 pytestmark = pytest.mark.docker
 IMAGE = "debian:trixie-slim"
 PRIVATE = NetworkBinding(
-    network=NetworkSpec(name="none"), address="10.210.9.9", mac="02:c5:0a:d2:09:09"
+    network=NetworkSpec(name="none"), address=IPv4Address("10.210.9.9"), mac="02:c5:0a:d2:09:09"
 )
 
 
