@@ -1,0 +1,1 @@
+"""Bridges, taps, published ports and filters on this host: what private stacks plug into."""

@@ -1,0 +1,307 @@
+"""What private stacks plug into: the only room that changes this host's network.
+
+Called by the agent (networks, applications) and, through it, by the broker (taps). Keeps no state
+of its own: bridges are found by the mark in their alias, the packet filter by its table's name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from dataclasses import replace
+from ipaddress import IPv4Interface, IPv4Network
+from pathlib import Path
+
+from app.domain.application import PublishedPort
+from app.domain.errors import Conflict, HostLacks
+from app.domain.network import NetworkBinding, NetworkSpec, mac_for
+from app.wiring import naming, netns, taps
+from app.wiring.filters import Filters
+from app.wiring.netlink import Link, LinkRequest, Netlink, silence_ipv6
+from app.wiring.ports import HostPorts
+
+_PROC_NET = Path("/proc/sys/net/ipv4")
+
+
+class Wiring:
+    """`installation` is the mark of everything made here."""
+
+    def __init__(self, installation: str) -> None:
+        self._installation = installation
+        self._lock = threading.RLock()
+        self._netlink = Netlink()
+        self._filters: Filters | None = None
+        self._ports = HostPorts()
+        self._group = naming.group_of(installation)
+        self._bridges: dict[str, int] = {}
+
+    def ensure_network(self, network: NetworkSpec) -> str:
+        """Make or adjust the bridge, its address, NAT and filters; returns the bridge's name."""
+        with self._lock:
+            bridge = self._find_bridge(network.name) or self._make_bridge(network)
+            alias = naming.network_alias(self._installation, network.name)
+            request = LinkRequest(mtu=network.mtu, alias=alias)
+            if bridge.mtu != network.mtu or not bridge.up or bridge.alias != alias:
+                self._netlink.change(bridge.index, request)
+            present = [address for index, address in self._netlink.addresses()
+                       if index == bridge.index]  # fmt: skip
+            for address in present:
+                if address != network.gateway:
+                    self._netlink.delete_address(bridge.index, address)
+            if network.gateway not in present:
+                self._netlink.add_address(bridge.index, network.gateway)
+            self._ensure_anchor(network, bridge)
+            _set_sysctl("ip_forward", "1")
+            _set_sysctl(f"conf/{bridge.name}/route_localnet", "1")
+            filters = self._ensured_filters()
+            filters.add_network(bridge.name, network.subnet, nat=network.nat)
+            self._bridges[network.name] = bridge.index
+            return bridge.name
+
+    def remove_network(self, name: str) -> None:
+        """What `ensure_network` made; with the last network, the filter tables too."""
+        with self._lock:
+            self._bridges.pop(name, None)
+            bridge = self._find_bridge(name)
+            if bridge is not None:
+                subnets: list[IPv4Network | None] = [
+                    address.network for index, address in self._netlink.addresses()
+                    if index == bridge.index
+                ]  # fmt: skip
+                for subnet in subnets or [None]:
+                    self._ensured_filters().remove_network(bridge.name, subnet)
+                self._netlink.delete(bridge.index)
+            self._remove_anchor(name)
+            if not self._our_bridges():
+                self._remove_filters()
+
+    def plug(self, application: str, binding: NetworkBinding, ports: list[PublishedPort]) -> None:
+        """Let the application's bridge port send as its address only, and publish its ports.
+
+        Raises Conflict where a port of the host is taken; then nothing was changed.
+        """
+        with self._lock:
+            self._ports.keep(application, ports)
+            try:
+                if binding.network.name not in self._bridges:
+                    self.ensure_network(binding.network)
+                port = naming.port_name(self._installation, application)
+                self._ensured_filters().add_application(port, binding.mac, binding.address, ports)
+            except BaseException:
+                self._ports.release(application)
+                raise
+
+    def unplug(
+        self, application: str, binding: NetworkBinding | None, ports: list[PublishedPort]
+    ) -> None:
+        """What `plug` and the veth left; taps go with their last descriptor."""
+        with self._lock:
+            self._ports.release(application)
+            if binding is None:
+                return
+            port = naming.port_name(self._installation, application)
+            if self._filters is not None or self._our_bridges():
+                filters = self._ensured_filters()
+                filters.remove_application(port, binding.mac, binding.address, ports)
+            link = self._netlink.link(port)
+            if link is not None and naming.is_ours(self._installation, link):
+                self._netlink.delete(link.index)
+
+    def open_tap(self, application: str, binding: NetworkBinding, *, vnet_hdr: bool) -> int:
+        """A new TAP device on the application's bridge; its filter was set by `plug`."""
+        request = self._port_request(application, binding)
+        port = naming.port_name(self._installation, application)
+        return taps.open_tap(self._netlink, port, request, vnet_hdr=vnet_hdr)
+
+    def make_kernel_stack(self, application: str, binding: NetworkBinding, place: Path) -> None:
+        """For `fallback: kernel`: a namespace at `place` with an interface on the same bridge."""
+        with self._lock:
+            netns.make(place)
+            fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self._plug_namespace(application, binding, fd)
+            finally:
+                os.close(fd)
+
+    def plug_process(self, application: str, binding: NetworkBinding, pid: int) -> None:
+        """The same for the network namespace of a process that another runtime has made."""
+        with self._lock:
+            try:
+                fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise Conflict(f"process {pid} of '{application}' is gone") from error
+            try:
+                self._plug_namespace(application, binding, fd)
+            finally:
+                os.close(fd)
+
+    def refused_packets(self) -> int | None:
+        """Packets dropped because their source was not their sender's."""
+        return self._filters.refused_packets() if self._filters else None
+
+    def remove_all(self) -> None:
+        """Every interface and filter with this installation's mark."""
+        with self._lock:
+            for link in self._netlink.links():
+                if naming.is_ours(self._installation, link):
+                    self._netlink.delete(link.index)
+            self._bridges.clear()
+            self._remove_filters()
+
+    def close(self) -> None:
+        """Nothing that was made goes away."""
+        self._netlink.close()
+
+    def _plug_namespace(self, application: str, binding: NetworkBinding, fd: int) -> None:
+        inside = netns.netlink_in(fd)
+        try:
+            loopback = inside.link("lo")
+            if loopback is not None:
+                inside.change(loopback.index, LinkRequest())
+            port = naming.port_name(self._installation, application)
+            if inside.link("eth0") is None:
+                stale = self._netlink.link(port)
+                if stale is not None:
+                    self._netlink.delete(stale.index)
+                peer = LinkRequest(
+                    name="eth0", mtu=binding.network.mtu, mac=binding.mac, netns_fd=fd, up=False
+                )
+                own = self._port_request(application, binding, name=port)
+                self._netlink.create("veth", own, peer)
+                silence_ipv6(port)
+                made = self._netlink.link(port)
+                if made is not None:
+                    self._netlink.change(made.index, own)
+            eth0 = inside.link("eth0")
+            if eth0 is None:
+                raise Conflict(f"the interface of '{application}' disappeared")
+            inside.change(eth0.index, LinkRequest())
+            length = binding.network.subnet.prefixlen
+            inside.add_address(eth0.index, IPv4Interface((binding.address, length)))
+            inside.add_default_route(binding.network.gateway.ip)
+        finally:
+            inside.close()
+
+    def _port_request(
+        self, application: str, binding: NetworkBinding, *, name: str | None = None
+    ) -> LinkRequest:
+        with self._lock:
+            bridge = self._bridges.get(binding.network.name)
+            if bridge is None:
+                self.ensure_network(binding.network)
+                bridge = self._bridges[binding.network.name]
+        return LinkRequest(
+            name=name,
+            mtu=binding.network.mtu,
+            alias=naming.application_alias(self._installation, application),
+            group=self._group,
+            master=bridge,
+        )
+
+    def _our_bridges(self) -> list[Link]:
+        prefix = naming.network_alias(self._installation, "")
+        return [
+            link
+            for link in self._netlink.links()
+            if link.alias.startswith(prefix) and not link.alias.endswith(" anchor")
+        ]
+
+    def _find_bridge(self, network: str) -> Link | None:
+        alias = naming.network_alias(self._installation, network)
+        half_made = {
+            naming.bridge_name(self._installation, network, taken=t) for t in (True, False)
+        }
+        for link in self._netlink.links():
+            unmarked = link.name in half_made and naming.is_ours(self._installation, link)
+            if link.alias == alias or (unmarked and not link.alias):
+                return link
+        return None
+
+    def _make_bridge(self, network: NetworkSpec) -> Link:
+        self._refuse_overlap(network)
+        taken = self._netlink.link(naming.DEFAULT_BRIDGE) is not None
+        name = naming.bridge_name(self._installation, network.name, taken=taken)
+        request = LinkRequest(
+            name=name,
+            mtu=network.mtu,
+            group=self._group,
+            mac=mac_for(network.gateway.ip),
+        )
+        self._netlink.create("bridge", request)
+        silence_ipv6(name)
+        made = self._netlink.link(name)
+        if made is None:
+            raise HostLacks(f"bridge {name} disappeared as soon as it was made")
+        return made
+
+    def _ensure_anchor(self, network: NetworkSpec, bridge: Link) -> None:
+        """A port that is always up: one end of a veth pair whose other end stays silent.
+
+        A bridge without one has no carrier, and its first packets after the first tap appears
+        are lost until the kernel has noticed (up to a second).
+        """
+        name = naming.anchor_name(self._installation, network.name)
+        alias = naming.network_alias(self._installation, network.name) + " anchor"
+        ends = [
+            LinkRequest(
+                name=end,
+                mtu=network.mtu,
+                alias=alias,
+                group=self._group,
+                master=master,
+                up=up,
+                mute=not up,
+            )
+            for end, master, up in ((name, bridge.index, True), (f"{name}p", None, False))
+        ]
+        anchor = self._netlink.link(name)
+        if anchor is None:
+            self._netlink.create("veth", ends[0], ends[1])
+        elif (anchor.master, anchor.alias, anchor.mtu) == (bridge.index, alias, network.mtu):
+            return
+        for end in ends:
+            silence_ipv6(end.name or "")
+            link = self._netlink.link(end.name or "")
+            if link is not None:
+                self._netlink.change(link.index, replace(end, up=True))
+
+    def _remove_anchor(self, network: str) -> None:
+        anchor = self._netlink.link(naming.anchor_name(self._installation, network))
+        if anchor is not None and naming.is_ours(self._installation, anchor):
+            self._netlink.delete(anchor.index)
+
+    def _refuse_overlap(self, network: NetworkSpec) -> None:
+        names = {link.index: link.name for link in self._netlink.links()}
+        for index, address in self._netlink.addresses():
+            if address.network.overlaps(network.subnet):
+                raise Conflict(
+                    f"subnet {network.subnet} of network '{network.name}' overlaps with "
+                    f"{address} of interface {names.get(index, index)}",
+                    pointer="/subnet",
+                    remedy="give the network another subnet",
+                )
+
+    def _ensured_filters(self) -> Filters:
+        if self._filters is None:
+            filters = Filters(self._installation)
+            filters.ensure()
+            self._filters = filters
+        return self._filters
+
+    def _remove_filters(self) -> None:
+        with contextlib.suppress(HostLacks):
+            (self._filters or Filters(self._installation)).remove()
+        self._filters = None
+
+
+def _set_sysctl(name: str, value: str) -> None:
+    path = _PROC_NET / name
+    try:
+        if path.read_text().strip() != value:
+            path.write_text(value)
+    except OSError as error:
+        raise HostLacks(
+            f"{path} cannot be set to {value}: {error.strerror}",
+            remedy=f"set it on the host: sysctl net.ipv4.{name.replace('/', '.')}={value}",
+        ) from error

@@ -1,0 +1,180 @@
+"""Wiring on the real kernel: bridges, taps, filters, NAT, published ports, marks."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from app.domain.application import PublishedPort
+from app.domain.errors import Conflict
+from app.domain.network import NetworkBinding, NetworkSpec, mac_for
+from app.wiring import naming
+from app.wiring.netlink import LinkRequest, Netlink
+from app.wiring.wiring import Wiring
+
+pytestmark = pytest.mark.root
+
+MARK = f"wt{os.getpid()}"
+NETWORK = NetworkSpec.model_validate({"name": "wiretest", "subnet": "10.219.0.0/24"})
+
+
+def binding(host: int) -> NetworkBinding:
+    address = NETWORK.subnet[host]
+    return NetworkBinding(network=NETWORK, address=address, mac=mac_for(address))
+
+
+def arp_request(sender_mac: str, sender: str, target: str) -> bytes:
+    mac = bytes.fromhex(sender_mac.replace(":", ""))
+    head = b"\xff" * 6 + mac + struct.pack("!HHHBBH", 0x0806, 1, 0x0800, 6, 4, 1)
+    return head + mac + socket.inet_aton(sender) + bytes(6) + socket.inet_aton(target)
+
+
+def answered(tap: int, request: bytes, within_s: float = 1.0) -> bool:
+    """An ARP reply arrives after `request` was sent."""
+    os.write(tap, request)
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if select.select([tap], [], [], 0.05)[0]:
+            frame = os.read(tap, 65536)
+            if frame[12:14] == b"\x08\x06" and frame[20:22] == b"\x00\x02":
+                return True
+    return False
+
+
+@pytest.fixture
+def wiring() -> Iterator[Wiring]:
+    made = Wiring(MARK)
+    yield made
+    made.remove_all()
+    made.close()
+    left = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True).stdout
+    assert MARK not in left
+    assert MARK not in subprocess.run(["ip", "link"], capture_output=True, text=True).stdout
+
+
+def served(place: Path, port: int) -> subprocess.Popen[bytes]:
+    """An HTTP server in a network namespace."""
+    words = ["nsenter", f"--net={place}", "python3", "-m", "http.server", str(port)]
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def reachable(host: str, port: int, within_s: float = 5.0) -> bool:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        try:
+            with socket.create_connection((host, port), timeout=1) as connection:
+                connection.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
+                return connection.recv(100).startswith(b"HTTP/1.0 200")
+        except OSError:
+            time.sleep(0.05)
+    return False
+
+
+def test_network_is_made_marked_and_made_again_without_harm(wiring: Wiring) -> None:
+    name = wiring.ensure_network(NETWORK)
+    assert wiring.ensure_network(NETWORK) == name and len(name) <= 15
+    link = Netlink().link(name)
+    assert link is not None and link.up and link.mtu == 65520
+    assert link.alias == naming.network_alias(MARK, "wiretest")
+    Wiring(MARK).ensure_network(NETWORK)  # a restarted agent finds it by its mark
+    wiring.remove_network("wiretest")
+    wiring.remove_network("wiretest")
+    assert Netlink().link(name) is None
+
+
+def test_tap_speaks_as_itself_only(wiring: Wiring) -> None:
+    wiring.ensure_network(NETWORK)
+    own = binding(2)
+    wiring.plug("a", own, [])
+    began = time.monotonic()
+    tap = wiring.open_tap("a", own, vnet_hdr=False)
+    took = time.monotonic() - began
+    gateway = str(NETWORK.gateway.ip)
+    try:
+        assert answered(tap, arp_request(own.mac, str(own.address), gateway))
+        before = wiring.refused_packets()
+        assert before is not None
+        other_mac = mac_for(IPv4Address("10.219.0.9"))
+        assert not answered(tap, arp_request(other_mac, str(own.address), gateway), 0.2)
+        assert not answered(tap, arp_request(own.mac, "10.219.0.9", gateway), 0.2)
+        assert wiring.refused_packets() == before + 2
+        link = Netlink().link(naming.port_name(MARK, "a"))
+        assert link is not None and link.mtu == 65520 and link.alias.endswith("application a")
+    finally:
+        os.close(tap)
+    assert took < 0.2
+    again = wiring.open_tap("a", own, vnet_hdr=True)  # the first is gone with its descriptor
+    os.close(again)
+    wiring.unplug("a", own, [])
+
+
+def test_kernel_stack_published_ports_and_localhost(wiring: Wiring, tmp_path: Path) -> None:
+    wiring.ensure_network(NETWORK)
+    own, place = binding(3), tmp_path / "netns"
+    ports = [
+        PublishedPort.model_validate("28631:80"),
+        PublishedPort.model_validate("127.0.0.1:28632:80"),
+    ]
+    wiring.plug("b", own, ports)
+    wiring.make_kernel_stack("b", own, place)
+    wiring.make_kernel_stack("b", own, place)  # again: nothing left to do
+    server = served(place, 80)
+    try:
+        assert reachable(str(own.address), 80)
+        assert reachable("127.0.0.1", 28631) and reachable(str(NETWORK.gateway.ip), 28631)
+        assert reachable("127.0.0.1", 28632)
+        assert not reachable(str(NETWORK.gateway.ip), 28632, 0.3)
+    finally:
+        server.kill()
+        server.wait()
+        wiring.unplug("b", own, ports)
+        from app.wiring import netns
+
+        netns.remove(place)
+    assert not place.exists() and not reachable("127.0.0.1", 28631, 0.2)
+    assert Netlink().link(naming.port_name(MARK, "b")) is None
+
+
+def test_taken_port_is_refused_naming_who_has_it(wiring: Wiring) -> None:
+    port = PublishedPort.model_validate("28633:80")
+    with socket.create_server(("127.0.0.1", 28633)), pytest.raises(Conflict) as caught:
+        wiring.plug("a", binding(2), [port])
+    assert f"process {os.getpid()}" in caught.value.detail
+    assert caught.value.pointer == "/ports/0"
+    wiring.plug("a", binding(2), [port])
+    with pytest.raises(Conflict, match="application 'a'"):
+        wiring.plug("b", binding(3), [port])
+    with pytest.raises(OSError), socket.create_server(("127.0.0.1", 28633)):
+        pass
+    wiring.unplug("a", binding(2), [port])
+    wiring.plug("b", binding(3), [port])
+
+
+def test_overlapping_subnet_is_refused(wiring: Wiring) -> None:
+    wiring.ensure_network(NETWORK)
+    twin = NETWORK.model_copy(update={"name": "twin"})
+    with pytest.raises(Conflict, match="overlaps with"):
+        wiring.ensure_network(twin)
+
+
+def test_nothing_without_our_mark_is_deleted(wiring: Wiring) -> None:
+    netlink = Netlink()
+    foreign = f"wtx{os.getpid()}"
+    netlink.create("bridge", LinkRequest(name=foreign, alias="cse other network wiretest"))
+    try:
+        wiring.ensure_network(NETWORK)
+        wiring.remove_all()
+        assert netlink.link(foreign) is not None
+    finally:
+        link = netlink.link(foreign)
+        assert link is not None
+        netlink.delete(link.index)
