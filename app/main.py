@@ -10,7 +10,6 @@ import logging
 import socket
 import stat
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import uvicorn
@@ -23,18 +22,10 @@ from app.domain.errors import HostLacks
 from app.domain.network import DEFAULT_NETWORK, NetworkSpec
 from app.domain.ports import Agent
 from app.reconcile.loop import Reconciler
-from app.settings import Settings
+from app.settings import Settings, product_version
 from app.store.store import Store
 
 _BACKLOG = 512
-
-
-def product_version() -> str:
-    """As in pyproject.toml."""
-    try:
-        return version("cse")
-    except PackageNotFoundError:
-        return "0.1.0"
 
 
 def open_store(settings: Settings) -> Store:
@@ -44,6 +35,24 @@ def open_store(settings: Settings) -> Store:
         if transaction.networks.find(DEFAULT_NETWORK) is None:
             transaction.networks.put(default_network(settings))
     return store
+
+
+def make_agent(settings: Settings) -> Agent:
+    """The separate agent that the settings name, or one within this process."""
+    if path := settings.agent_socket:
+        from app.agent.remote import RemoteAgent
+
+        return RemoteAgent(path)
+    from app.agent.local import LocalAgent
+
+    return LocalAgent(settings.state_dir)
+
+
+def serve_agent(settings: Settings, path: str) -> None:
+    """Serve an agent of this process on a Unix socket until SIGINT or SIGTERM."""
+    from app.agent.server import serve as run_agent
+
+    run_agent(make_agent(settings), path)
 
 
 def default_network(settings: Settings) -> NetworkSpec:

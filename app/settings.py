@@ -7,8 +7,10 @@ where it is stale. Read by the composition root (`app/main.py`) and by the CLI o
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
+from importlib.metadata import PackageNotFoundError, version
 from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 from typing import Any
@@ -161,6 +163,15 @@ def load(environment: Mapping[str, str] = os.environ, **flags: Any) -> Settings:
                 for item in found
             ]
         ) from error
+
+
+def product_version() -> str:
+    """As in pyproject.toml."""
+    try:
+        return version("cse")
+    except PackageNotFoundError:  # run from the source tree, not installed
+        text = (_PROJECT / "pyproject.toml").read_bytes().decode()
+        return str(tomllib.loads(text)["project"]["version"])
 
 
 def reference() -> str:

@@ -157,11 +157,11 @@ class Applications:
         addresses.release(self._connection, name)
         addresses.release_ports(self._connection, name)
 
-    def lease_address(
-        self, network: NetworkSpec, holder: str, spec: ApplicationSpec
-    ) -> IPv4Address:
-        """An address for a program that no record stands for (`cse run`); see `forget`."""
-        return addresses.allocate(self._connection, network, holder, spec.network.address)
+    def lease(self, network: NetworkSpec, spec: ApplicationSpec) -> IPv4Address:
+        """Address and ports for a program that no record stands for (`cse run`); see `forget`."""
+        address = addresses.allocate(self._connection, network, spec.name, spec.network.address)
+        addresses.take_ports(self._connection, spec.name, spec.ports)
+        return address
 
     def release_leftovers(self, alive: set[str], older_than_s: float = 60.0) -> None:
         """Give back addresses of killed `cse run`s: no record, not alive, not just made."""
@@ -178,6 +178,7 @@ class Applications:
         for (holder,) in self._connection.execute(leases).all():
             if holder not in alive:
                 addresses.release(self._connection, holder)
+                addresses.release_ports(self._connection, holder)
 
     def prepare_network(self, network: NetworkSpec) -> None:
         """Forget all addresses of a network (which nobody uses) and take the gateway's own."""

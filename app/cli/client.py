@@ -1,0 +1,111 @@
+"""Talks to the server. Every command but `run`, `serve` and `agent` goes through it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import httpx
+import typer
+
+from app.cli.failures import Refused
+from app.domain.errors import AgentUnavailable
+from app.domain.explain import FieldError
+from app.settings import load
+
+Api = Annotated[
+    str | None,
+    typer.Option(
+        "--api",
+        envvar="CSE_API",
+        help="The server: http://HOST:PORT or unix:PATH.",
+        show_default="where 'cse serve' listens",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
+
+_CONNECT_S = 5.0
+_ANSWER_S = 90.0
+
+
+class Client:
+    """One server."""
+
+    def __init__(self, api: str | None = None) -> None:
+        self.url = api or os.environ.get("CSE_API") or _default()
+        path = self.url.removeprefix("unix:") if self.url.startswith("unix:") else None
+        self._http = httpx.Client(
+            base_url="http://cse" if path else self.url,
+            transport=httpx.HTTPTransport(uds=path) if path else None,
+            timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S),
+            trust_env=False,
+        )
+
+    def get(self, path: str, **query: Any) -> Any:
+        """The answer's JSON."""
+        return self.call("GET", path, query=query)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: dict[str, Any] | None = None,
+        timeout_s: float = _ANSWER_S,
+    ) -> Any:
+        """The answer's JSON; None where it has no body. Raises `Refused`, `AgentUnavailable`."""
+        wanted = {key: value for key, value in (query or {}).items() if value is not None}
+        timeout = httpx.Timeout(timeout_s, connect=_CONNECT_S)
+        try:
+            answer = self._http.request(method, path, params=wanted, json=body, timeout=timeout)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+        if answer.is_error:
+            raise _refusal(answer)
+        return answer.json() if answer.content else None
+
+    def lines(self, path: str, **query: Any) -> Iterator[Any]:
+        """JSON lines as they come."""
+        wanted = {key: value for key, value in query.items() if value is not None}
+        timeout = httpx.Timeout(None, connect=_CONNECT_S)
+        try:
+            with self._http.stream("GET", path, params=wanted, timeout=timeout) as answer:
+                if answer.is_error:
+                    answer.read()
+                    raise _refusal(answer)
+                for line in answer.iter_lines():
+                    if line:
+                        yield json.loads(line)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: httpx.TransportError) -> AgentUnavailable:
+        if isinstance(error, httpx.ReadTimeout):
+            return AgentUnavailable(f"the server at {self.url} does not answer in time")
+        return AgentUnavailable(
+            f"no server answers at {self.url}",
+            remedy="start one with 'cse serve', or name another with --api or CSE_API",
+        )
+
+
+def _default() -> str:
+    settings = load()
+    if settings.unix_listen:
+        return settings.listen
+    host, port = settings.listen_address
+    host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _refusal(answer: httpx.Response) -> Refused:
+    try:
+        problem = answer.json()
+        slug = str(problem["type"]).rpartition(":")[2]
+        fields = [FieldError.model_validate(field) for field in problem.get("errors", [])]
+        return Refused(slug, problem["detail"], problem.get("remedy"), fields)
+    except (ValueError, KeyError, TypeError):
+        remedy = "is this a CSE server?"
+        return Refused("unknown", f"{answer.status_code} from {answer.url}", remedy, [])

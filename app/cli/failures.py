@@ -1,0 +1,97 @@
+"""Exit statuses, and how errors are shown: what, where (with the line of a file), what to do."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from enum import IntEnum
+
+from app.domain import errors
+from app.domain.explain import FieldError, InvalidFields
+
+
+class ExitStatus(IntEnum):
+    """What programs that call `cse` can rely on."""
+
+    OK = 0
+    FAILED = 1
+    INVALID = 2
+    NOT_FOUND = 3
+    UNREACHABLE = 4
+    CONFLICT = 5
+    HOST_LACKS = 6
+    NOT_STARTED = 125
+    """Of `run` and `exec`: the program itself gives every other status."""
+
+
+_STATUS: dict[str, ExitStatus] = {
+    errors.InvalidSpecification.slug: ExitStatus.INVALID,
+    errors.PreflightRefused.slug: ExitStatus.INVALID,
+    errors.NotFound.slug: ExitStatus.NOT_FOUND,
+    errors.Conflict.slug: ExitStatus.CONFLICT,
+    errors.AgentUnavailable.slug: ExitStatus.UNREACHABLE,
+    errors.HostLacks.slug: ExitStatus.HOST_LACKS,
+}
+
+
+class Failed(Exception):
+    """The command has told what went wrong."""
+
+    def __init__(self, status: int = ExitStatus.FAILED) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Refused(errors.CseError):
+    """The server refused the request."""
+
+    def __init__(
+        self, slug: str, detail: str, remedy: str | None, fields: list[FieldError]
+    ) -> None:
+        super().__init__(detail, remedy=remedy)
+        self.problem = slug
+        self.fields = fields
+
+
+def status_of(error: errors.CseError) -> ExitStatus:
+    """The exit status for an error."""
+    slug = error.problem if isinstance(error, Refused) else error.slug
+    return _STATUS.get(slug, ExitStatus.FAILED)
+
+
+def fields_of(error: errors.CseError) -> list[FieldError]:
+    """The fields that an error is about."""
+    if isinstance(error, Refused):
+        return error.fields
+    if isinstance(error, InvalidFields):
+        return error.errors
+    if error.pointer is not None:
+        return [FieldError(pointer=error.pointer, detail=error.detail, remedy=error.remedy)]
+    return []
+
+
+def report(
+    error: errors.CseError, *, source: str = "", lines: Mapping[str, int] | None = None
+) -> int:
+    """Write the error to standard error; `lines`: pointer → line of the file `source`."""
+    fields = fields_of(error)
+    for field in fields:
+        _write(_place(field.pointer, source, lines or {}), field.detail, field.remedy)
+    if not fields:
+        _write("error", error.detail, error.remedy)
+    return status_of(error)
+
+
+def _place(pointer: str, source: str, lines: Mapping[str, int]) -> str:
+    """The line of the pointer, or of the nearest thing around it."""
+    nearest = pointer
+    while nearest and nearest not in lines:
+        nearest = nearest.rpartition("/")[0]
+    where = f"{source}:{lines[nearest]}: " if nearest in lines else ""
+    return f"{where}{pointer}" if pointer else f"{where}error"
+
+
+def _write(place: str, detail: str, remedy: str | None) -> None:
+    sys.stderr.write(f"{place}: {detail}\n")
+    if remedy:
+        sys.stderr.write(f"  → {remedy}\n")

@@ -1,0 +1,42 @@
+"""`cse instances`: the running copies of elements."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from app.cli.client import Api, AsJson, Client
+from app.cli.output import show_json, show_table
+
+
+def register(commands: typer.Typer) -> None:
+    """Add the command."""
+    commands.command("instances")(instances)
+
+
+def instances(
+    name: Annotated[str | None, typer.Argument(help="Only of this application.")] = None,
+    api: Api = None,
+    as_json: AsJson = False,
+) -> None:
+    """List element instances: which process holds which."""
+    path = f"/v1/applications/{name}/instances" if name else "/v1/instances"
+    items = Client(api).get(path)["items"]
+    if as_json:
+        show_json(items)
+        return
+    show_table(
+        ["APPLICATION", "ELEMENT", "KIND", "STARTED", "PROCESSES", "DETAILS"],
+        [
+            (
+                item["application"],
+                item["element"],
+                item["kind"],
+                "yes" if item["started"] else "not yet",
+                " ".join(map(str, item["pids"])),
+                " ".join(f"{key}={value}" for key, value in item["details"].items()),
+            )
+            for item in items
+        ],
+    )

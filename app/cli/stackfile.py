@@ -1,0 +1,147 @@
+"""Reads stack files: YAML or JSON, with the line of every field for error messages.
+
+Relative paths are resolved here against the file's directory: the server has another one, and
+may not see the file at all. Called by `apply`, `up` and `rm`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from app.catalog.schema import SettingsSchema
+from app.domain.errors import CseError, InvalidSpecification
+from app.domain.explain import FieldError, InvalidFields, pointer_to
+
+Schemas = Callable[[], Mapping[str, dict[str, Any]]]
+"""Element name → JSON Schema of its settings; called only where elements are used."""
+
+
+class StackFile:
+    """One file: its content as sent to the server, and the line of every pointer."""
+
+    def __init__(self, name: str, text: str, directory: Path) -> None:
+        self.name = name
+        self.lines: dict[str, int] = {}
+        self._directory = directory
+        self.content = self._parse(text)
+
+    @property
+    def is_single(self) -> bool:
+        """Whether the file holds one application rather than a stack."""
+        return "command" in self.content and "applications" not in self.content
+
+    @property
+    def stack(self) -> dict[str, Any]:
+        """The content as a stack; a single application becomes one of its own name."""
+        if self.is_single:
+            name = str(self.content.get("name", ""))
+            return {"name": name, "applications": {name: self.content}}
+        return self.content
+
+    def resolve_paths(self, schemas: Schemas) -> None:
+        """Make `from` of mounts and host paths in element settings absolute."""
+        applications = self.content.get("applications")
+        for spec in (
+            [self.content]
+            if self.is_single
+            else list(applications.values())
+            if isinstance(applications, dict)
+            else []
+        ):
+            if isinstance(spec, dict):
+                self._resolve(spec, schemas)
+
+    def override(self, **fields: object) -> None:
+        """Set fields of every application, as `--runtime` does."""
+        specs = self.stack.get("applications")
+        for spec in specs.values() if isinstance(specs, dict) else []:
+            if isinstance(spec, dict):
+                spec.update({key: value for key, value in fields.items() if value is not None})
+
+    def explain(self, error: CseError) -> CseError:
+        """An error about the stack of a single application points into the file again."""
+        if self.is_single and isinstance(getattr(error, "fields", None), list):
+            prefix = pointer_to(["applications", str(self.content.get("name", ""))])
+            error.fields = [  # type: ignore[attr-defined]
+                field.model_copy(update={"pointer": field.pointer.removeprefix(prefix)})
+                for field in error.fields  # type: ignore[attr-defined]
+            ]
+        return error
+
+    def _resolve(self, spec: dict[str, Any], schemas: Schemas) -> None:
+        for mount in spec.get("mounts") or []:
+            if isinstance(mount, dict) and isinstance(mount.get("from"), str):
+                mount["from"] = self._absolute(mount["from"])
+        elements = spec.get("elements")
+        for name, use in elements.items() if isinstance(elements, dict) else []:
+            settings = use.get("settings") if isinstance(use, dict) else None
+            schema = schemas().get(name) if isinstance(settings, dict) else None
+            if schema is not None and isinstance(settings, dict):
+                for place, text in list(SettingsSchema(schema).host_paths(settings)):
+                    parent: Any = settings
+                    for part in place[:-1]:
+                        parent = parent[part]
+                    parent[place[-1]] = self._absolute(text)
+
+    def _absolute(self, path: str) -> str:
+        return str((self._directory / Path(path).expanduser()).resolve())
+
+    def _parse(self, text: str) -> dict[str, Any]:
+        try:
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            duplicates = list(self._note_lines(node, "")) if node is not None else []
+            content = yaml.safe_load(text)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark
+            line = mark.line + 1 if mark else 1
+            raise InvalidSpecification(
+                f"{self.name}:{line}: not YAML: {error.problem or error.context}",
+                remedy="check the indentation and the quotes there",
+            ) from error
+        except (yaml.YAMLError, RecursionError) as error:
+            raise InvalidSpecification(f"{self.name}: not YAML: {error}") from error
+        if duplicates:
+            raise InvalidFields(duplicates)
+        if not isinstance(content, dict):
+            raise InvalidSpecification(
+                f"{self.name} is not a stack",
+                remedy="write 'applications:' with one entry per application",
+            )
+        return content
+
+    def _note_lines(self, node: yaml.Node, pointer: str) -> Iterator[FieldError]:
+        """Fill `lines`; yields keys that appear twice, of which YAML would keep only the last."""
+        self.lines[pointer] = node.start_mark.line + 1
+        if isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key, value in node.value:
+                place = pointer_to([str(key.value)], pointer)
+                if key.value in seen:
+                    yield FieldError(
+                        pointer=place,
+                        detail=f"'{key.value}' is there twice",
+                        remedy=f"remove one (line {key.start_mark.line + 1})",
+                    )
+                seen.add(key.value)
+                yield from self._note_lines(value, place)
+                self.lines[place] = key.start_mark.line + 1
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                yield from self._note_lines(value, pointer_to([index], pointer))
+
+
+def read(path: str) -> StackFile:
+    """The file of this path; `-` is standard input, relative to the working directory."""
+    if path == "-":
+        return StackFile("<stdin>", sys.stdin.read(), Path.cwd())
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise InvalidSpecification(f"{path}: {reason}", remedy="give a stack file") from error
+    return StackFile(path, text, Path(path).resolve().parent)
