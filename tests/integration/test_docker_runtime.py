@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import stat
 import subprocess
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from app.domain.application import ApplicationSpec
+from app.domain.element import Element, ElementManifest, LibrarySet
 from app.domain.errors import (
     Conflict,
     CseError,
@@ -24,7 +26,7 @@ from app.domain.errors import (
     NotFound,
     TimedOut,
 )
-from app.domain.launch import BoundMount, Launch
+from app.domain.launch import BoundElement, BoundMount, Launch
 from app.domain.network import NetworkBinding, NetworkSpec
 from app.domain.observed import Observed, State
 from app.runtimes.docker import DockerRuntime
@@ -56,6 +58,26 @@ def runtime(tmp_path: Path) -> Iterator[DockerRuntime]:
     for observed in made.observe():
         made.remove(observed.name)
     made.close()
+
+
+@pytest.fixture
+def element(tmp_path: Path) -> BoundElement:
+    """A network element of this machine's glibc; its library is one that does nothing."""
+    target = f"glibc-{platform.machine()}"
+    library = tmp_path / "element/lib" / target / "libnothing.so"
+    library.parent.mkdir(parents=True)
+    command = ["gcc", "-shared", "-fPIC", "-x", "c", "/dev/null", "-o", str(library)]
+    subprocess.run(command, check=True)
+    manifest = ElementManifest(
+        name="nothing",
+        kind="network",
+        version="1.0.0",
+        summary="links, and does nothing",
+        license="Apache-2.0",
+        libraries={target: LibrarySet(preload=["libnothing.so"])},
+    )
+    directory = str(tmp_path / "element")
+    return BoundElement(element=Element(manifest=manifest, directory=directory), settings={})
 
 
 def launch(name: str, *command: str, mounts: list[BoundMount] | None = None, **spec: Any) -> Launch:
@@ -150,8 +172,8 @@ def test_pid_is_the_programs_own_and_pids_are_all_of_its_processes(
     started = runtime.start(prefix)
     assert started.state is State.RUNNING and started.pid
     until(lambda: "60" in command_line(started.pid))
-    until(lambda: len(runtime.pids(prefix)) == 2)
-    assert {command_line(pid) for pid in runtime.pids(prefix)} == {"sleep 60", "sleep 61"}
+    both = {"sleep 60", "sleep 61"}
+    until(lambda: {command_line(pid) for pid in runtime.pids(prefix)} == both)
     assert runtime.observe()[0].pid == started.pid
 
 
@@ -354,6 +376,30 @@ def test_changes_are_told(tmp_path: Path, prefix: str) -> None:
         watched.close()
 
 
+def test_elements_are_linked_from_a_read_only_mount_shared_by_all(
+    runtime: DockerRuntime, prefix: str, element: BoundElement
+) -> None:
+    names = [f"{prefix}-1", f"{prefix}-2"]
+    for name in names:
+        one = launch(name, "sleep", "60", user="www-data")
+        runtime.create(one.model_copy(update={"elements": [element]}))
+    pids = [runtime.start(name).pid for name in names]
+    files = set()
+    for pid in pids:
+        rows = Path(f"/proc/{pid}/maps").read_text().splitlines()
+        files |= {tuple(row.split()[3:]) for row in rows if row.endswith("/libnothing.so")}
+    assert len(files) == 1  # one device and inode for both
+    tried = runtime.exec(names[0], ["sh", "-c", "rm /run/cse/lib/nothing/*; echo x > /run/cse/x"])
+    assert tried.stderr.count("Read-only file system") == 2
+    written = "echo 1 >/run/cse/data/x && echo 2 >/run/cse/private/x && cat /run/cse/*/x"
+    assert runtime.exec(names[0], ["sh", "-c", written]).stdout == "1\n2\n"
+    assert runtime.exec(names[1], ["sh", "-c", "ls /run/cse/data /run/cse/private"]).stdout == (
+        "/run/cse/data:\n\n/run/cse/private:\n"
+    )
+    shown = runtime.exec(names[0], ["sh", "-c", "grep -c libnothing /proc/self/maps"])
+    assert int(shown.stdout) > 0  # exec'ed commands are linked too
+
+
 def until(what: Any, seconds: float = 10.0) -> Any:
     """The first true result of `what`."""
     deadline = time.monotonic() + seconds
@@ -379,3 +425,27 @@ def command_line(pid: int | None) -> str:
 def inspected(name: str) -> Any:
     shown = subprocess.run(["docker", "inspect", f"cse-{name}"], capture_output=True, check=True)
     return json.loads(shown.stdout)[0]
+
+
+@pytest.mark.root
+def test_a_static_program_is_held_until_its_kernel_interface_is_there(
+    runtime: DockerRuntime, prefix: str, element: BoundElement
+) -> None:
+    """`fallback: kernel`: what it sees at its first instruction is a network that is ready."""
+    busybox = BoundMount(source="/bin/busybox", target="/opt/busybox", read_only=True)
+    one = launch(prefix, "/opt/busybox", "ip", "route", mounts=[busybox], fallback="kernel")
+    one = one.model_copy(update={"elements": [element]})
+    program = runtime.examine(one)
+    assert program.static and judge(one, program).verdict == "kernel"
+    runtime.create(one)
+    started = runtime.start(prefix)
+    assert started.state is State.RUNNING and "LD_PRELOAD" not in str(inspected(prefix)["Config"])
+    inside = ["nsenter", "-t", str(started.pid), "-n", "ip"]
+    subprocess.run([*inside, "link", "add", "eth0", "type", "veth"], check=True)
+    subprocess.run([*inside, "addr", "add", "10.210.9.9/16", "dev", "eth0"], check=True)
+    subprocess.run([*inside, "link", "set", "eth0", "up"], check=True)
+    time.sleep(0.1)
+    assert runtime.observe()[0].state is State.RUNNING
+    subprocess.run([*inside, "route", "add", "default", "via", "10.210.0.1"], check=True)
+    assert runtime.wait(prefix, 10).exit_code == 0
+    assert "default via 10.210.0.1 dev eth0" in texts(runtime, prefix)[0]

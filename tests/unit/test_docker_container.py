@@ -39,7 +39,7 @@ def body(**spec: Any) -> dict[str, Any]:
     )
     mounts = [BoundMount(source="/a:b", target="/srv/a", read_only=True)]
     launch = Launch(id="one", spec=made, elements=[], network=BINDING, mounts=mounts)
-    return container.body(launch, DIRECTORY, "here")
+    return container.body(launch, DIRECTORY, "here", (33, 34))
 
 
 def test_the_request_gives_nothing_away() -> None:
@@ -67,6 +67,7 @@ def test_paths_are_mounts_so_that_colons_are_ordinary_and_nothing_is_made_on_the
     }
     assert [one["ReadOnly"] for one in host["Mounts"]] == [True, True, False]
     assert set(host["Tmpfs"]) == {"/scratch", "/run/cse/private"}
+    assert host["Tmpfs"]["/scratch"].endswith("uid=33,gid=34")
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ INSTALLATION_LABEL = "cse.installation"
 ID_LABEL = "cse.id"
 NAME_LABEL = "cse.name"
 
-_TMPFS = "rw,exec,nosuid,nodev,mode=1777"
 _LOG = {"Type": "json-file", "Config": {"max-size": "32m", "max-file": "3"}}
 _OWN_DELAY_S = 0.1
+_HOLD_INSIDE = "/run/cse/hold"
 
 
 def container_name(application: str) -> str:
@@ -38,11 +38,30 @@ def check(launch: Launch) -> None:
         )
 
 
-def body(launch: Launch, directory: RunDirectory, installation: str) -> dict[str, Any]:
-    """The whole request; `directory` is what the libraries get (see `app.runtimes.rundir`)."""
+def body(
+    launch: Launch,
+    directory: RunDirectory,
+    installation: str,
+    owner: tuple[int, int],
+    hold: str | None = None,
+) -> dict[str, Any]:
+    """The whole request; `directory` is what the libraries get (see `app.runtimes.rundir`).
+
+    `owner` (uid, gid) is whom the program runs as.
+
+    `hold` is the path on the host of images/_hold's program, where the application gets a kernel
+    interface that is moved in after the start.
+    """
     spec = launch.spec
-    program, *arguments = spec.command
+    command = [_HOLD_INSIDE, *spec.command] if hold else spec.command
+    program, *arguments = command
+    binds = [Bind(mount.source, mount.target, mount.read_only) for mount in launch.mounts]
+    binds += directory.binds
+    if hold:
+        binds.append(Bind(hold, _HOLD_INSIDE, True))
     environment = {**spec.environment, **directory.environment}
+    # The owner is given, since the mode becomes that of the directory below where there is one.
+    tmpfs = f"rw,exec,nosuid,nodev,mode=1777,uid={owner[0]},gid={owner[1]}"
     return {
         "Image": spec.image,
         "Hostname": spec.name,
@@ -60,13 +79,16 @@ def body(launch: Launch, directory: RunDirectory, installation: str) -> dict[str
         },
         "StopSignal": spec.stop.signal,
         "StopTimeout": math.ceil(spec.stop.grace),
-        "HostConfig": _host(launch, directory),
+        "HostConfig": {
+            **_host(launch),
+            "Mounts": _mounts(binds),
+            "Tmpfs": dict.fromkeys([*spec.tmpfs, *directory.tmpfs], tmpfs),
+        },
     }
 
 
-def _host(launch: Launch, directory: RunDirectory) -> dict[str, Any]:
+def _host(launch: Launch) -> dict[str, Any]:
     spec = launch.spec
-    own = [Bind(mount.source, mount.target, mount.read_only) for mount in launch.mounts]
     host: dict[str, Any] = {
         "NetworkMode": "none" if launch.network is not None else "host",
         "CapDrop": ["ALL"],
@@ -74,8 +96,6 @@ def _host(launch: Launch, directory: RunDirectory) -> dict[str, Any]:
         # Process 1 ignores every signal that it does not handle and inherits orphans; few
         # programs are written for that. Docker's init is, and passes signals and status on.
         "Init": True,
-        "Mounts": _mounts([*own, *directory.binds]),
-        "Tmpfs": dict.fromkeys([*spec.tmpfs, *directory.tmpfs], _TMPFS),
         "LogConfig": _LOG,
         "RestartPolicy": _restart(launch),
     }

@@ -17,9 +17,6 @@ _STATES = {
 INIT_COMPLAINT = "[FATAL tini"
 """How Docker's init begins its last words when it cannot execute the program."""
 
-EXEC_COMPLAINT = b"OCI runtime exec failed"
-"""How Docker begins what it writes where it cannot execute a command in a container."""
-
 
 def over(inspected: dict[str, Any]) -> bool:
     """Ended for good, or never started."""

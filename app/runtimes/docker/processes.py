@@ -37,6 +37,17 @@ def program_of(init: int, timeout_s: float = 1.0) -> int | None:
         pause = min(pause * 2, 0.02)
 
 
+def has_ended(pid: int) -> bool:
+    """Also where nobody has asked for its status yet: such a process has no file any more."""
+    try:
+        Path(f"/proc/{pid}/exe").readlink()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except OSError:
+        return False  # somebody else's: it is there, and that is all we may know
+    return False
+
+
 def all_of(init: int) -> list[int]:
     """Every process in init's process namespace, init itself left out; also exec'ed ones."""
     try:

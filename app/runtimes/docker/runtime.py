@@ -9,26 +9,27 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import platform
-import signal
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from app.domain.errors import Conflict, CseError, NotFound, TimedOut
+from app.domain.errors import Conflict, CseError, HostLacks, NotFound, TimedOut
 from app.domain.launch import Launch
 from app.domain.observed import ExecResult, Finding, LogLine, Observed, State
 from app.runtimes import preflight, rundir
-from app.runtimes.docker import container, inspected, output, processes
+from app.runtimes.docker import container, inspected, processes, streams
 from app.runtimes.docker.engine import Engine, Refused
 from app.runtimes.docker.imagefiles import ImageFiles, inspect, remove_leftover_readers
 from app.runtimes.docker.watch import Watch
 
 _GONE_WAIT_S = 10.0
+_NOTICE_WAIT_S = 2.0
 _DEFAULT_GRACE_S = 10.0
+_HOLD = Path(__file__).resolve().parents[3] / "build" / "bin" / platform.machine() / "cse-hold"
 
 
 class DockerRuntime:
@@ -39,9 +40,15 @@ class DockerRuntime:
     """
 
     def __init__(
-        self, state: Path, installation: str, changed: Callable[[], None] | None = None
+        self,
+        state: Path,
+        installation: str,
+        changed: Callable[[], None] | None = None,
+        *,
+        hold: Path = _HOLD,
     ) -> None:
-        self._state = state
+        self._state = state.absolute()
+        self._hold = hold
         self._installation = installation
         self._engine = Engine()
         self._ids: dict[str, str] = {}
@@ -70,13 +77,13 @@ class DockerRuntime:
         with self._files(launch) as files:
             owner = files.owner()
             program = self._examine(launch, files)
-        linked = launch
-        if preflight.judge(launch, program).verdict == "kernel":
-            linked = launch.model_copy(update={"elements": []})
+        kernel = preflight.judge(launch, program).verdict == "kernel"
+        linked = launch.model_copy(update={"elements": []}) if kernel else launch
         target = program.target if program.libc != "none" else f"glibc-{platform.machine()}"
         try:
             directory = rundir.build(self._state, linked, target, owner=owner)
-            body = container.body(launch, directory, self._installation)
+            hold = self._bring_hold(directory) if kernel and launch.network else None
+            body = container.body(launch, directory, self._installation, owner, hold)
             with self._engine.doing(f"create '{name}'"):
                 made = self._engine().create_container_from_config(
                     body, container.container_name(name)
@@ -103,7 +110,7 @@ class DockerRuntime:
         found = self._inspect(identity)
         init = int(found["State"]["Pid"])
         if init and processes.program_of(init) is None:
-            found = self._inspect(identity)
+            found = self._after(identity, init)
         shown = self._observed(found)
         if refused is not None and shown.state is not State.FAILED:
             raise refused
@@ -189,33 +196,20 @@ class DockerRuntime:
         self, name: str, *, follow: bool = False, tail: int | None = None
     ) -> Iterator[LogLine]:
         """See `Runtime.logs`."""
-        return self._log_lines(self._id(name), name, follow, tail)
+        identity = self._id(name)
+        return streams.log(
+            self._engine,
+            identity,
+            tail,
+            follow_until=(lambda: inspected.over(self._inspect(identity))) if follow else None,
+        )
 
     def exec(self, name: str, command: list[str], *, timeout_s: float = 60.0) -> ExecResult:
         """See `Runtime.exec`. Docker gives the command the container's environment and user."""
         identity = self._id(name)
         if self._inspect(identity)["State"]["Status"] != "running":
             raise Conflict(f"'{name}' is not running", remedy=f"start it: cse start {name}")
-        api = self._engine()
-        with self._engine.doing(f"execute '{command[0]}' in '{name}'"):
-            exec_id = api.exec_create(identity, command)["Id"]
-            connection = api.exec_start(exec_id, socket=True)
-            try:
-                stdout, stderr = output.read_both(connection, timeout_s)
-            except TimedOut as error:
-                self._end_exec(int(api.exec_inspect(exec_id).get("Pid") or 0))
-                raise TimedOut(f"'{command[0]}' did not end within {timeout_s:g} s") from error
-            finally:
-                connection.close()
-            status = int(api.exec_inspect(exec_id)["ExitCode"] or 0)
-        if status == 126 and stdout.startswith(inspected.EXEC_COMPLAINT):
-            # Docker's own words, in the place of the command's: there is no such program
-            status, stdout, stderr = 127, b"", stdout.replace(b"\r\n", b"\n")
-        return ExecResult(
-            exit_code=status,
-            stdout=stdout.decode(errors="replace"),
-            stderr=stderr.decode(errors="replace"),
-        )
+        return streams.execute(self._engine, identity, name, command, timeout_s)
 
     def doctor(self) -> list[Finding]:
         """Whether Docker can be used here."""
@@ -249,6 +243,15 @@ class DockerRuntime:
             path=spec.environment.get("PATH") or files.image.environment.get("PATH"),
             directory=spec.working_directory or files.image.working_directory,
         )
+
+    def _bring_hold(self, directory: rundir.RunDirectory) -> str:
+        """Copied to the application's directory, where Docker finds it on the host."""
+        if not self._hold.exists():
+            raise HostLacks(f"{self._hold} is not built", remedy="build it with 'make native'")
+        (directory.path / "run" / "hold").touch()  # where it is mounted
+        place = directory.path / "hold"
+        shutil.copy(self._hold, place)
+        return str(place)
 
     def _is_there(self, launch: Launch) -> bool:
         """Whether it was created before; Conflict where the name is somebody else's."""
@@ -300,36 +303,20 @@ class DockerRuntime:
         pid = (processes.program_of(init, 0) or init) if init else None
         complaint = None
         if inspected.may_not_have_executed(found):
-            last = list(self._log_lines(str(found["Id"]), "", False, 1))
+            last = list(streams.log(self._engine, str(found["Id"]), 1))
             if last and last[0].text.startswith(inspected.INIT_COMPLAINT):
                 complaint = last[0].text.partition("] ")[2] or last[0].text
         return inspected.observed(found, pid=pid, complaint=complaint)
 
-    def _log_lines(
-        self, identity: str, name: str, follow: bool, tail: int | None
-    ) -> Iterator[LogLine]:
-        """Docker ends the stream at each end of the program, also when it starts it again."""
-        params: dict[str, Any] = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow)}
-        if tail is not None:
-            params["tail"] = tail
+    def _after(self, identity: str, init: int) -> dict[str, Any]:
+        """What Docker says once it has noticed that process 1 has ended, as it soon will."""
+        deadline = time.monotonic() + _NOTICE_WAIT_S
         while True:
-            with self._engine.doing(f"read the log of '{name}'"):
-                answer = self._engine.get(f"/containers/{identity}/logs", params)
-                try:
-                    for stamp, line in output.log_lines(answer.raw.read):
-                        params = {**params, "tail": "all", "since": output.after(stamp)}
-                        yield line
-                finally:
-                    answer.close()
-            if not follow or inspected.over(self._inspect(identity)):
-                return
-            time.sleep(0.05)
-
-    def _end_exec(self, pid: int) -> None:
-        """Docker has no call that ends an exec'ed command."""
-        if pid:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+            found = self._inspect(identity)
+            settled = int(found["State"]["Pid"]) != init or not processes.has_ended(init)
+            if settled or time.monotonic() > deadline:
+                return found
+            time.sleep(0.005)
 
     def _remove_container(self, identity: str, name: str) -> None:
         self._forget(identity)
