@@ -1,0 +1,1 @@
+"""The other end of every application's `/run/cse/broker.sock`."""

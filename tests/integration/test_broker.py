@@ -1,0 +1,239 @@
+"""The broker on real sockets: who creates, who attaches, names, hostile peers, reconnecting."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.broker.broker import Broker
+from app.broker.messages import parse
+from app.domain.errors import HostLacks
+
+HELLO = b"hello version=1 kind=network pid=1 program=/bin/x"
+NAMES = {"web-b": "10.1.0.3"}
+
+
+class Library:
+    """A library's end, as images/_core/broker.c talks."""
+
+    def __init__(self, directory: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.settimeout(2)
+        here = Path.cwd()
+        os.chdir(directory)  # the path may be longer than a socket's may
+        try:
+            self.socket.connect("broker.sock")
+        finally:
+            os.chdir(here)
+
+    def say(self, data: bytes, fds: list[int] | None = None) -> None:
+        socket.send_fds(self.socket, [data], fds or [])
+
+    def hear(self) -> tuple[str, dict[str, str], list[int]]:
+        data, fds, _, _ = socket.recv_fds(self.socket, 4096, 4)
+        message = parse(data)
+        return message.verb, message.fields, fds
+
+    def silent(self) -> bool:
+        self.socket.settimeout(0.1)
+        try:
+            return self.socket.recv(1, socket.MSG_PEEK) == b"nothing"
+        except TimeoutError:
+            return True
+        finally:
+            self.socket.settimeout(2)
+
+
+def memory(text: bytes) -> int:
+    fd = os.memfd_create("test")
+    os.write(fd, text)
+    return fd
+
+
+def content(fd: int) -> bytes:
+    return os.pread(fd, 100, 0)
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def eventually(condition: Callable[[], Any]) -> bool:
+    deadline = time.monotonic() + 2
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return bool(condition())
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    before = open_files()
+    made = Broker()
+    yield made
+    made.close()
+    assert eventually(lambda: open_files() <= before + 8)  # the tests' own ends
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    long = tmp_path / ("d" * 100)
+    long.mkdir()
+    return long
+
+
+def serve(broker: Broker, directory: Path) -> list[bool]:
+    """Serve application `a`; returns what was asked of the device maker."""
+    asked: list[bool] = []
+
+    def make(vnet_hdr: bool) -> int:
+        asked.append(vnet_hdr)
+        return memory(b"tap%d" % len(asked))
+
+    broker.serve("a", directory, make, NAMES.get)
+    return asked
+
+
+def test_first_creates_later_ones_wait_and_attach(broker: Broker, directory: Path) -> None:
+    asked = serve(broker, directory)
+    first, second, third = (Library(directory) for _ in range(3))
+    first.say(HELLO)
+    verb, _, fds = first.hear()
+    assert verb == "create" and content(fds[0]) == b"tap1" and asked == [False]
+    second.say(HELLO)
+    assert second.silent()
+    arena = memory(b"arena")
+    first.say(b"register", [arena, fds[0]])
+    verb, _, shared = second.hear()
+    assert verb == "attach" and [content(fd) for fd in shared] == [b"arena", b"tap1"]
+    second.say(b"register", shared)
+    assert eventually(lambda: broker.details("a")["live"])
+    first.socket.close()
+    third.say(HELLO)
+    assert third.hear()[0] == "attach"  # the second still lives
+    second.socket.close()
+    assert eventually(lambda: not broker.details("a")["live"])
+    fourth = Library(directory)
+    fourth.say(HELLO + b" vnet_hdr=1")
+    assert fourth.hear()[:2] == ("create", {"vnet_hdr": "1"}) and asked == [False, True]
+
+
+def test_if_the_creator_dies_the_next_creates(broker: Broker, directory: Path) -> None:
+    serve(broker, directory)
+    first, second = Library(directory), Library(directory)
+    first.say(HELLO)
+    assert first.hear()[0] == "create"
+    second.say(HELLO)
+    assert second.silent()
+    first.socket.close()
+    verb, _, fds = second.hear()
+    assert verb == "create" and content(fds[0]) == b"tap2"
+
+
+def test_attach_only_makes_no_instance(broker: Broker, directory: Path) -> None:
+    asked = serve(broker, directory)
+    library = Library(directory)
+    library.say(HELLO + b" attach=1")
+    assert library.hear()[0] == "refused" and asked == []
+
+
+def test_no_device_is_refused_with_the_reason(broker: Broker, directory: Path) -> None:
+    def fail(_: bool) -> int:
+        raise HostLacks("no /dev/net/tun here")
+
+    broker.serve("a", directory, fail, NAMES.get)
+    library = Library(directory)
+    library.say(HELLO)
+    verb, fields, _ = library.hear()
+    assert verb == "refused" and fields["reason"] == "no /dev/net/tun here"
+
+
+def test_names_events_counters_and_settings(broker: Broker, directory: Path) -> None:
+    serve(broker, directory)
+    library = Library(directory)
+    library.say(b"resolve id=7 name=web-b")
+    assert library.hear()[:2] == ("resolved", {"id": "7", "address": "10.1.0.3"})
+    library.say(b"resolve id=8 name=nobody")
+    assert library.hear()[:2] == ("resolved", {"id": "8"})
+    library.say(b"event link up")
+    library.say(b"counters tcp.sent=5 note=a%20b")
+    assert eventually(lambda: broker.details("a")["counters"])
+    details = broker.details("a")
+    assert details["events"][0]["text"] == "link up"
+    assert details["events"][0]["pid"] == os.getpid()  # by SO_PEERCRED, not by what it says
+    assert details["counters"] == {"tcp.sent": 5, "note": "a b"}
+    assert broker.push("a", {"mss": 1400}) == 0  # nobody registered yet
+    library.say(HELLO + b" reattach=1")
+    library.say(b"register", [memory(b""), memory(b"")])
+    assert eventually(lambda: broker.push("a", {"mss": 1400, "x": "a b"}) == 1)
+    assert library.hear()[:2] == ("set", {"mss": "1400", "x": "a b"})
+
+
+def test_libraries_find_the_next_broker(directory: Path) -> None:
+    first = Broker()
+    serve(first, directory)
+    library = Library(directory)
+    library.say(HELLO)
+    _, _, fds = library.hear()
+    library.say(b"register", [memory(b"arena"), fds[0]])
+    first.close()
+    assert library.socket.recv(10) == b""
+    second = Broker()
+    asked = serve(second, directory)
+    again = Library(directory)
+    again.say(HELLO + b" reattach=1")
+    again.say(b"register", [memory(b"arena"), fds[0]])
+    newcomer = Library(directory)
+    newcomer.say(HELLO)
+    verb, _, shared = newcomer.hear()
+    assert verb == "attach" and content(shared[0]) == b"arena" and asked == []
+    second.close()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"x" * 6000,
+        b"\xff\xfe",
+        b"nonsense a=b",
+        b"register",
+        b"resolve id=x name=y",
+        b"resolve id=99999999999999999999 name=y",
+        b" ",
+        b"HELLO",
+    ],
+)
+def test_hostile_messages_are_counted_and_harm_nobody(
+    broker: Broker, directory: Path, data: bytes
+) -> None:
+    serve(broker, directory)
+    hostile, honest = Library(directory), Library(directory)
+    for library in (hostile, honest):
+        library.say(b"resolve id=1 name=web-b")
+        library.hear()
+    before = open_files()
+    for _ in range(3):
+        hostile.say(data, [0, 1, 2])
+    assert eventually(lambda: broker.details("a")["refused_messages"] == 3)
+    assert eventually(lambda: open_files() == before)  # descriptors it sent were closed
+    honest.say(b"resolve id=1 name=web-b")
+    assert honest.hear()[1]["address"] == "10.1.0.3"
+
+
+def test_a_flood_is_limited_and_a_deaf_peer_dropped(broker: Broker, directory: Path) -> None:
+    serve(broker, directory)
+    flood = Library(directory)
+    try:
+        for number in range(6000):
+            flood.say(b"resolve id=%d name=web-b" % number)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    assert eventually(lambda: not broker.details("a")["programs"])
+    honest = Library(directory)
+    honest.say(b"resolve id=1 name=web-b")
+    assert honest.hear()[1]["address"] == "10.1.0.3"
