@@ -16,6 +16,7 @@ import os
 import posixpath
 import stat
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -243,7 +244,7 @@ def _on_host(path: str, host: Path) -> ProgramFile | None:
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}")
     temporary.write_bytes(data)
     temporary.chmod(mode)
     temporary.replace(path)
