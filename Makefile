@@ -61,8 +61,8 @@ check-python: setup
 	@.venv/bin/lint-imports --no-logo 2>/dev/null || .venv/bin/lint-imports
 
 check-c: setup
-	@clang-format --dry-run -Werror $(C_FILES)
-	@$(IMAGES) tidy
+	@.venv/bin/clang-format --dry-run -Werror $(C_FILES)
+	@$(IMAGES) -k tidy
 
 check-generated: setup # schemas and reference pages are what the code says
 	@$(PY) -m app.schemas --check
@@ -73,7 +73,7 @@ check-tree: setup # no host names of mirrors, no paths of this machine in tracke
 format: setup ## apply the formats that `check` asks for
 	@.venv/bin/ruff format
 	@.venv/bin/ruff check --fix --select I
-	@clang-format -i $(C_FILES)
+	@.venv/bin/clang-format -i $(C_FILES)
 
 bench: native ## measure; prints ratios and writes build/bench/*.json. BENCH='start memory' for some
 	@$(PY) -m tests.bench $(BENCH)

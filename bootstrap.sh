@@ -20,7 +20,6 @@ stamp=$venv/.cse-installed
 packages='
 make:build gcc:build libc6-dev:build clang:build lld:build llvm:build patch:build xz-utils:build
 bzip2:build zstd:build ca-certificates:build
-clang-format:check clang-tidy:check
 python3:all python3-venv:all
 bubblewrap:run iproute2:run nftables:run procps:run curl:run nginx-light:example
 redis-server:example redis-tools:example
