@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs inside image builds only: puts every element's libraries into /elements.
+# Runs inside image builds only: puts every element's libraries into /elements, and
+# the programs that runtimes start beside applications into /programs.
 # Called by the first stage of images/control/Dockerfile and images/<element>/Dockerfile, which is
 # the same in all of them, so that the builder runs it once.
 #
@@ -17,6 +18,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 prebuilt() {
     [ "${NATIVE:-auto}" != source ] || return 1
+    ls "$tree"/build/bin/"$(uname -m)"/cse-* >/dev/null 2>&1 || return 1
     for manifest in "$tree"/images/*/element.json; do
         element=$(basename "$(dirname "$manifest")")
         for target in $targets; do
@@ -55,3 +57,4 @@ for manifest in "$tree"/build/elements/*/element.json; do
         cp -r "$tree/build/elements/$element/lib/$target" "/elements/$element/lib/"
     done
 done
+cp -r "$tree/build/bin" /programs
