@@ -1,0 +1,141 @@
+/* DNS look-ups by c-ares, made to wait: one channel a look-up, so nothing is shared by threads or
+ * inherited by fork.
+ *
+ * Loaded and called by overlay/lookup.c. Its socket calls are ordinary ones: the loader binds them
+ * to the overlay like the program's own.
+ */
+#include "dns.h"
+
+#include <ares.h>
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <string.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+enum { SERVER_TIMEOUT_MS = 2000, SERVER_TRIES = 2 };
+
+struct answer {
+    bool done;
+    int status;
+    char *text;
+    size_t text_size;
+    uint32_t *addresses;
+    int room, count;
+};
+
+static ares_channel_t *open_channel(const char *servers)
+{
+    struct ares_options options = {.timeout = SERVER_TIMEOUT_MS, .tries = SERVER_TRIES, .lookups = "b"};
+    int given = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_LOOKUPS;
+    ares_channel_t *channel;
+    /* Counted by c-ares; there is no matching clean-up because other threads may be in here. */
+    if (ares_library_init(ARES_LIB_INIT_ALL) != ARES_SUCCESS) return NULL;
+    if (ares_init_options(&channel, &options, given) != ARES_SUCCESS) return NULL;
+    if (servers != NULL && *servers != '\0' &&
+        ares_set_servers_csv(channel, servers) != ARES_SUCCESS) {
+        ares_destroy(channel);
+        return NULL;
+    }
+    return channel;
+}
+
+static void wait_for(ares_channel_t *channel, const struct answer *answer)
+{
+    while (!answer->done) {
+        ares_socket_t sockets[ARES_GETSOCK_MAXNUM];
+        struct pollfd polled[ARES_GETSOCK_MAXNUM];
+        unsigned wanted = (unsigned)ares_getsock(channel, sockets, ARES_GETSOCK_MAXNUM);
+        nfds_t count = 0;
+        for (int i = 0; i < ARES_GETSOCK_MAXNUM; i++) {
+            short events = 0;
+            if (ARES_GETSOCK_READABLE(wanted, i)) events |= POLLIN;
+            if (ARES_GETSOCK_WRITABLE(wanted, i)) events |= POLLOUT;
+            if (events != 0) polled[count++] = (struct pollfd){sockets[i], events, 0};
+        }
+        struct timeval limit = {SERVER_TIMEOUT_MS / 1000, 0}, left;
+        struct timeval *next = ares_timeout(channel, &limit, &left);
+        int ready = poll(polled, count, (int)(next->tv_sec * 1000 + next->tv_usec / 1000 + 1));
+        if (ready <= 0) ares_process_fd(channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
+        for (nfds_t i = 0; ready > 0 && i < count; i++) {
+            bool in = polled[i].revents & (POLLIN | POLLERR | POLLHUP);
+            bool out = polled[i].revents & POLLOUT;
+            if (in || out)
+                ares_process_fd(channel, in ? polled[i].fd : ARES_SOCKET_BAD,
+                                out ? polled[i].fd : ARES_SOCKET_BAD);
+        }
+    }
+}
+
+static int result_of(const struct answer *answer)
+{
+    switch (answer->status) {
+    case ARES_SUCCESS: return answer->count;
+    case ARES_ENODATA:
+    case ARES_ENOTFOUND:
+    case ARES_EBADNAME: return 0;
+    case ARES_ENOMEM: return -ENOMEM;
+    default: return -EAGAIN;
+    }
+}
+
+static void on_addresses(void *argument, int status, int timeouts, struct ares_addrinfo *found)
+{
+    struct answer *answer = argument;
+    (void)timeouts;
+    answer->status = status;
+    answer->done = true;
+    if (status != ARES_SUCCESS) return;
+    for (struct ares_addrinfo_node *node = found->nodes; node; node = node->ai_next) {
+        if (node->ai_family != AF_INET || answer->count >= answer->room) continue;
+        const struct sockaddr_in *address = (const void *)node->ai_addr;
+        answer->addresses[answer->count++] = address->sin_addr.s_addr;
+    }
+    const char *name = found->cnames != NULL && found->name == NULL ? found->cnames->name : found->name;
+    if (name != NULL && answer->text_size > 0) {
+        strncpy(answer->text, name, answer->text_size - 1);
+        answer->text[answer->text_size - 1] = '\0';
+    }
+    ares_freeaddrinfo(found);
+}
+
+EXPORT int cse_dns_addresses(const char *servers, const char *name, char *canonical,
+                             size_t canonical_size, uint32_t *addresses, int room)
+{
+    struct answer answer = {
+        .text = canonical, .text_size = canonical_size, .addresses = addresses, .room = room};
+    ares_channel_t *channel = open_channel(servers);
+    if (channel == NULL) return -ENOMEM;
+    struct ares_addrinfo_hints hints = {.ai_family = AF_INET, .ai_flags = ARES_AI_CANONNAME};
+    ares_getaddrinfo(channel, name, NULL, &hints, on_addresses, &answer);
+    wait_for(channel, &answer);
+    ares_destroy(channel);
+    return result_of(&answer);
+}
+
+static void on_name(void *argument, int status, int timeouts, struct hostent *found)
+{
+    struct answer *answer = argument;
+    (void)timeouts;
+    answer->status = status;
+    answer->done = true;
+    if (status != ARES_SUCCESS || found->h_name == NULL) return;
+    strncpy(answer->text, found->h_name, answer->text_size - 1);
+    answer->text[answer->text_size - 1] = '\0';
+    answer->count = 1;
+}
+
+EXPORT int cse_dns_name(const char *servers, uint32_t address, char *name, size_t size)
+{
+    struct answer answer = {.text = name, .text_size = size};
+    ares_channel_t *channel = open_channel(servers);
+    if (channel == NULL) return -ENOMEM;
+    ares_gethostbyaddr(channel, &address, sizeof address, AF_INET, on_name, &answer);
+    wait_for(channel, &answer);
+    ares_destroy(channel);
+    return result_of(&answer);
+}

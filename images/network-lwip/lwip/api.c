@@ -1,0 +1,364 @@
+/* The implementation's table of functions (stack.h), as the overlay calls them: each takes the
+ * lock, finds the socket, and lets the part of the stack concerned do the work.
+ */
+#include "core.h"
+#include "instance.h"
+
+#include "lwip/ip.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <arpa/inet.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { JUNK_PIECE = 65536, RESOLVE_MS = 2000 };
+
+/* Runs BODY with the lock and `s`; RESULT is what it sets, -EBADF without such a socket. */
+#define WITH_SOCKET(handle, ...)                                                                   \
+    ({                                                                                             \
+        sigset_t saved_;                                                                           \
+        int result = -EBADF;                                                                       \
+        instance_lock(&saved_);                                                                    \
+        struct sock *s = sock_get(handle);                                                         \
+        if (s != NULL) {                                                                           \
+            __VA_ARGS__                                                                            \
+        }                                                                                          \
+        instance_unlock(&saved_);                                                                  \
+        result;                                                                                    \
+    })
+
+static int api_socket(int type, int flags, cse_socket *made)
+{
+    int failed = pump_ensure();
+    if (failed != 0) return failed;
+    sigset_t saved;
+    instance_lock(&saved);
+    struct sock *s = sock_new(type == SOCK_STREAM ? KIND_TCP : KIND_UDP);
+    int fd = -ENOBUFS;
+    if (s != NULL) {
+        fd = sock_make_pair(s, flags);
+        if (fd < 0) sock_free(s);
+        else *made = sock_handle(s);
+    }
+    instance_unlock(&saved);
+    return fd;
+}
+
+static cse_socket api_find(uint64_t inode)
+{
+    if (!instance_running()) return 0;
+    sigset_t saved;
+    instance_lock(&saved);
+    struct sock *s = sock_by_inode(inode);
+    cse_socket handle = s != NULL ? sock_handle(s) : 0;
+    instance_unlock(&saved);
+    return handle;
+}
+
+static bool is_own_address(uint32_t address)
+{
+    return address == INADDR_ANY || address == instance->address ||
+           (lwip_ntohl(address) >> 24) == 127;
+}
+
+static int bind_pcb(struct sock *s, const struct sockaddr_in *address)
+{
+    ip_addr_t ip = {address->sin_addr.s_addr};
+    u16_t port = lwip_ntohs(address->sin_port);
+    int failed = s->kind == KIND_TCP ? tcp_make_pcb(s) : udp_make_pcb(s);
+    if (failed != 0) return failed;
+    err_t error = s->kind == KIND_TCP ? tcp_bind(s->tcp, &ip, port) : udp_bind(s->udp, &ip, port);
+    if (error != ERR_OK) return -errno_of(error);
+    s->local.sin_addr = address->sin_addr;
+    s->local.sin_port = lwip_htons(s->kind == KIND_TCP ? s->tcp->local_port : s->udp->local_port);
+    s->bound = true;
+    return 0;
+}
+
+static int api_bind(cse_socket handle, const struct sockaddr_in *address)
+{
+    return WITH_SOCKET(handle, {
+        uint32_t ip = address->sin_addr.s_addr;
+        bool broadcast = s->kind == KIND_UDP &&
+                         (ip == INADDR_BROADCAST || ip == (instance->address | ~instance->netmask));
+        if (s->bound || s->state != FRESH) result = -EINVAL;
+        else if (!is_own_address(ip) && !broadcast) result = -EADDRNOTAVAIL;
+        else if ((result = sock_check_bind(s, address)) == 0) result = bind_pcb(s, address);
+    });
+}
+
+static int api_listen(cse_socket handle, int backlog)
+{
+    return WITH_SOCKET(handle, {
+        if (s->kind != KIND_TCP) result = -EOPNOTSUPP;
+        else if (s->state != FRESH && s->state != LISTENING) result = -EINVAL;
+        else result = listen_start(s, backlog);
+    });
+}
+
+static int api_accept(cse_socket handle, int flags, struct sockaddr_in *peer, cse_socket *made)
+{
+    int failed = pump_ensure();
+    if (failed != 0) return failed;
+    return WITH_SOCKET(handle, {
+        struct sock *taken = s->state == LISTENING ? listen_take(s) : NULL;
+        result = s->state == LISTENING ? -EAGAIN : -EINVAL;
+        if (taken != NULL) {
+            *peer = taken->remote;
+            result = sock_make_pair(taken, flags);
+            if (result >= 0) {
+                *made = sock_handle(taken);
+                sock_notify(taken);
+            } else { /* no descriptor free: it stays first in the queue, with a new token */
+                taken->listener = s;
+                taken->queue_next = s->queue_first;
+                s->queue_first = taken;
+                if (s->queue_last == NULL) s->queue_last = taken;
+                s->queued++;
+                sock_notify(s);
+            }
+        }
+    });
+}
+
+/* ---- connect ------------------------------------------------------------------------------------ */
+
+/* Fills the program's end until poll does not show it writable; tcp_deliver skips these bytes. */
+static void fill_with_junk(struct sock *s, int fd)
+{
+    static const char junk[JUNK_PIECE];
+    for (;;) {
+        struct pollfd writable = {fd, POLLOUT, 0};
+        struct timespec now = {0, 0};
+        if (syscall(SYS_ppoll, &writable, 1, &now, NULL, 0) != 1 || !(writable.revents & POLLOUT))
+            return;
+        long sent = syscall(SYS_sendto, fd, junk, sizeof junk, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
+        if (sent <= 0) return;
+        s->junk += (size_t)sent;
+    }
+}
+
+static int start_connect(struct sock *s, int fd, const struct sockaddr_in *address, bool nonblocking)
+{
+    if (s->kind == KIND_UDP) return udp_connect_to(s, address);
+    if (address == NULL) return s->state == FRESH ? 0 : -EOPNOTSUPP;
+    if (s->state == LISTENING) return -EISCONN;
+    if (s->state == CONNECTING) return -EALREADY;
+    if (s->state == CONNECTED) return -EISCONN;
+    if (s->state == ENDED) {
+        int error = s->error;
+        s->error = 0;
+        return error != 0 ? -error : -ECONNABORTED;
+    }
+    int failed = tcp_start_connect(s, address);
+    if (failed != 0) return failed;
+    s->waited_for = !nonblocking;
+    if (nonblocking) fill_with_junk(s, fd);
+    return -EINPROGRESS;
+}
+
+static int api_connect(cse_socket handle, int fd, const struct sockaddr_in *address,
+                       bool nonblocking)
+{
+    return WITH_SOCKET(handle, { result = start_connect(s, fd, address, nonblocking); });
+}
+
+static int connect_result(struct sock *s)
+{
+    if (s->state == CONNECTED) return 0;
+    int error = s->error != 0 ? s->error : ECONNREFUSED;
+    s->error = 0;
+    return -error;
+}
+
+/* A futex, because its rules for signals and time-outs are those of connect(2). */
+static int api_connect_wait(cse_socket handle, int timeout_ms)
+{
+    sigset_t saved;
+    instance_lock(&saved);
+    struct sock *s = sock_get(handle);
+    uint32_t *word = s != NULL ? &s->state : NULL;
+    instance_unlock(&saved);
+    if (word == NULL) return -EBADF;
+    struct timespec limit = {timeout_ms / 1000, (timeout_ms % 1000) * 1000000L};
+    while (__atomic_load_n(word, __ATOMIC_ACQUIRE) == CONNECTING) {
+        long woken = syscall(SYS_futex, word, FUTEX_WAIT, CONNECTING,
+                             timeout_ms < 0 ? NULL : &limit, NULL, 0);
+        if (woken < 0 && errno == EINTR) return -EINTR;
+        if (woken < 0 && errno == ETIMEDOUT) return -EINPROGRESS;
+    }
+    return WITH_SOCKET(handle, {
+        s->waited_for = false;
+        result = connect_result(s);
+    });
+}
+
+/* ---- names, options, the rest --------------------------------------------------------------------- */
+
+static int api_name(cse_socket handle, bool peer, struct sockaddr_in *address)
+{
+    return WITH_SOCKET(handle, {
+        bool connected = s->state == CONNECTED || (s->state == ENDED && s->tcp != NULL);
+        if (peer && !connected) {
+            result = -ENOTCONN;
+        } else {
+            *address = peer ? s->remote : s->local;
+            result = 0;
+        }
+    });
+}
+
+static int api_getoption(cse_socket handle, int level, int name, void *value, socklen_t *length)
+{
+    return WITH_SOCKET(handle, { result = option_get(s, level, name, value, length); });
+}
+
+static int api_setoption(cse_socket handle, int level, int name, const void *value,
+                         socklen_t length)
+{
+    return WITH_SOCKET(handle, { result = option_set(s, level, name, value, length); });
+}
+
+/* SHUT_RD is the stack end shut for writing; only SHUT_WR is left for the program's own end, as
+ * both on that side would look like a close. */
+static int api_shutdown(cse_socket handle, int how)
+{
+    return WITH_SOCKET(handle, {
+        result = how;
+        if (s->kind == KIND_TCP && s->state != CONNECTED && s->state != LISTENING) {
+            result = -ENOTCONN;
+        } else if (s->state == LISTENING) {
+            if (how != SHUT_WR) { /* Linux: stops listening; accept returns EINVAL */
+                listen_close(s);
+                sock_set_state(s, FRESH);
+                s->bound = false;
+                result = SHUT_RD;
+            }
+        } else if (s->kind == KIND_TCP && how != SHUT_WR) {
+            s->read_shut = true;
+            int fd = sock_end(s);
+            if (fd >= 0) syscall(SYS_shutdown, fd, SHUT_WR);
+            s->fin_delivered = true;
+            result = how == SHUT_RD ? -EALREADY : SHUT_WR;
+        }
+    });
+}
+
+static ssize_t api_send(cse_socket handle, const struct iovec *parts, int count,
+                        const struct sockaddr_in *to)
+{
+    sigset_t saved;
+    ssize_t result = -EBADF;
+    instance_lock(&saved);
+    struct sock *s = sock_get(handle);
+    if (s != NULL) result = udp_send_parts(s, parts, count, to);
+    instance_unlock(&saved);
+    return result;
+}
+
+static int api_take_error(cse_socket handle)
+{
+    return WITH_SOCKET(handle, {
+        result = s->error;
+        s->error = 0;
+    });
+}
+
+void broker_hello(char *out, size_t size, const char *more);
+
+/* On a connection of its own: the instance's belongs to the leader's pump. */
+static int api_resolve(const char *name, struct in_addr *address)
+{
+    char text[1400];
+    char value[64];
+    struct cse_message answer;
+    if (host->setting("tap") != NULL) return -ENOENT;
+    int broker = host->broker_connect(0), result = -ENOENT;
+    if (broker < 0) return result;
+    broker_hello(text, sizeof text, " attach=1");
+    if (!host->broker_send(broker, text, NULL, 0) ||
+        host->broker_receive(broker, &answer, RESOLVE_MS) != 1)
+        goto done;
+    for (int i = 0; i < answer.fd_count; i++) host->own_close(answer.fds[i]);
+    size_t used = (size_t)snprintf(text, sizeof text, "resolve id=1 name=");
+    for (const char *c = name; *c != '\0' && used + 4 < sizeof text; c++) {
+        if (*c <= ' ' || *c == '%') used += (size_t)snprintf(text + used, 4, "%%%02X", *c & 0xff);
+        else text[used++] = *c;
+    }
+    text[used] = '\0';
+    if (!host->broker_send(broker, text, NULL, 0)) goto done;
+    while (host->broker_receive(broker, &answer, RESOLVE_MS) == 1) {
+        if (strncmp(answer.text, "resolved ", 9) != 0) continue;
+        result = host->message_field(answer.text, "address", value, sizeof value) &&
+                 inet_pton(AF_INET, value, address) == 1;
+        break;
+    }
+done:
+    host->own_close(broker);
+    return result;
+}
+
+static void describe(struct cse_interface *out, const char *name, const struct netif *netif, int index)
+{
+    memset(out, 0, sizeof *out);
+    strcpy(out->name, name);
+    out->address = netif_ip4_addr(netif)->addr;
+    out->netmask = netif_ip4_netmask(netif)->addr;
+    out->broadcast = out->address | ~out->netmask;
+    memcpy(out->mac, netif->hwaddr, 6);
+    out->mtu = netif->mtu;
+    out->index = index;
+    out->up = true;
+    out->loopback = netif == instance->loop;
+}
+
+static int api_interfaces(struct cse_interface *list, int room)
+{
+    if (room < 2) return -EINVAL;
+    sigset_t saved;
+    instance_lock(&saved);
+    describe(&list[0], "lo", instance->loop, 1);
+    describe(&list[1], "eth0", instance->tap, 2);
+    list[1].rx_packets = instance->rx_packets;
+    list[1].tx_packets = instance->tx_packets;
+    list[1].rx_bytes = instance->rx_bytes;
+    list[1].tx_bytes = instance->tx_bytes;
+    instance_unlock(&saved);
+    return 2;
+}
+
+static const struct cse_stack stack = {
+    .version = CSE_STACK_VERSION,
+    .start = instance_start,
+    .running = instance_running,
+    .socket = api_socket,
+    .find = api_find,
+    .bind = api_bind,
+    .listen = api_listen,
+    .accept = api_accept,
+    .connect = api_connect,
+    .connect_wait = api_connect_wait,
+    .name = api_name,
+    .getoption = api_getoption,
+    .setoption = api_setoption,
+    .shutdown = api_shutdown,
+    .send = api_send,
+    .take_error = api_take_error,
+    .resolve = api_resolve,
+    .interfaces = api_interfaces,
+    .before_exec = process_before_exec,
+    .exec_failed = process_exec_failed,
+    .before_exit = process_before_exit,
+};
+
+CSE_EXPORT const struct cse_stack *cse_stack_open(const struct cse_host *lent)
+{
+    host = lent;
+    return &stack;
+}

@@ -1,0 +1,335 @@
+/* The instance: made once per application, joined by every other process of it.
+ *
+ * Theory of operation. All state lies in the arena (arena.c) behind one robust lock. Whoever
+ * holds the lock runs the stack: a program's thread in a control call, or a pump thread
+ * (pump.c). One process is the leader: its pump reads the device and keeps the time. Each socket has
+ * an owner, the process whose pump moves bytes between lwIP and the socket's pair; events for a
+ * socket put it on its owner's list, and instance_unlock rings the owners' doorbells.
+ *
+ * The program's threads block all signals while they hold the lock, so that no handler finds it
+ * taken. A process that is killed while it holds the lock leaves the state in doubt: the next
+ * one to take it resets the instance, all its connections are gone, and nothing hangs.
+ */
+#include "instance.h"
+#include "core.h"
+
+#include "lwip/etharp.h"
+#include "lwip/priv/tcp_priv.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { SCRATCH_BYTES = 65536 + 128, BROKER_WAIT_MS = 10000 };
+
+struct process_local me = {.tap = -1, .arena = -1, .broker = -1, .epoll = -1, .bell = -1};
+const struct cse_host *host;
+
+
+bool instance_running(void)
+{
+    return __atomic_load_n(&me.attached, __ATOMIC_ACQUIRE);
+}
+
+/* ---- lock ---------------------------------------------------------------------------------- */
+
+static void make_lock(void)
+{
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    pthread_mutex_init(&instance->lock, &attributes);
+    pthread_mutexattr_destroy(&attributes);
+}
+
+static void fill_in(void);
+
+/* A process died while it held the lock: nothing in the arena can be relied on. */
+static void reset(void)
+{
+    trace("a process died inside the stack: the instance starts anew");
+    arena_restore_sections();
+    heap_init();
+    instance->epoch++;
+    memset(instance->hash, 0, sizeof instance->hash);
+    memset(instance->zombies, 0, sizeof instance->zombies);
+    for (uint32_t i = 0; i < instance->socket_top; i++) {
+        instance->sockets[i] = NULL;
+        instance->generations[i]++;
+    }
+    instance->socket_top = instance->socket_free = instance->sockets_live = 0;
+    for (int i = 0; i < PROCESSES_MAX; i++) instance->processes[i].pending = NULL;
+    instance->tcp_ms = 0;
+    fill_in();
+    for (uint16_t i = 0; i < PROCESSES_MAX; i++)
+        if (instance->processes[i].used == 2) process_ring(i);
+}
+
+void instance_lock(sigset_t *saved)
+{
+    if (saved != NULL) {
+        sigset_t all;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, saved);
+    }
+    if (pthread_mutex_lock(&instance->lock) == EOWNERDEAD) {
+        pthread_mutex_consistent(&instance->lock);
+        reset();
+    }
+    if (me.epoch != instance->epoch) {
+        me.epoch = instance->epoch;
+        sock_sweep_ends();
+    }
+}
+
+/* Runs until no process-local work is left: looped-back packets, deliveries of our sockets. */
+void instance_settle(void)
+{
+    for (int rounds = 0; rounds < 1000; rounds++) {
+        struct process *mine = me.slot != NO_PROCESS ? &instance->processes[me.slot] : NULL;
+        bool busy = false;
+        if (instance->loop->loop_first != NULL) netif_poll(instance->loop), busy = true;
+        if (instance->tap->loop_first != NULL) netif_poll(instance->tap), busy = true;
+        while (mine != NULL && mine->pending != NULL) {
+            struct sock *s = mine->pending;
+            mine->pending = s->pending_next;
+            s->pending = false;
+            sock_deliver(s);
+            busy = true;
+        }
+        if (!busy) return;
+    }
+}
+
+void instance_unlock(sigset_t *saved)
+{
+    int saved_errno = errno;
+    instance_settle();
+    for (uint16_t i = 0; i < instance->process_top; i++)
+        if (instance->processes[i].pending != NULL && !instance->processes[i].rung) process_ring(i);
+    clock_poke();
+    pthread_mutex_unlock(&instance->lock);
+    if (saved != NULL) pthread_sigmask(SIG_SETMASK, saved, NULL);
+    errno = saved_errno;
+}
+
+/* ---- making one ---------------------------------------------------------------------------- */
+
+void cse_lwip_assertion(const char *message)
+{
+    trace("assertion: %s", message);
+    host->escape("assertion in the stack");
+}
+
+uint32_t cse_lwip_random(void)
+{
+    uint64_t a = instance->random[0], b = instance->random[1]; /* xorshift128+ */
+    instance->random[0] = b;
+    a ^= a << 23;
+    instance->random[1] = a ^ b ^ (a >> 17) ^ (b >> 26);
+    return (uint32_t)((instance->random[1] + b) >> 32);
+}
+
+static uint32_t read_address(const char *key)
+{
+    const char *text = host->setting(key);
+    struct in_addr address;
+    return text != NULL && inet_pton(AF_INET, text, &address) == 1 ? address.s_addr : 0;
+}
+
+static void read_mac(void)
+{
+    unsigned part[6];
+    const char *text = host->setting("mac");
+    if (text != NULL && sscanf(text, "%x:%x:%x:%x:%x:%x", part, part + 1, part + 2, part + 3,
+                               part + 4, part + 5) == 6) {
+        for (int i = 0; i < 6; i++) instance->mac[i] = (uint8_t)part[i];
+        return;
+    }
+    uint32_t random = cse_lwip_random();
+    instance->mac[0] = 0x02; /* locally administered */
+    instance->mac[1] = 0xc5;
+    memcpy(instance->mac + 2, &random, 4);
+}
+
+static long bounded(const char *key, long otherwise, long least, long most)
+{
+    long value = host->setting_number(key, otherwise);
+    return value < least ? least : value > most ? most : value;
+}
+
+static void read_settings(void)
+{
+    const char *name = host->setting("name");
+    snprintf(instance->name, sizeof instance->name, "%s", name != NULL ? name : "");
+    instance->address = read_address("address");
+    long prefix = bounded("prefix", 24, 0, 32);
+    instance->netmask = htonl(prefix == 0 ? 0 : ~(uint32_t)0 << (32 - prefix));
+    instance->gateway = read_address("gateway");
+    instance->mtu = (uint16_t)bounded("mtu", 1500, 576, 65520);
+    read_mac();
+    instance->dns[0] = read_address("dns.0");
+    instance->dns[1] = read_address("dns.1");
+    instance->dns[2] = read_address("dns.2");
+    instance->default_ttl = (int)bounded("ttl", 64, 1, 255);
+    instance->receive_buffer = (int)bounded("receive_buffer", 1 << 20, 4096, 16 << 20);
+    instance->send_buffer = (int)bounded("send_buffer", 1 << 20, 4096, 16 << 20);
+    instance->keep_idle = (int)bounded("keepalive.idle", 7200, 1, 32767);
+    instance->keep_interval = (int)bounded("keepalive.interval", 75, 1, 32767);
+    instance->keep_count = (int)bounded("keepalive.probes", 9, 1, 127);
+}
+
+/* What lwIP keeps in its own variables, after load and after a reset. */
+static void fill_in(void)
+{
+    long largest = instance->mtu - 40;
+    long mss = host->setting_number("mss", largest);
+    cse_tcp_mss = (uint32_t)(mss < 536 ? 536 : mss > largest ? largest : mss);
+    cse_tcp_window = (uint32_t)instance->receive_buffer;
+    cse_tcp_send_buffer = (uint32_t)instance->send_buffer;
+    netif_init();
+    etharp_init();
+    udp_init();
+    tcp_init();
+    device_add_interfaces();
+}
+
+static int set_up_instance(void)
+{
+    instance->layout = INSTANCE_LAYOUT;
+    instance->shared_size = arena_size();
+    if (syscall(SYS_getrandom, instance->random, sizeof instance->random, 0) < 0 ||
+        syscall(SYS_getrandom, instance->isn_key, sizeof instance->isn_key, 0) < 0)
+        return -errno;
+    make_lock();
+    read_settings();
+    if (instance->address == 0) return -EADDRNOTAVAIL;
+    for (int i = 0; i < PROCESSES_MAX; i++) instance->processes[i].used = 0;
+    instance->leader = NO_PROCESS;
+    int failed = device_setup();
+    if (failed != 0) return failed;
+    fill_in();
+    instance->epoch = 1;
+    __atomic_store_n(&instance->magic, INSTANCE_MAGIC, __ATOMIC_RELEASE);
+    return 0;
+}
+
+static int make_instance(int tap)
+{
+    me.tap = tap;
+    int fd = arena_create();
+    if (fd < 0) return fd;
+    me.arena = host->own_fd(fd);
+    if (me.arena < 0) return -errno;
+    return set_up_instance();
+}
+
+/* ---- the broker ---------------------------------------------------------------------------- */
+
+static void program_path(char *out, size_t size)
+{
+    char path[1024];
+    long length = syscall(SYS_readlinkat, AT_FDCWD, "/proc/self/exe", path, sizeof path - 1);
+    path[length > 0 ? length : 0] = '\0';
+    size_t used = 0;
+    for (const char *c = path; *c != '\0' && used + 4 < size; c++) {
+        if (*c <= ' ' || *c == '%') used += (size_t)snprintf(out + used, size - used, "%%%02X", *c);
+        else out[used++] = *c;
+    }
+    out[used] = '\0';
+}
+
+void broker_hello(char *out, size_t size, const char *more)
+{
+    char program[1024];
+    program_path(program, sizeof program);
+    snprintf(out, size, "hello version=1 kind=network pid=%d program=%s%s", (int)getpid(), program,
+             more);
+}
+
+static int start_with_broker(bool attach_only)
+{
+    struct cse_message answer;
+    char hello[1200];
+    me.broker = host->broker_connect(attach_only ? 0 : BROKER_WAIT_MS);
+    if (me.broker < 0) return -ENETDOWN;
+    broker_hello(hello, sizeof hello, attach_only ? " attach=1" : "");
+    if (!host->broker_send(me.broker, hello, NULL, 0) ||
+        host->broker_receive(me.broker, &answer, BROKER_WAIT_MS) != 1)
+        return -ENETDOWN;
+    trace("broker: %s, %d descriptors", answer.text, answer.fd_count);
+    int failed = -ENETDOWN;
+    if (strncmp(answer.text, "attach", 6) == 0 && answer.fd_count == 2) {
+        me.arena = answer.fds[0];
+        me.tap = answer.fds[1];
+        failed = arena_attach(me.arena);
+    } else if (strncmp(answer.text, "create", 6) == 0 && answer.fd_count == 1 && !attach_only) {
+        failed = make_instance(answer.fds[0]);
+    } else {
+        for (int i = 0; i < answer.fd_count; i++) host->own_close(answer.fds[i]);
+    }
+    if (failed != 0) return failed;
+    int fds[2] = {me.arena, me.tap};
+    return host->broker_send(me.broker, "register", fds, 2) ? 0 : -ENETDOWN;
+}
+
+/* ---- start --------------------------------------------------------------------------------- */
+
+static int map_local(void)
+{
+    if (me.ends != NULL) return 0;
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void *ends = mmap(NULL, SOCKETS_MAX * sizeof *me.ends, PROT_READ | PROT_WRITE, flags, -1, 0);
+    void *scratch = mmap(NULL, SCRATCH_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (ends == MAP_FAILED || scratch == MAP_FAILED) return -ENOMEM;
+    me.ends = ends;
+    me.scratch = scratch;
+    return 0;
+}
+
+static int start(bool attach_only)
+{
+    int failed = map_local();
+    if (failed != 0) return failed;
+    const char *tap = host->setting("tap");
+    if (tap != NULL) {
+        if (attach_only) return -ENOENT;
+        int fd = device_open(tap);
+        if (fd >= 0) fd = host->own_fd(fd);
+        failed = fd < 0 ? fd : make_instance(fd);
+    } else {
+        failed = start_with_broker(attach_only);
+    }
+    if (failed != 0) {
+        if (me.broker >= 0) host->own_close(me.broker);
+        me.broker = -1;
+        return failed;
+    }
+    me.pid = getpid();
+    me.slot = NO_PROCESS;
+    me.epoch = instance->epoch;
+    process_register_fork_handlers();
+    __atomic_store_n(&me.attached, true, __ATOMIC_RELEASE);
+    sigset_t saved;
+    instance_lock(&saved);
+    bool joined = process_join();
+    instance_unlock(&saved);
+    return joined ? 0 : -ENFILE;
+}
+
+int instance_start(bool attach_only)
+{
+    static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
+    if (instance_running()) return 0;
+    pthread_mutex_lock(&starting);
+    int failed = instance_running() ? 0 : start(attach_only);
+    pthread_mutex_unlock(&starting);
+    return failed;
+}

@@ -1,0 +1,269 @@
+/* The instance: one application's TCP/IP stack, its sockets and the processes that share it.
+ *
+ * Everything in `struct instance` lies in the arena and is guarded by its lock, unless noted. What
+ * belongs to one process only (descriptors, its pump) is `struct process_local`, guarded by the
+ * same lock. See instance.c for the theory of operation.
+ */
+#ifndef CSE_INSTANCE_H
+#define CSE_INSTANCE_H
+
+#include "../stack.h"
+#include "arena.h"
+
+#include "lwip/netif.h"
+#include "lwip/pbuf.h"
+#include "lwip/tcp.h"
+#include "lwip/udp.h"
+
+#include <pthread.h>
+
+#define INSTANCE_MAGIC 0x6373656e65743031UL
+#ifdef __GLIBC__
+#define INSTANCE_LAYOUT 0x101
+#else
+#define INSTANCE_LAYOUT 0x201
+#endif
+
+enum {
+    SOCKETS_MAX = 65536,
+    HASH_SLOTS = 4096,
+    PROCESSES_MAX = 256,
+    HOLDER_WORDS = PROCESSES_MAX / 64,
+    NO_PROCESS = 0xffff,
+    ZOMBIES_MAX = 256,
+};
+
+enum sock_kind { KIND_TCP = 1, KIND_UDP = 2 };
+enum sock_state { FRESH, LISTENING, CONNECTING, CONNECTED, ENDED };
+
+/* Received and not yet given to the program: packets of TCP, ready records of UDP. */
+struct chunk {
+    struct chunk *next;
+    struct pbuf *packet; /* TCP */
+    uint32_t length;     /* UDP: of the record behind this header */
+};
+
+struct sock {
+    uint32_t index, generation;
+    uint64_t inode; /* of the program's end; 0 while not accepted */
+    struct sock *hash_next;
+    struct sock *pending_next, *queue_next;
+    uint8_t kind;
+    bool pending;         /* on its owner's list */
+    uint32_t state;       /* a futex word: connect waits on it */
+    uint16_t owner;       /* process that pumps it, or NO_PROCESS */
+    uint64_t holders[HOLDER_WORDS]; /* processes that have its stack end */
+    struct tcp_pcb *tcp; /* or the listening pcb; NULL when done */
+    struct udp_pcb *udp;
+    struct sockaddr_in local, remote;
+    int error; /* SO_ERROR */
+
+    /* from the network to the program */
+    struct chunk *rx_first, *rx_last;
+    size_t rx_bytes;
+    uint32_t rx_offset; /* bytes of the first chunk that are delivered */
+    bool rx_blocked;    /* the pair is full: wait for EPOLLOUT */
+    bool fin_received, fin_delivered;
+    bool read_shut; /* SHUT_RD */
+    /* from the program to the network */
+    bool tx_ready; /* the stack end may hold bytes */
+    bool tx_eof;   /* the program's half-close was seen */
+    bool hang_up;  /* all program ends are closed, or both directions shut */
+    char *stash;   /* read from the pair, not yet taken by lwIP */
+    uint32_t stash_length, stash_offset;
+    size_t junk; /* bytes of filling to skip (connect.c) */
+    bool reset_wanted, adopt, waited_for; /* waited_for: a blocking connect is under way */
+
+    /* listening */
+    struct sock *queue_first, *queue_last, *listener;
+    uint32_t queued, half_open, tokens, backlog;
+
+    /* options */
+    bool reuse_address, reuse_port, keep_alive, broadcast, no_delay, linger_on, cork;
+    bool packet_info, receive_ttl, receive_tos, receive_error;
+    int linger_seconds, receive_buffer, send_buffer, user_timeout_ms;
+    int keep_idle, keep_interval, keep_count, max_segment, defer_accept;
+    uint8_t ttl, tos;
+    bool bound, port_given;
+};
+
+struct process {
+    uint32_t used; /* 0 free, 1 reserved for a child being forked, 2 alive */
+    int pid;
+    uint64_t reserved_ms;
+    char bell[8]; /* abstract socket name without the leading NUL; "" before it has one */
+    uint8_t bell_length;
+    bool rung;
+    struct sock *pending;
+};
+
+struct instance {
+    uint64_t magic;
+    uint32_t layout;
+    uint32_t epoch; /* bumped by a reset */
+    size_t shared_size;
+    pthread_mutex_t lock;
+    uint64_t heap_state[48];
+
+    /* binding and settings */
+    char name[64];
+    uint32_t address, netmask, gateway; /* network byte order */
+    uint8_t mac[6];
+    uint16_t mtu;
+    int default_ttl, receive_buffer, send_buffer;
+    int keep_idle, keep_interval, keep_count;
+    uint32_t dns[3];
+    uint64_t random[2];
+    uint8_t isn_key[16];
+
+    struct netif *tap, *loop;
+    uint32_t device_headers; /* the tap has virtio headers */
+    uint64_t rx_packets, tx_packets, rx_bytes, tx_bytes, rx_dropped, tx_dropped, checksum_errors;
+
+    /* time (clock.c) */
+    uint64_t tcp_ms, slow_ms; /* when the next ticks are due; 0: stopped */
+    uint64_t arp_until_ms;    /* datagrams may be waiting for an address */
+    bool clock_runs;          /* the leader has a time to wake up */
+
+    uint16_t leader, process_top; /* slots below it were used */
+    uint32_t process_changes; /* bumped when the process table changes */
+    struct process processes[PROCESSES_MAX];
+
+    uint32_t socket_top, socket_free, sockets_live;
+    uint32_t stale_changes; /* bumped when stack ends in other processes may be stale */
+    uint32_t zombie_at;
+    struct sock *zombies[ZOMBIES_MAX];
+    struct sock *hash[HASH_SLOTS];
+    struct sock *sockets[SOCKETS_MAX];
+    uint32_t generations[SOCKETS_MAX];
+    uint32_t free_next[SOCKETS_MAX];
+};
+
+#define instance ((struct instance *)ARENA_BASE)
+
+/* One process's hold on a socket: its copy of the stack end. */
+struct end {
+    int fd; /* -1 or 0: none */
+    uint32_t generation;
+    int program_fd; /* a hint: the number of the program's end in this process */
+    bool watched, watching_out;
+};
+
+struct process_local {
+    int pid;
+    uint16_t slot;
+    uint32_t epoch;
+    int tap, arena, broker, epoll, bell;
+    bool attached;   /* the arena is mapped */
+    bool pump_runs;
+    uint32_t top; /* ends below this were used */
+    struct end *ends; /* SOCKETS_MAX, touched lazily */
+    uint32_t seen_changes, seen_stale;
+    int watched[PROCESSES_MAX]; /* pidfds */
+    int watched_pid[PROCESSES_MAX];
+    char *scratch;
+};
+extern struct process_local me;
+extern const struct cse_host *host;
+
+#define trace(...)                                                                                 \
+    do {                                                                                           \
+        if (__builtin_expect(host->tracing(), 0)) host->trace(__func__, __VA_ARGS__);              \
+    } while (0)
+
+/* instance.c */
+int instance_start(bool attach_only);
+bool instance_running(void);
+/* Takes the lock, signals blocked; `saved` keeps the mask. */
+void instance_lock(sigset_t *saved);
+/* Delivers what is due, rings other processes, lets go. errno is kept. */
+void instance_unlock(sigset_t *saved);
+void instance_settle(void);
+uint64_t now_ms(void);
+
+/* processes.c */
+bool process_join(void);          /* this process gets a slot; under the lock */
+void process_leave(void);
+void process_gone(uint16_t slot); /* another process died: its sockets find a new owner */
+void process_watch(void);         /* follow changes of the table: pidfds, leader */
+bool process_claim_leader(void);
+void process_ring(uint16_t slot);
+void process_register_fork_handlers(void);
+void process_open_bell(void);
+void process_before_exec(void);
+void process_exec_failed(void);
+void process_before_exit(void);
+
+/* pump.c */
+int pump_ensure(void); /* starts the thread; without the lock */
+void pump_watch(struct sock *s);
+void pump_want_out(struct sock *s, bool wanted);
+void pump_forget(struct sock *s);
+void pump_serve(struct sock *s, uint32_t events);
+void pump_once(int timeout_ms);
+
+/* sock.c */
+struct sock *sock_new(enum sock_kind kind);
+void sock_free(struct sock *s);
+void sock_retire(struct sock *s); /* dead, but its names are kept for a while */
+struct sock *sock_get(cse_socket handle);
+cse_socket sock_handle(const struct sock *s);
+struct sock *sock_by_inode(uint64_t inode);
+/* Gives it a pair; the program's end is returned, the stack end is kept by this process. */
+int sock_make_pair(struct sock *s, int flags);
+int sock_end(const struct sock *s); /* this process's stack end, or -1 */
+void sock_notify(struct sock *s);   /* its owner has something to do */
+void sock_deliver(struct sock *s);  /* done by the owner */
+void sock_drop_rx(struct sock *s);
+void sock_set_state(struct sock *s, enum sock_state state);
+void sock_close_end(uint32_t index);
+void sock_sweep_ends(void);
+void sock_orphaned(struct sock *s);
+int sock_check_bind(struct sock *s, const struct sockaddr_in *address);
+
+/* tcp.c, listen.c, udp.c, connect.c */
+int tcp_make_pcb(struct sock *s);
+void tcp_deliver(struct sock *s);
+void tcp_take(struct sock *s); /* program's bytes to lwIP */
+void tcp_finish(struct sock *s);
+void tcp_reset_program(struct sock *s, int error);
+int tcp_start_connect(struct sock *s, const struct sockaddr_in *address);
+void tcp_apply_options(struct sock *s);
+void tcp_error_event(struct sock *s, err_t error);
+int listen_start(struct sock *s, int backlog);
+void listen_deliver(struct sock *s);
+void listen_close(struct sock *s);
+err_t listen_accept_event(struct sock *listener, struct tcp_pcb *pcb);
+struct sock *listen_take(struct sock *s);
+void listen_unqueue(struct sock *s);
+void udp_deliver(struct sock *s);
+void udp_take(struct sock *s);
+void udp_close(struct sock *s);
+int udp_make_pcb(struct sock *s);
+int udp_connect_to(struct sock *s, const struct sockaddr_in *address);
+ssize_t udp_send_parts(struct sock *s, const struct iovec *parts, int count,
+                       const struct sockaddr_in *to);
+void udp_push_error(struct sock *s, int error, uint32_t address, uint16_t port);
+int errno_of(err_t error);
+void tcp_unreachable(struct tcp_pcb *pcb, int error);
+
+/* options.c */
+int option_get(struct sock *s, int level, int name, void *value, socklen_t *length);
+int option_set(struct sock *s, int level, int name, const void *value, socklen_t length);
+
+/* device.c */
+int device_open(const char *name);
+int device_setup(void);
+void device_add_interfaces(void);
+bool device_read(int limit); /* false when drained */
+uint16_t device_mtu(void);
+
+/* clock.c */
+void clock_run(void);     /* runs what is due */
+int clock_timeout(void);  /* ms until the next, -1: never */
+void clock_poke(void);    /* something happened that may need ticks */
+
+size_t arena_size(void);
+void cse_lwip_assertion(const char *message);
+
+#endif

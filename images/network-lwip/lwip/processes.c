@@ -1,0 +1,340 @@
+/* The processes of one instance: their table, leadership, and what happens at fork, exec and exit.
+ *
+ * Each process with a hold on the instance has a slot: its pid, its doorbell (an abstract datagram
+ * socket) and the list of its sockets with work. The leader watches the others by pidfd and
+ * they watch it. A child gets its slot before fork returns in the parent, so that a parent which
+ * leaves at once (daemon(3)) finds its sockets held by somebody.
+ */
+#include "instance.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "pump.h"
+
+enum { CLAIM_MS = 5000, EXIT_WAIT_MS = 3000, EXIT_STALL_MS = 1000 };
+
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+
+static uint16_t child_slot = NO_PROCESS; /* reserved by the fork under way */
+static sigset_t fork_mask;
+
+static uint16_t take_slot(uint32_t use)
+{
+    uint64_t now = now_ms();
+    for (uint16_t i = 0; i < PROCESSES_MAX; i++) {
+        struct process *p = &instance->processes[i];
+        if (p->used == 1 && now > p->reserved_ms + CLAIM_MS) process_gone(i); /* its fork failed */
+        if (p->used != 0) continue;
+        memset(p, 0, sizeof *p);
+        p->used = use;
+        p->reserved_ms = now;
+        if (i >= instance->process_top) instance->process_top = (uint16_t)(i + 1);
+        return i;
+    }
+    return NO_PROCESS;
+}
+
+/* ---- doorbells ----------------------------------------------------------------------------- */
+
+void process_open_bell(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    socklen_t length = sizeof address;
+    int fd = (int)syscall(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return;
+    /* Only the family: the kernel picks an abstract name of five hexadecimal digits. */
+    syscall(SYS_bind, fd, &address, sizeof(sa_family_t));
+    syscall(SYS_getsockname, fd, &address, &length);
+    size_t name = length - offsetof(struct sockaddr_un, sun_path);
+    struct process *p = &instance->processes[me.slot];
+    me.bell = host->own_fd(fd);
+    if (name <= 1 || name > sizeof p->bell + 1) return;
+    memcpy(p->bell, address.sun_path + 1, name - 1);
+    p->bell_length = (uint8_t)(name - 1);
+}
+
+/* Wakes the pump of a process that has something to do. A bell nobody holds: it died or exec'd. */
+void process_ring(uint16_t slot)
+{
+    struct process *p = &instance->processes[slot];
+    if (p->rung || p->used != 2 || p->bell_length == 0) return;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    memcpy(address.sun_path + 1, p->bell, p->bell_length);
+    socklen_t length = (socklen_t)offsetof(struct sockaddr_un, sun_path) + 1 + p->bell_length;
+    int from = me.bell;
+    int temporary = -1;
+    if (from < 0)
+        from = temporary = (int)syscall(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    p->rung = true;
+    if (syscall(SYS_sendto, from, "", 1L, MSG_DONTWAIT | MSG_NOSIGNAL, &address, length) < 0 &&
+        errno == ECONNREFUSED)
+        process_gone(slot);
+    if (temporary >= 0) syscall(SYS_close, temporary);
+}
+
+/* ---- joining and leaving ------------------------------------------------------------------- */
+
+bool process_join(void)
+{
+    uint16_t slot = take_slot(2);
+    if (slot == NO_PROCESS) return false;
+    me.slot = slot;
+    instance->processes[slot].pid = me.pid;
+    instance->process_changes++;
+    return true;
+}
+
+/* The holders' bits of one process are dropped; who loses the owner gets another or dies. */
+void process_gone(uint16_t slot)
+{
+    struct process *p = &instance->processes[slot];
+    if (p->used == 0) return;
+    trace("process %d (slot %u) is gone", p->pid, slot);
+    p->used = 0;
+    p->bell_length = 0;
+    p->pending = NULL;
+    instance->process_changes++;
+    if (instance->leader == slot) instance->leader = NO_PROCESS;
+    for (uint32_t i = 0; i < instance->socket_top; i++) {
+        struct sock *s = instance->sockets[i];
+        if (s == NULL) continue;
+        s->holders[slot / 64] &= ~(UINT64_C(1) << (slot % 64));
+        if (s->owner != slot) continue;
+        s->pending = false;
+        s->owner = NO_PROCESS;
+        for (int word = 0; word < HOLDER_WORDS && s->owner == NO_PROCESS; word++)
+            if (s->holders[word] != 0)
+                s->owner = (uint16_t)(word * 64 + __builtin_ctzll(s->holders[word]));
+        if (s->owner != NO_PROCESS) {
+            s->adopt = true;
+            sock_notify(s);
+        } else {
+            sock_orphaned(s);
+        }
+    }
+    if (instance->leader == NO_PROCESS)
+        for (uint16_t i = 0; i < PROCESSES_MAX; i++)
+            if (instance->processes[i].used == 2 && i != me.slot) process_ring(i);
+}
+
+void process_leave(void)
+{
+    if (me.slot != NO_PROCESS) process_gone(me.slot);
+    me.slot = NO_PROCESS;
+}
+
+static int open_pidfd(int pid)
+{
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    return fd < 0 ? -1 : host->own_fd(fd);
+}
+
+static bool alive(int pid)
+{
+    return syscall(SYS_kill, pid, 0) == 0 || errno == EPERM;
+}
+
+bool process_claim_leader(void)
+{
+    uint16_t leader = instance->leader;
+    if (leader == me.slot) return true;
+    if (leader != NO_PROCESS) {
+        struct process *p = &instance->processes[leader];
+        if (p->used == 2 && alive(p->pid)) return false;
+        process_gone(leader);
+    }
+    trace("leads now");
+    instance->leader = me.slot;
+    instance->process_changes++;
+    return true;
+}
+
+/* After the table changed: the leader watches all others, the others watch the leader. */
+void process_watch(void)
+{
+    if (me.seen_changes == instance->process_changes && instance->leader != NO_PROCESS) return;
+    bool leads = process_claim_leader();
+    for (uint16_t i = 0; i < PROCESSES_MAX; i++) {
+        struct process *p = &instance->processes[i];
+        bool wanted = p->used == 2 && i != me.slot && (leads || i == instance->leader);
+        if (me.watched_pid[i] != 0 && (!wanted || me.watched_pid[i] != p->pid)) {
+            if (me.watched[i] > 0) pump_unwatch_fd(me.watched[i]);
+            me.watched[i] = me.watched_pid[i] = 0;
+        }
+        if (!wanted || me.watched_pid[i] != 0) continue;
+        int fd = open_pidfd(p->pid);
+        if (fd < 0 && errno == ESRCH) {
+            process_gone(i);
+            continue;
+        }
+        me.watched[i] = fd;
+        me.watched_pid[i] = p->pid;
+        if (fd >= 0) pump_watch_fd(fd, PUMP_PROCESS + i);
+    }
+    me.seen_changes = instance->process_changes;
+}
+
+/* ---- fork ---------------------------------------------------------------------------------- */
+
+static void before_fork(void)
+{
+    if (!instance_running() || getpid() != me.pid) return;
+    instance_lock(&fork_mask);
+    child_slot = NO_PROCESS;
+    if (instance->sockets_live == 0) return;
+    child_slot = take_slot(1);
+    if (child_slot == NO_PROCESS) return;
+    for (uint32_t i = 0; i < me.top; i++) {
+        struct sock *s = instance->sockets[i];
+        if (s != NULL && me.ends[i].fd > 0 && me.ends[i].generation == s->generation)
+            s->holders[child_slot / 64] |= UINT64_C(1) << (child_slot % 64);
+    }
+}
+
+static void after_fork_parent(void)
+{
+    if (!instance_running() || getpid() != me.pid) return;
+    instance_unlock(&fork_mask);
+}
+
+/* The lock is the parent's thread's: this thread never took it, and waits for it if need be. */
+static void after_fork_child(void)
+{
+    if (!instance_running()) return;
+    sigset_t mask = fork_mask;
+    uint16_t slot = child_slot;
+    me.pid = getpid();
+    me.pump_runs = false;
+    me.slot = NO_PROCESS;
+    me.seen_changes = 0;
+    pump_drop();
+    for (int i = 0; i < PROCESSES_MAX; i++) {
+        if (me.watched_pid[i] != 0 && me.watched[i] > 0) host->own_close(me.watched[i]);
+        me.watched[i] = me.watched_pid[i] = 0;
+    }
+    for (uint32_t i = 0; i < me.top; i++) me.ends[i].watched = me.ends[i].watching_out = false;
+    bool holds = false;
+    instance_lock(NULL);
+    struct process *p = slot != NO_PROCESS ? &instance->processes[slot] : NULL;
+    if (p != NULL && p->used == 1) {
+        p->used = 2;
+        p->pid = me.pid;
+        me.slot = slot;
+        instance->process_changes++;
+        for (uint32_t i = 0; i < me.top && !holds; i++) holds = me.ends[i].fd > 0;
+    }
+    instance_unlock(NULL);
+    if (holds) pump_ensure();
+    pthread_sigmask(SIG_SETMASK, &mask, NULL);
+}
+
+void process_register_fork_handlers(void)
+{
+    static bool done;
+    if (!done) pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+    done = true;
+}
+
+/* ---- exec and exit ------------------------------------------------------------------------- */
+
+/* True if a socket of ours stays open across exec in the program's hands. */
+static bool program_end_survives(uint32_t index)
+{
+    int fd = me.ends[index].program_fd;
+    if (fd < 0) return true; /* unknown: assume so */
+    long flags = syscall(SYS_fcntl, fd, 1 /* F_GETFD */);
+    return flags >= 0 && (flags & 1) == 0;
+}
+
+static bool others_hold(const struct sock *s)
+{
+    for (int word = 0; word < HOLDER_WORDS; word++) {
+        uint64_t bits = s->holders[word];
+        if (me.slot / 64 == word) bits &= ~(UINT64_C(1) << (me.slot % 64));
+        if (bits != 0) return true;
+    }
+    return false;
+}
+
+/* The keeper: a child that pumps what its parent, now another program, cannot. */
+static void keep(void)
+{
+    for (int fd = 0; fd < 3; fd++) syscall(SYS_close, fd);
+    pump_close_program_fds();
+    while (instance->sockets_live > 0 || tcp_unfinished()) pump_once(1000);
+    syscall(SYS_exit_group, 0);
+}
+
+void process_before_exec(void)
+{
+    if (!instance_running() || getpid() != me.pid || me.slot == NO_PROCESS) return;
+    bool needed = false;
+    sigset_t saved;
+    instance_lock(&saved);
+    for (uint32_t i = 0; i < me.top && !needed; i++) {
+        struct sock *s = instance->sockets[i];
+        needed = s != NULL && me.ends[i].fd > 0 && me.ends[i].generation == s->generation &&
+                 !others_hold(s) && program_end_survives(i);
+    }
+    instance_unlock(&saved);
+    if (needed) {
+        int pid = fork();
+        if (pid == 0) keep();
+    }
+}
+
+void process_exec_failed(void)
+{
+}
+
+/* What the program wrote leaves this process before it does, as from a kernel's socket. */
+void process_before_exit(void)
+{
+    if (!instance_running() || getpid() != me.pid || me.slot == NO_PROCESS) return;
+    sigset_t saved;
+    uint64_t end = now_ms() + EXIT_WAIT_MS, progress = now_ms();
+    uint64_t sent_before = 0;
+    bool closed = false;
+    for (;;) {
+        bool busy = false, last = true;
+        instance_lock(&saved);
+        for (uint32_t i = 0; i < me.top; i++) {
+            struct sock *s = instance->sockets[i];
+            if (s == NULL || me.ends[i].fd <= 0 || me.ends[i].generation != s->generation) continue;
+            if (s->owner != me.slot || s->kind != KIND_TCP || s->state != CONNECTED) continue;
+            s->tx_ready = true;
+            tcp_take(s);
+            if (s->generation != instance->generations[i] || instance->sockets[i] != s) continue;
+            if (s->tcp != NULL && (s->tx_ready || s->stash != NULL)) busy = true;
+            else if (!others_hold(s) && s->tcp != NULL) tcp_finish(s);
+        }
+        for (uint16_t i = 0; i < PROCESSES_MAX; i++)
+            if (i != me.slot && instance->processes[i].used != 0) last = false;
+        if (last && tcp_unfinished()) busy = true;
+        uint64_t sent = instance->rx_packets;
+        if (!busy) {
+            process_leave();
+            closed = true;
+        }
+        instance_unlock(&saved);
+        uint64_t now = now_ms();
+        if (sent != sent_before) progress = now;
+        sent_before = sent;
+        if (closed || now > end || now > progress + EXIT_STALL_MS) return;
+        if (me.pump_runs) {
+            struct timespec pause = {0, 500000};
+            syscall(SYS_nanosleep, &pause, NULL);
+        } else {
+            pump_once(5);
+        }
+    }
+}

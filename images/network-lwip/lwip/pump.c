@@ -1,0 +1,342 @@
+/* The pump: one thread per process that has sockets. It moves bytes between lwIP and the pairs,
+ * answers the doorbell, and in the leader reads the device and keeps the time.
+ *
+ * All signals are blocked in it, it allocates nothing, and it sleeps in epoll_wait without the
+ * lock. Stack ends are watched edge-triggered: what is known to be readable is kept in the socket
+ * (tx_ready), so that a full send buffer costs no epoll_ctl calls.
+ */
+#include "pump.h"
+#include "core.h"
+#include "instance.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { EVENTS = 64, READS = 64, STACK_BYTES = 256 * 1024, TRIM_MS = 1000, RECONNECT_MS = 1000 };
+
+void pump_watch_fd(int fd, uint64_t tag)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = tag};
+    syscall(SYS_epoll_ctl, me.epoll, EPOLL_CTL_ADD, fd, &event);
+}
+
+void pump_unwatch_fd(int fd)
+{
+    struct epoll_event event = {0};
+    syscall(SYS_epoll_ctl, me.epoll, EPOLL_CTL_DEL, fd, &event);
+    host->own_close(fd);
+}
+
+static void control(struct sock *s, int operation, uint32_t events)
+{
+    struct epoll_event event = {.events = events | EPOLLIN | EPOLLRDHUP | EPOLLET,
+                                .data.u64 = (uint64_t)s->generation << 32 | s->index};
+    syscall(SYS_epoll_ctl, me.epoll, operation, me.ends[s->index].fd, &event);
+}
+
+/* This process pumps the socket from now on. Without a pump yet, pump_ensure catches up. */
+void pump_watch(struct sock *s)
+{
+    struct end *end = &me.ends[s->index];
+    if (me.epoll < 0 || end->watched || end->fd <= 0) return;
+    end->watched = true;
+    control(s, EPOLL_CTL_ADD, 0);
+}
+
+void pump_want_out(struct sock *s, bool wanted)
+{
+    struct end *end = &me.ends[s->index];
+    s->rx_blocked = wanted;
+    if (!end->watched || end->watching_out == wanted) return;
+    end->watching_out = wanted;
+    control(s, EPOLL_CTL_MOD, wanted ? EPOLLOUT : 0);
+}
+
+void pump_forget(struct sock *s)
+{
+    struct end *end = &me.ends[s->index];
+    if (end->watched) control(s, EPOLL_CTL_DEL, 0);
+    end->watched = end->watching_out = false;
+}
+
+void pump_serve(struct sock *s, uint32_t events)
+{
+    if (events & EPOLLOUT) pump_want_out(s, false);
+    if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) s->tx_ready = true;
+    if (events & EPOLLHUP) s->hang_up = true;
+    sock_deliver(s);
+}
+
+/* ---- the broker ---------------------------------------------------------------------------- */
+
+static void lose_broker(void)
+{
+    trace("the broker is gone");
+    pump_unwatch_fd(me.broker);
+    me.broker = -1;
+}
+
+static void apply_settings(const char *text)
+{
+    static const char *const keys[] = {"ttl", "keepalive.idle", "keepalive.interval",
+                                       "keepalive.probes"};
+    int *places[] = {&instance->default_ttl, &instance->keep_idle, &instance->keep_interval,
+                     &instance->keep_count};
+    char value[32];
+    for (int i = 0; i < 4; i++)
+        if (host->message_field(text, keys[i], value, sizeof value)) *places[i] = atoi(value);
+    if (host->message_field(text, "mss", value, sizeof value)) {
+        int mss = atoi(value), largest = instance->mtu - 40;
+        cse_tcp_mss = (uint32_t)(mss < 536 ? 536 : mss > largest ? largest : mss);
+    }
+}
+
+static void hear_broker(void)
+{
+    struct cse_message message;
+    int got = me.broker >= 0 ? host->broker_receive(me.broker, &message, 0) : 0;
+    if (got < 0) lose_broker();
+    if (got <= 0) return;
+    for (int i = 0; i < message.fd_count; i++) host->own_close(message.fds[i]);
+    if (strncmp(message.text, "set ", 4) == 0) apply_settings(message.text);
+}
+
+static void find_broker_again(void)
+{
+    static uint64_t last;
+    uint64_t now = now_ms();
+    if (now < last + RECONNECT_MS) return;
+    last = now;
+    char hello[1200];
+    struct cse_message answer;
+    int fds[2] = {me.arena, me.tap};
+    me.broker = host->broker_connect(0);
+    if (me.broker < 0) return;
+    broker_hello(hello, sizeof hello, " reattach=1");
+    if (host->broker_send(me.broker, hello, NULL, 0) &&
+        host->broker_send(me.broker, "register", fds, 2)) {
+        pump_watch_fd(me.broker, PUMP_BROKER);
+        if (host->broker_receive(me.broker, &answer, 100) == 1)
+            for (int i = 0; i < answer.fd_count; i++) host->own_close(answer.fds[i]);
+    } else {
+        host->own_close(me.broker);
+        me.broker = -1;
+    }
+}
+
+static void tell_counters(void)
+{
+    static uint64_t last, told;
+    uint64_t now = now_ms(), packets = instance->rx_packets + instance->tx_packets;
+    struct pollfd ready = {me.broker, POLLOUT, 0};
+    if (me.broker < 0 || now < last + 1000 || packets == told) return;
+    if (syscall(SYS_ppoll, &ready, 1, &(struct timespec){0, 0}, NULL, 0) != 1) return;
+    last = now;
+    told = packets;
+    char text[512];
+    snprintf(text, sizeof text,
+             "counters rx_packets=%lu tx_packets=%lu rx_bytes=%lu tx_bytes=%lu rx_dropped=%lu "
+             "tx_dropped=%lu checksum_errors=%lu sockets=%u",
+             instance->rx_packets, instance->tx_packets, instance->rx_bytes, instance->tx_bytes,
+             instance->rx_dropped, instance->tx_dropped, instance->checksum_errors,
+             instance->sockets_live);
+    host->broker_send(me.broker, text, NULL, 0);
+}
+
+/* ---- the loop ------------------------------------------------------------------------------ */
+
+static void hear_bell(void)
+{
+    char note[16];
+    while (syscall(SYS_recvfrom, me.bell, note, sizeof note, MSG_DONTWAIT, NULL, NULL) > 0) {
+    }
+    if (me.slot != NO_PROCESS) instance->processes[me.slot].rung = false;
+    if (me.seen_stale != instance->stale_changes) sock_sweep_ends();
+    me.seen_stale = instance->stale_changes;
+}
+
+static bool leading(void)
+{
+    return me.slot != NO_PROCESS && instance->leader == me.slot;
+}
+
+/* The device is in the leader's epoll only. */
+static void follow_lead(void)
+{
+    static bool watching;
+    static int watching_epoll = -1;
+    if (watching_epoll != me.epoll) watching = false;
+    watching_epoll = me.epoll;
+    if (leading() == watching) return;
+    watching = leading();
+    if (watching) {
+        pump_watch_fd(me.tap, PUMP_TAP);
+        if (me.broker >= 0) pump_watch_fd(me.broker, PUMP_BROKER);
+    } else {
+        struct epoll_event event = {0};
+        syscall(SYS_epoll_ctl, me.epoll, EPOLL_CTL_DEL, me.tap, &event);
+        if (me.broker >= 0) syscall(SYS_epoll_ctl, me.epoll, EPOLL_CTL_DEL, me.broker, &event);
+    }
+}
+
+static void serve(const struct epoll_event *event)
+{
+    uint64_t tag = event->data.u64;
+    if (tag == PUMP_BELL) {
+        hear_bell();
+    } else if (tag == PUMP_TAP) {
+        device_read(READS);
+    } else if (tag == PUMP_BROKER) {
+        hear_broker();
+    } else if (tag >= PUMP_PROCESS) {
+        uint16_t slot = (uint16_t)(tag - PUMP_PROCESS);
+        if (slot < PROCESSES_MAX && me.watched_pid[slot] == instance->processes[slot].pid)
+            process_gone(slot);
+    } else {
+        uint32_t index = (uint32_t)tag, generation = (uint32_t)(tag >> 32);
+        struct sock *s = index < SOCKETS_MAX ? instance->sockets[index] : NULL;
+        if (s != NULL && s->generation == generation && s->owner == me.slot)
+            pump_serve(s, event->events);
+    }
+}
+
+/* One round: sleep at most `timeout_ms` (-1: as long as nothing is due), then serve. */
+void pump_once(int timeout_ms)
+{
+    struct epoll_event events[EVENTS];
+    static uint64_t idle_since;
+    long got = syscall(SYS_epoll_pwait, me.epoll, events, EVENTS, timeout_ms, NULL, 0);
+    instance_lock(NULL);
+    if (me.slot != NO_PROCESS && instance->processes[me.slot].used == 2) {
+        instance->clock_runs = true; /* no need to ring us while we are here */
+        process_watch();
+        follow_lead();
+        for (long i = 0; i < got; i++) serve(&events[i]);
+        if (leading()) {
+            clock_run();
+            tell_counters();
+            if (me.broker < 0 && host->setting("tap") == NULL) find_broker_again();
+            if (got > 0) idle_since = now_ms();
+            else if (idle_since != 0 && now_ms() > idle_since + TRIM_MS) {
+                heap_trim();
+                idle_since = 0;
+            }
+        }
+        if (instance->epoch != me.epoch) sock_sweep_ends();
+    }
+    instance_unlock(NULL);
+}
+
+/* How long the pump may sleep; the leader says so in the arena, so that others can wake it. */
+static int sleep_time(void)
+{
+    int timeout = -1;
+    instance_lock(NULL);
+    process_watch();
+    follow_lead();
+    instance_settle();
+    if (leading()) {
+        timeout = clock_timeout();
+        instance->clock_runs = timeout >= 0;
+        static bool trimmed;
+        if (timeout < 0 && !trimmed) timeout = TRIM_MS + 100;
+        trimmed = timeout > TRIM_MS && !trimmed;
+        if (me.broker < 0 && host->setting("tap") == NULL && (timeout < 0 || timeout > 1000))
+            timeout = RECONNECT_MS;
+    }
+    instance_unlock(NULL);
+    return timeout;
+}
+
+static void *run(void *unused)
+{
+    prctl(PR_SET_NAME, "cse-net");
+    for (;;) pump_once(sleep_time());
+    return unused;
+}
+
+void pump_drop(void)
+{
+    if (me.epoll >= 0) host->own_close(me.epoll);
+    if (me.bell >= 0) host->own_close(me.bell);
+    me.epoll = me.bell = -1;
+}
+
+static int make_epoll(void)
+{
+    int fd = (int)syscall(SYS_epoll_create1, EPOLL_CLOEXEC);
+    if (fd < 0) return -errno;
+    me.epoll = host->own_fd(fd);
+    if (me.epoll < 0) return -errno;
+    process_open_bell();
+    if (me.bell >= 0) pump_watch_fd(me.bell, PUMP_BELL);
+    process_watch();
+    follow_lead();
+    for (uint32_t i = 0; i < me.top; i++) {
+        struct sock *s = instance->sockets[i];
+        if (s != NULL && s->owner == me.slot && me.ends[i].generation == s->generation)
+            pump_watch(s);
+    }
+    return 0;
+}
+
+static int start_thread(void)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+    sigset_t all, saved;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &saved);
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    int failed = pthread_create(&thread, &attributes, run, NULL);
+    pthread_attr_destroy(&attributes);
+    pthread_sigmask(SIG_SETMASK, &saved, NULL);
+    return -failed;
+}
+
+int pump_ensure(void)
+{
+    static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
+    static int starting_pid;
+    if (__atomic_load_n(&me.pump_runs, __ATOMIC_ACQUIRE)) return 0;
+    if (starting_pid != me.pid) { /* a forked child: the parent's thread may have held it */
+        starting = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+        starting_pid = me.pid;
+    }
+    pthread_mutex_lock(&starting);
+    int failed = 0;
+    if (!me.pump_runs) {
+        sigset_t saved;
+        instance_lock(&saved);
+        if (me.slot == NO_PROCESS && !process_join()) failed = -ENFILE;
+        if (failed == 0 && me.epoll < 0) failed = make_epoll();
+        instance_unlock(&saved);
+        if (failed == 0) failed = start_thread();
+        if (failed == 0) __atomic_store_n(&me.pump_runs, true, __ATOMIC_RELEASE);
+    }
+    pthread_mutex_unlock(&starting);
+    return failed;
+}
+
+/* In a keeper: every descriptor of the program goes, ours stay. */
+void pump_close_program_fds(void)
+{
+    for (uint32_t i = 0; i < me.top; i++)
+        if (me.ends[i].program_fd > 0) syscall(SYS_close, me.ends[i].program_fd);
+    for (int fd = 3; fd < 1024; fd++)
+        if (fd != me.tap && fd != me.arena && fd != me.broker && fd != me.epoll && fd != me.bell) {
+            bool ours = false;
+            for (uint32_t i = 0; i < me.top && !ours; i++) ours = me.ends[i].fd == fd;
+            for (int i = 0; i < PROCESSES_MAX && !ours; i++) ours = me.watched[i] == fd;
+            if (!ours) syscall(SYS_close, fd);
+        }
+}

@@ -1,0 +1,269 @@
+/* Sockets: their table, their identity, their pairs, and the hand-over between processes.
+ *
+ * A socket is known by the inode of the program's end of its pair, so that dup, fork, exec and
+ * descriptor passing need no bookkeeping. It lives until the stack end hangs up, and its names a
+ * while longer (zombies), because the stack end hangs up as well when both directions are shut.
+ */
+#include "instance.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { PAIR_BUFFER = 212992 };
+
+struct sock *sock_new(enum sock_kind kind)
+{
+    uint32_t index;
+    if (instance->socket_free != 0) index = instance->socket_free - 1;
+    else if (instance->socket_top < SOCKETS_MAX) index = instance->socket_top;
+    else return NULL;
+    struct sock *s = heap_alloc(sizeof *s);
+    if (s == NULL) return NULL;
+    if (instance->socket_free != 0) instance->socket_free = instance->free_next[index];
+    else instance->socket_top++;
+    memset(s, 0, sizeof *s);
+    s->index = index;
+    s->generation = instance->generations[index] = (instance->generations[index] + 1) & INT_MAX;
+    if (s->generation == 0) s->generation = instance->generations[index] = 1;
+    s->kind = (uint8_t)kind;
+    s->owner = NO_PROCESS;
+    s->local.sin_family = s->remote.sin_family = AF_INET;
+    s->ttl = (uint8_t)instance->default_ttl;
+    s->keep_idle = instance->keep_idle;
+    s->keep_interval = instance->keep_interval;
+    s->keep_count = instance->keep_count;
+    s->receive_buffer = kind == KIND_TCP ? 131072 : PAIR_BUFFER;
+    s->send_buffer = kind == KIND_TCP ? 16384 : PAIR_BUFFER;
+    instance->sockets[index] = s;
+    instance->sockets_live++;
+    return s;
+}
+
+static struct sock **hash_place(uint64_t inode)
+{
+    return &instance->hash[(inode * UINT64_C(0x9e3779b97f4a7c15)) >> 52];
+}
+
+static void hash_remove(struct sock *s)
+{
+    for (struct sock **at = hash_place(s->inode); *at != NULL; at = &(*at)->hash_next)
+        if (*at == s) {
+            *at = s->hash_next;
+            break;
+        }
+    s->inode = 0;
+}
+
+void sock_drop_rx(struct sock *s)
+{
+    while (s->rx_first != NULL) {
+        struct chunk *chunk = s->rx_first;
+        s->rx_first = chunk->next;
+        if (chunk->packet != NULL) pbuf_free(chunk->packet);
+        heap_free(chunk);
+    }
+    s->rx_last = NULL;
+    s->rx_bytes = s->rx_offset = 0;
+}
+
+static void unlink_pending(struct sock *s)
+{
+    if (!s->pending || s->owner == NO_PROCESS) return;
+    struct sock **at = &instance->processes[s->owner].pending;
+    while (*at != NULL && *at != s) at = &(*at)->pending_next;
+    if (*at == s) *at = s->pending_next;
+    s->pending = false;
+}
+
+/* Everything but the name goes. Other processes close their copies of the stack end. */
+static void dismantle(struct sock *s)
+{
+    sock_drop_rx(s);
+    heap_free(s->stash);
+    s->stash = NULL;
+    unlink_pending(s);
+    if (me.ends[s->index].generation == s->generation) sock_close_end(s->index);
+    instance->generations[s->index]++;
+    instance->stale_changes++; /* copies elsewhere are stale from here on */
+    for (int word = 0; word < HOLDER_WORDS; word++) {
+        uint64_t bits = s->holders[word];
+        s->holders[word] = 0;
+        for (; bits != 0; bits &= bits - 1) {
+            uint16_t slot = (uint16_t)(word * 64 + __builtin_ctzll(bits));
+            if (slot != me.slot) process_ring(slot);
+        }
+    }
+    s->owner = NO_PROCESS;
+    instance->sockets_live--;
+}
+
+static void release(struct sock *s)
+{
+    uint32_t index = s->index;
+    if (s->inode != 0) hash_remove(s);
+    instance->sockets[index] = NULL;
+    instance->free_next[index] = instance->socket_free;
+    instance->socket_free = index + 1;
+    heap_free(s);
+}
+
+void sock_free(struct sock *s)
+{
+    dismantle(s);
+    release(s);
+}
+
+void sock_retire(struct sock *s)
+{
+    dismantle(s);
+    sock_set_state(s, ENDED);
+    struct sock **place = &instance->zombies[instance->zombie_at++ % ZOMBIES_MAX];
+    if (*place != NULL) release(*place);
+    *place = s;
+}
+
+/* ---- handles ------------------------------------------------------------------------------- */
+
+cse_socket sock_handle(const struct sock *s)
+{
+    return (uint64_t)s->generation << 32 | (uint64_t)(s->index + 1) << 1 | (s->kind == KIND_UDP);
+}
+
+struct sock *sock_get(cse_socket handle)
+{
+    uint32_t index = ((uint32_t)handle >> 1) - 1;
+    struct sock *s = index < SOCKETS_MAX ? instance->sockets[index] : NULL;
+    return s != NULL && s->generation == handle >> 32 ? s : NULL;
+}
+
+struct sock *sock_by_inode(uint64_t inode)
+{
+    struct sock *s = *hash_place(inode);
+    while (s != NULL && s->inode != inode) s = s->hash_next;
+    return s;
+}
+
+/* ---- the pair ------------------------------------------------------------------------------ */
+
+int sock_end(const struct sock *s)
+{
+    const struct end *end = &me.ends[s->index];
+    return end->fd > 0 && end->generation == s->generation ? end->fd : -1;
+}
+
+void sock_close_end(uint32_t index)
+{
+    struct end *end = &me.ends[index];
+    if (end->fd <= 0) return;
+    /* Out of the epoll set first: a copy of it in another process would keep it reporting. */
+    if (end->watched && me.epoll >= 0) {
+        char event[16] = {0};
+        syscall(SYS_epoll_ctl, me.epoll, 2 /* EPOLL_CTL_DEL */, end->fd, event);
+    }
+    host->own_close(end->fd);
+    memset(end, 0, sizeof *end);
+}
+
+/* Closes stack ends of sockets that are gone. */
+void sock_sweep_ends(void)
+{
+    for (uint32_t i = 0; i < me.top; i++)
+        if (me.ends[i].fd > 0 && me.ends[i].generation != instance->generations[i])
+            sock_close_end(i);
+}
+
+int sock_make_pair(struct sock *s, int flags)
+{
+    int pair[2], type = s->kind == KIND_TCP ? SOCK_STREAM : SOCK_SEQPACKET;
+    if (syscall(SYS_socketpair, AF_UNIX, type | (flags & (SOCK_CLOEXEC | SOCK_NONBLOCK)), 0, pair) < 0)
+        return -errno;
+    struct stat status;
+    fstat(pair[0], &status);
+    int fd = host->own_fd(pair[1]);
+    if (fd < 0) {
+        int failed = -errno;
+        syscall(SYS_close, pair[0]);
+        return failed;
+    }
+    int bytes = PAIR_BUFFER;
+    syscall(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDBUF, &bytes, (socklen_t)sizeof bytes);
+    s->inode = status.st_ino;
+    s->hash_next = *hash_place(s->inode);
+    *hash_place(s->inode) = s;
+    s->owner = me.slot;
+    s->holders[me.slot / 64] |= UINT64_C(1) << (me.slot % 64);
+    if (me.ends[s->index].fd > 0) sock_close_end(s->index);
+    me.ends[s->index] = (struct end){.fd = fd, .generation = s->generation, .program_fd = pair[0]};
+    if (s->index >= me.top) me.top = s->index + 1;
+    pump_watch(s);
+    return pair[0];
+}
+
+/* ---- events -------------------------------------------------------------------------------- */
+
+void sock_notify(struct sock *s)
+{
+    if (s->pending || s->owner == NO_PROCESS) return;
+    s->pending = true;
+    s->pending_next = instance->processes[s->owner].pending;
+    instance->processes[s->owner].pending = s;
+}
+
+void sock_set_state(struct sock *s, enum sock_state state)
+{
+    __atomic_store_n(&s->state, (uint32_t)state, __ATOMIC_RELEASE);
+    syscall(SYS_futex, &s->state, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+void sock_deliver(struct sock *s)
+{
+    if (s->adopt) {
+        s->adopt = false;
+        s->tx_ready = true;
+        pump_watch(s);
+    }
+    if (s->kind == KIND_UDP) udp_deliver(s);
+    else if (s->state == LISTENING) listen_deliver(s);
+    else tcp_deliver(s);
+}
+
+/* The last process with its stack end died without a word. */
+void sock_orphaned(struct sock *s)
+{
+    if (s->state == LISTENING) listen_close(s);
+    if (s->listener != NULL) return; /* not accepted yet: its listener's */
+    if (s->kind == KIND_UDP) udp_close(s);
+    if (s->tcp != NULL) {
+        struct tcp_pcb *pcb = s->tcp;
+        s->tcp = NULL;
+        tcp_arg(pcb, NULL);
+        tcp_abort(pcb);
+    }
+    sock_retire(s);
+}
+
+/* ---- binding: Linux's rules for conflicts --------------------------------------------------- */
+
+int sock_check_bind(struct sock *s, const struct sockaddr_in *address)
+{
+    if (address->sin_port == 0) return 0;
+    for (uint32_t i = 0; i < instance->socket_top; i++) {
+        struct sock *other = instance->sockets[i];
+        if (other == NULL || other == s || other->kind != s->kind || other->state == ENDED ||
+            !other->bound || other->local.sin_port != address->sin_port)
+            continue;
+        uint32_t a = address->sin_addr.s_addr, b = other->local.sin_addr.s_addr;
+        if (a != b && a != 0 && b != 0) continue;
+        if (s->reuse_port && other->reuse_port) continue;
+        if (s->reuse_address && other->reuse_address &&
+            (s->kind == KIND_UDP || other->state != LISTENING))
+            continue;
+        return -EADDRINUSE;
+    }
+    return 0;
+}

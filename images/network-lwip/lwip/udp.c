@@ -1,0 +1,254 @@
+/* Datagram sockets. A datagram from the network becomes one packet in the socket's pair, with its
+ * addresses in front (struct cse_datagram); the overlay takes them apart again. Sending goes
+ * straight through lwIP in the caller's thread. What arrives at the stack end bare, written
+ * by a call that the overlay does not cover, is sent to the connected peer.
+ */
+#include "instance.h"
+
+#include "lwip/icmp.h"
+#include "lwip/ip.h"
+#include "lwip/priv/tcp_priv.h"
+#include "lwip/prot/icmp.h"
+#include "lwip/prot/ip4.h"
+#include "lwip/prot/udp.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { PAYLOAD_MAX = 65507, RECORD_OVERHEAD = 768 };
+
+int udp_make_pcb(struct sock *s)
+{
+    if (s->udp != NULL) return 0;
+    s->udp = udp_new();
+    if (s->udp == NULL) return -ENOBUFS;
+    udp_recv(s->udp, NULL, s);
+    ip_set_option(s->udp, SOF_REUSEADDR);
+    return 0;
+}
+
+static void queue(struct sock *s, struct chunk *chunk)
+{
+    if (s->rx_last != NULL) s->rx_last->next = chunk;
+    else s->rx_first = chunk;
+    s->rx_last = chunk;
+    s->rx_bytes += chunk->length + RECORD_OVERHEAD;
+    sock_notify(s);
+}
+
+static struct chunk *new_record(const struct cse_datagram *header, struct pbuf *payload)
+{
+    uint16_t bytes = payload != NULL ? payload->tot_len : 0;
+    struct chunk *chunk = heap_alloc(sizeof *chunk + sizeof *header + bytes);
+    if (chunk == NULL) return NULL;
+    *chunk = (struct chunk){.length = (uint32_t)(sizeof *header + bytes)};
+    memcpy(chunk + 1, header, sizeof *header);
+    if (payload != NULL)
+        pbuf_copy_partial(payload, (char *)(chunk + 1) + sizeof *header, bytes, 0);
+    return chunk;
+}
+
+void cse_udp_recv(void *arg, struct udp_pcb *pcb, struct pbuf *p, const ip_addr_t *address,
+                  u16_t port)
+{
+    struct sock *s = arg;
+    const struct ip_hdr *ip = ip4_current_header();
+    struct cse_datagram header = {.address = address->addr,
+                                  .port = lwip_htons(port),
+                                  .destination = ip4_current_dest_addr()->addr,
+                                  .ttl = IPH_TTL(ip),
+                                  .tos = IPH_TOS(ip)};
+    /* The program's receive buffer is counted as Linux does, overhead included. */
+    if (s->rx_bytes < (size_t)s->receive_buffer) {
+        struct chunk *chunk = new_record(&header, p);
+        if (chunk != NULL) queue(s, chunk);
+    } else {
+        instance->rx_dropped++;
+    }
+    pbuf_free(p);
+}
+
+/* An error as a record: it wakes the program, which finds it instead of a datagram. */
+void udp_push_error(struct sock *s, int error, uint32_t address, uint16_t port)
+{
+    struct cse_datagram header = {.address = address, .port = port, .error = (uint16_t)error};
+    struct chunk *chunk = new_record(&header, NULL);
+    if (chunk != NULL) queue(s, chunk);
+}
+
+static int error_of_code(u8_t code)
+{
+    switch (code) {
+    case 0: return ENETUNREACH;
+    case 1: return EHOSTUNREACH;
+    case 2: return ENOPROTOOPT;
+    case 3: return ECONNREFUSED;
+    case 4: return EMSGSIZE;
+    case 9:
+    case 10:
+    case 13: return EACCES;
+    default: return EHOSTUNREACH;
+    }
+}
+
+/* lwIP got a destination-unreachable message: `p` starts with its ICMP header. */
+void cse_icmp_unreachable(struct pbuf *p, u8_t code)
+{
+    char bytes[sizeof(struct icmp_echo_hdr) + 60 + 8];
+    u16_t got = pbuf_copy_partial(p, bytes, sizeof bytes, 0);
+    const struct ip_hdr *ip = (const struct ip_hdr *)(bytes + sizeof(struct icmp_echo_hdr));
+    if (got < sizeof(struct icmp_echo_hdr) + IP_HLEN + 8) return;
+    u16_t header = IPH_HL_BYTES(ip);
+    if (header < IP_HLEN || got < sizeof(struct icmp_echo_hdr) + header + 8) return;
+    const u16_t *ports = (const u16_t *)((const char *)ip + header); /* source, destination */
+    u16_t local = lwip_ntohs(ports[0]), remote = lwip_ntohs(ports[1]);
+    int error = error_of_code(code);
+    if (IPH_PROTO(ip) == IP_PROTO_UDP) {
+        for (struct udp_pcb *u = udp_pcbs; u != NULL; u = u->next) {
+            struct sock *s = u->recv_arg;
+            if (s == NULL || u->local_port != local || !(u->flags & UDP_FLAGS_CONNECTED) ||
+                u->remote_port != remote || u->remote_ip.addr != ip->dest.addr)
+                continue;
+            s->error = error;
+            udp_push_error(s, error, ip->dest.addr, ports[1]);
+            return;
+        }
+    } else if (IPH_PROTO(ip) == IP_PROTO_TCP && code != 4) {
+        for (struct tcp_pcb *t = tcp_active_pcbs; t != NULL; t = t->next)
+            if (t->local_port == local && t->remote_port == remote &&
+                t->remote_ip.addr == ip->dest.addr) {
+                tcp_unreachable(t, error);
+                return;
+            }
+    }
+}
+
+/* ---- to and from the program ------------------------------------------------------------------ */
+
+void udp_close(struct sock *s)
+{
+    struct udp_pcb *pcb = s->udp;
+    s->udp = NULL;
+    if (pcb != NULL) udp_remove(pcb);
+}
+
+void udp_take(struct sock *s)
+{
+    int fd = sock_end(s);
+    while (s->tx_ready && fd >= 0) {
+        long got = syscall(SYS_recvfrom, fd, me.scratch, (long)PAYLOAD_MAX, MSG_DONTWAIT, NULL, NULL);
+        if (got < 0 || (got == 0 && s->hang_up)) {
+            s->tx_ready = false;
+            break;
+        }
+        if (got == 0) { /* SEQPACKET: an empty packet, or the program shut its end */
+            s->tx_ready = false;
+            break;
+        }
+        struct iovec part = {me.scratch, (size_t)got};
+        udp_send_parts(s, &part, 1, NULL);
+    }
+}
+
+void udp_deliver(struct sock *s)
+{
+    int fd = sock_end(s);
+    if (s->hang_up) {
+        udp_close(s);
+        sock_free(s);
+        return;
+    }
+    while (fd >= 0 && s->rx_first != NULL && !s->rx_blocked) {
+        struct chunk *chunk = s->rx_first;
+        long sent = syscall(SYS_sendto, fd, chunk + 1, (long)chunk->length,
+                            MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
+        if (sent < 0 && (errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM)) {
+            pump_want_out(s, true);
+            break;
+        }
+        s->rx_first = chunk->next;
+        if (s->rx_first == NULL) s->rx_last = NULL;
+        s->rx_bytes -= chunk->length + RECORD_OVERHEAD;
+        heap_free(chunk);
+    }
+    udp_take(s);
+}
+
+/* ---- sending ---------------------------------------------------------------------------------- */
+
+int udp_connect_to(struct sock *s, const struct sockaddr_in *address)
+{
+    int failed = udp_make_pcb(s);
+    if (failed != 0) return failed;
+    if (address == NULL) { /* AF_UNSPEC */
+        udp_disconnect(s->udp);
+        memset(&s->remote, 0, sizeof s->remote);
+        s->remote.sin_family = AF_INET;
+        sock_set_state(s, FRESH);
+        return 0;
+    }
+    ip_addr_t to = {address->sin_addr.s_addr};
+    if (to.addr == INADDR_ANY) to.addr = PP_HTONL(INADDR_LOOPBACK);
+    struct netif *out = ip4_route(&to);
+    if (out == NULL) return -ENETUNREACH;
+    if (ip4_addr_isbroadcast(&to, out) && !s->broadcast) return -EACCES;
+    err_t error = udp_connect(s->udp, &to, lwip_ntohs(address->sin_port));
+    if (error != ERR_OK) return -errno_of(error);
+    s->remote = *address;
+    s->remote.sin_addr.s_addr = to.addr;
+    s->local.sin_port = lwip_htons(s->udp->local_port);
+    if (s->local.sin_addr.s_addr == 0) s->local.sin_addr.s_addr = netif_ip4_addr(out)->addr;
+    s->bound = true;
+    sock_set_state(s, CONNECTED);
+    return 0;
+}
+
+static struct pbuf *payload_of(const struct iovec *parts, int count, size_t length)
+{
+    struct pbuf *p = pbuf_alloc(PBUF_TRANSPORT, (u16_t)length, PBUF_RAM);
+    char *at = p != NULL ? p->payload : NULL;
+    for (int i = 0; p != NULL && i < count; i++) {
+        if (parts[i].iov_len == 0) continue;
+        memcpy(at, parts[i].iov_base, parts[i].iov_len);
+        at += parts[i].iov_len;
+    }
+    return p;
+}
+
+ssize_t udp_send_parts(struct sock *s, const struct iovec *parts, int count,
+                       const struct sockaddr_in *to)
+{
+    size_t length = 0;
+    for (int i = 0; i < count; i++) length += parts[i].iov_len;
+    if (length > PAYLOAD_MAX) return -EMSGSIZE;
+    if (s->error != 0) {
+        int error = s->error;
+        s->error = 0;
+        return -error;
+    }
+    if (to == NULL && s->state != CONNECTED) return -EDESTADDRREQ;
+    if (to != NULL && to->sin_port == 0) return -EINVAL;
+    int failed = udp_make_pcb(s);
+    if (failed != 0) return failed;
+    ip_addr_t address = {to != NULL ? to->sin_addr.s_addr : s->remote.sin_addr.s_addr};
+    uint16_t port = to != NULL ? to->sin_port : s->remote.sin_port;
+    if (address.addr == INADDR_ANY) address.addr = PP_HTONL(INADDR_LOOPBACK);
+    struct netif *out = ip4_route(&address);
+    if (out == NULL) return -ENETUNREACH;
+    if (s->broadcast) ip_set_option(s->udp, SOF_BROADCAST);
+    else ip_reset_option(s->udp, SOF_BROADCAST);
+    if (ip4_addr_isbroadcast(&address, out) && !s->broadcast) return -EACCES;
+    s->udp->ttl = s->ttl;
+    s->udp->tos = s->tos;
+    struct pbuf *p = payload_of(parts, count, length);
+    if (p == NULL) return -ENOBUFS;
+    err_t error = udp_sendto(s->udp, p, &address, lwip_ntohs(port));
+    pbuf_free(p);
+    s->local.sin_port = lwip_htons(s->udp->local_port);
+    s->bound = true;
+    if (error == ERR_RTE) return -ENETUNREACH;
+    if (error == ERR_MEM || error == ERR_BUF) return -ENOBUFS;
+    return error == ERR_OK ? (ssize_t)length : -errno_of(error);
+}

@@ -1,0 +1,223 @@
+/* The control calls of sockets, in the program's place: socket, bind, listen, accept, connect,
+ * names, options, shutdown. Data calls of TCP are not taken: the descriptor is a real one.
+ */
+#include "net.h"
+
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+static int private_socket(int type, int protocol)
+{
+    int kind = type & 0xf, wanted = kind == SOCK_STREAM ? IPPROTO_TCP : IPPROTO_UDP;
+    if (protocol != 0 && protocol != wanted) return net_fail(-EPROTONOSUPPORT);
+    const struct cse_stack *stack = net_start();
+    if (stack == NULL) return -1;
+    cse_socket made;
+    int fd = stack->socket(kind, type & (SOCK_CLOEXEC | SOCK_NONBLOCK), &made);
+    if (fd < 0) return net_fail(fd);
+    net_remember(fd, made);
+    return fd;
+}
+
+CSE_EXPORT int socket(int domain, int type, int protocol)
+{
+    int kind = type & 0xf;
+    if (domain == AF_INET && (kind == SOCK_STREAM || kind == SOCK_DGRAM) &&
+        protocol != IPPROTO_ICMP)
+        return private_socket(type, protocol);
+    if (domain == AF_INET6) return net_fail(-EAFNOSUPPORT);
+    if (domain == AF_INET) net_escape(kind == SOCK_RAW ? "socket SOCK_RAW" : "socket AF_INET other");
+    else if (domain == AF_NETLINK) net_escape("socket AF_NETLINK");
+    else if (domain == AF_PACKET) net_escape("socket AF_PACKET");
+    else if (domain != AF_UNIX) net_escape("socket of another family");
+    int fd = libc(socket)(domain, type, protocol);
+    if (fd >= 0) cse_fd_forget(fd);
+    return fd;
+}
+
+/* An IPv4 address from what the program passed, or a negative errno. */
+static int take_address(const struct sockaddr *given, socklen_t length, struct sockaddr_in *taken)
+{
+    if (given == NULL) return -EFAULT;
+    if (length < sizeof *taken) return -EINVAL;
+    memcpy(taken, given, sizeof *taken);
+    return taken->sin_family == AF_INET ? 0 : -EAFNOSUPPORT;
+}
+
+CSE_EXPORT int bind(int fd, const struct sockaddr *address, socklen_t length)
+{
+    cse_socket s = net_find(fd);
+    struct sockaddr_in taken;
+    if (s == 0) return libc(bind)(fd, address, length);
+    int failed = take_address(address, length, &taken);
+    /* Linux takes AF_UNSPEC for AF_INET if the address is 0. */
+    if (failed == -EAFNOSUPPORT && taken.sin_family == AF_UNSPEC && taken.sin_addr.s_addr == 0)
+        failed = 0;
+    if (failed == 0) failed = net_running()->bind(s, &taken);
+    return failed == 0 ? 0 : net_fail(failed);
+}
+
+CSE_EXPORT int listen(int fd, int backlog)
+{
+    cse_socket s = net_find(fd);
+    if (s == 0) return libc(listen)(fd, backlog);
+    int failed = net_running()->listen(s, backlog);
+    return failed == 0 ? 0 : net_fail(failed);
+}
+
+static void give_address(const struct sockaddr_in *from, struct sockaddr *to, socklen_t *length)
+{
+    if (to == NULL || length == NULL) return;
+    memcpy(to, from, *length < sizeof *from ? *length : sizeof *from);
+    *length = sizeof *from;
+}
+
+static bool listening(const struct cse_stack *stack, cse_socket s)
+{
+    int yes = 0;
+    socklen_t size = sizeof yes;
+    return stack->getoption(s, SOL_SOCKET, SO_ACCEPTCONN, &yes, &size) == 0 && yes;
+}
+
+/* The token is read like any byte, so the kernel blocks, wakes one of several, and is interrupted
+ * as accept(2) would be. */
+static int accept_private(int fd, cse_socket s, struct sockaddr *address, socklen_t *length,
+                          int flags)
+{
+    const struct cse_stack *stack = net_running();
+    struct sockaddr_in peer;
+    cse_socket made;
+    char token;
+    if (flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) return net_fail(-EINVAL);
+    if (CSE_SOCKET_IS_DATAGRAM(s)) return net_fail(-EOPNOTSUPP);
+    if (!listening(stack, s)) return net_fail(-EINVAL);
+    for (;;) {
+        ssize_t got = libc(recv)(fd, &token, 1, 0);
+        if (got < 0) return -1;
+        if (got == 0) return net_fail(-EINVAL); /* no longer listening */
+        int accepted = stack->accept(s, flags, &peer, &made);
+        if (accepted == -EAGAIN) continue; /* the token's connection is gone with a reset */
+        if (accepted < 0) return net_fail(accepted);
+        net_remember(accepted, made);
+        give_address(&peer, address, length);
+        return accepted;
+    }
+}
+
+CSE_EXPORT int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags)
+{
+    cse_socket s = net_find(fd);
+    if (s != 0) return accept_private(fd, s, address, length, flags);
+    int accepted = libc(accept4)(fd, address, length, flags);
+    if (accepted >= 0) cse_fd_forget(accepted);
+    return accepted;
+}
+
+CSE_EXPORT int accept(int fd, struct sockaddr *address, socklen_t *length)
+{
+    cse_socket s = net_find(fd);
+    if (s != 0) return accept_private(fd, s, address, length, 0);
+    int accepted = libc(accept)(fd, address, length);
+    if (accepted >= 0) cse_fd_forget(accepted);
+    return accepted;
+}
+
+/* ---- connect ----------------------------------------------------------------------------------- */
+
+static int send_timeout_ms(int fd)
+{
+    struct timeval limit = {0, 0};
+    socklen_t size = sizeof limit;
+    if (libc(getsockopt)(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, &size) != 0) return -1;
+    if (limit.tv_sec == 0 && limit.tv_usec == 0) return -1;
+    return (int)(limit.tv_sec * 1000 + limit.tv_usec / 1000);
+}
+
+static int connect_private(int fd, cse_socket s, const struct sockaddr *address, socklen_t length)
+{
+    const struct cse_stack *stack = net_running();
+    struct sockaddr_in to;
+    const struct sockaddr_in *wanted = &to;
+    if (address != NULL && length >= sizeof(sa_family_t) && address->sa_family == AF_UNSPEC) {
+        wanted = NULL;
+    } else {
+        int failed = take_address(address, length, &to);
+        if (failed != 0) return net_fail(failed);
+    }
+    bool nonblocking = (libc(fcntl)(fd, F_GETFL) & O_NONBLOCK) != 0;
+    int result = stack->connect(s, fd, wanted, nonblocking);
+    if (!nonblocking && (result == -EINPROGRESS || result == -EALREADY))
+        result = stack->connect_wait(s, send_timeout_ms(fd));
+    return result == 0 ? 0 : net_fail(result);
+}
+
+CSE_EXPORT int connect(int fd, const struct sockaddr *address, socklen_t length)
+{
+    cse_socket s = net_find(fd);
+    return s != 0 ? connect_private(fd, s, address, length) : libc(connect)(fd, address, length);
+}
+
+/* ---- names ------------------------------------------------------------------------------------- */
+
+static int private_name(cse_socket s, bool peer, struct sockaddr *address, socklen_t *length)
+{
+    struct sockaddr_in name;
+    if (address == NULL || length == NULL) return net_fail(-EFAULT);
+    int failed = net_running()->name(s, peer, &name);
+    if (failed != 0) return net_fail(failed);
+    give_address(&name, address, length);
+    return 0;
+}
+
+CSE_EXPORT int getsockname(int fd, struct sockaddr *address, socklen_t *length)
+{
+    cse_socket s = net_find(fd);
+    return s != 0 ? private_name(s, false, address, length) : libc(getsockname)(fd, address, length);
+}
+
+CSE_EXPORT int getpeername(int fd, struct sockaddr *address, socklen_t *length)
+{
+    cse_socket s = net_find(fd);
+    return s != 0 ? private_name(s, true, address, length) : libc(getpeername)(fd, address, length);
+}
+
+/* ---- options ----------------------------------------------------------------------------------- */
+
+CSE_EXPORT int getsockopt(int fd, int level, int name, void *value, socklen_t *length)
+{
+    cse_socket s = net_find(fd);
+    if (s == 0) return libc(getsockopt)(fd, level, name, value, length);
+    if (value == NULL || length == NULL) return net_fail(-EFAULT);
+    int result = net_running()->getoption(s, level, name, value, length);
+    if (result > 0) return libc(getsockopt)(fd, level, name, value, length);
+    if (level == SOL_SOCKET && name == SO_ERROR) { /* the pair's own error has been told as well */
+        int ignored;
+        socklen_t size = sizeof ignored;
+        libc(getsockopt)(fd, level, name, &ignored, &size);
+    }
+    return result == 0 ? 0 : net_fail(result);
+}
+
+CSE_EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
+{
+    cse_socket s = net_find(fd);
+    if (s == 0) return libc(setsockopt)(fd, level, name, value, length);
+    if (value == NULL && length != 0) return net_fail(-EFAULT);
+    int result = net_running()->setoption(s, level, name, value, length);
+    if (result > 0) return libc(setsockopt)(fd, level, name, value, length);
+    return result == 0 ? 0 : net_fail(result);
+}
+
+CSE_EXPORT int shutdown(int fd, int how)
+{
+    cse_socket s = net_find(fd);
+    if (s == 0) return libc(shutdown)(fd, how);
+    if (how < SHUT_RD || how > SHUT_RDWR) return net_fail(-EINVAL);
+    int left = net_running()->shutdown(s, how);
+    if (left == -EALREADY) return 0; /* nothing is left to do at this end */
+    return left >= 0 ? libc(shutdown)(fd, left) : net_fail(left);
+}

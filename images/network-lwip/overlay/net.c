@@ -1,0 +1,199 @@
+/* The overlay's middle: loads and starts the implementation, and knows private descriptors.
+ *
+ * The implementation is a library of its own, named by the setting `implementation` (default
+ * libcse-lwip.so beside this one), opened at the first internet socket: programs that
+ * never open one pay for nothing. Called by every other file of the overlay.
+ */
+#include "net.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static const struct cse_stack *stack;
+static bool datagrams; /* this process has or may have datagram sockets */
+static uint64_t sockets_device; /* of the kernel's socket file system */
+
+int net_fail(int negative)
+{
+    errno = -negative;
+    return -1;
+}
+
+void net_escape(const char *what)
+{
+    cse_settings_load("network"); /* names the table of escapes */
+    cse_escape(what);
+}
+
+static bool tracing(void)
+{
+    return cse_trace_on != 0;
+}
+
+static void trace_line(const char *function, const char *format, ...)
+{
+    char text[512];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    cse_trace_(function, "%s", text);
+}
+
+static int receive(int broker, void *message, int timeout_ms)
+{
+    return cse_broker_receive(broker, message, timeout_ms);
+}
+
+static const struct cse_host host = {
+    .own_fd = cse_own_fd,
+    .own_close = cse_own_close,
+    .setting = cse_setting,
+    .setting_number = cse_setting_number,
+    .trace = trace_line,
+    .tracing = tracing,
+    .escape = net_escape,
+    .broker_connect = cse_broker_connect,
+    .broker_send = cse_broker_send,
+    .broker_receive = receive,
+    .message_field = cse_message_field,
+};
+
+/* ---- loading ------------------------------------------------------------------------------- */
+
+/* The file `name` in the directory this library was loaded from. */
+static void beside_us(const char *name, char *out, size_t size)
+{
+    Dl_info info;
+    const char *slash = NULL;
+    if (dladdr(&host, &info) != 0 && info.dli_fname != NULL) slash = strrchr(info.dli_fname, '/');
+    if (slash == NULL || strchr(name, '/') != NULL) snprintf(out, size, "%s", name);
+    else snprintf(out, size, "%.*s/%s", (int)(slash - info.dli_fname), info.dli_fname, name);
+}
+
+static const struct cse_stack *load(void)
+{
+    char path[4096];
+    cse_settings_load("network");
+    const char *name = cse_setting("implementation");
+    beside_us(name != NULL ? name : "libcse-lwip.so", path, sizeof path);
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (library == NULL) {
+        cse_trace("%s", dlerror());
+        return NULL;
+    }
+    const struct cse_stack *(*open_stack)(const struct cse_host *) =
+        (const struct cse_stack *(*)(const struct cse_host *))dlsym(library, "cse_stack_open");
+    const struct cse_stack *opened = open_stack != NULL ? open_stack(&host) : NULL;
+    return opened != NULL && opened->version == CSE_STACK_VERSION ? opened : NULL;
+}
+
+static const struct cse_stack *loaded(void)
+{
+    static pthread_mutex_t loading = PTHREAD_MUTEX_INITIALIZER;
+    const struct cse_stack *there = __atomic_load_n(&stack, __ATOMIC_ACQUIRE);
+    if (there != NULL) return there;
+    int saved_errno = errno;
+    pthread_mutex_lock(&loading);
+    if (stack == NULL) __atomic_store_n(&stack, load(), __ATOMIC_RELEASE);
+    there = stack;
+    pthread_mutex_unlock(&loading);
+    errno = there != NULL ? saved_errno : ENETDOWN;
+    return there;
+}
+
+static const struct cse_stack *start(bool attach_only)
+{
+    const struct cse_stack *there = loaded();
+    if (there == NULL) return NULL;
+    int failed = there->running() ? 0 : there->start(attach_only);
+    if (failed == 0) return there;
+    cse_trace("no instance: %s", strerror(-failed));
+    if (!attach_only) net_escape("no network instance");
+    errno = -failed;
+    return NULL;
+}
+
+const struct cse_stack *net_start(void)
+{
+    return start(false);
+}
+
+const struct cse_stack *net_running(void)
+{
+    const struct cse_stack *there = __atomic_load_n(&stack, __ATOMIC_ACQUIRE);
+    return there != NULL && there->running() ? there : NULL;
+}
+
+/* ---- descriptors ----------------------------------------------------------------------------- */
+
+void net_remember(int fd, cse_socket s)
+{
+    struct cse_identity identity = cse_identity_of(fd);
+    sockets_device = identity.device;
+    cse_fd_forget(fd);
+    cse_fd_remember(fd, 0, identity, s);
+    if (CSE_SOCKET_IS_DATAGRAM(s)) __atomic_store_n(&datagrams, true, __ATOMIC_RELEASE);
+}
+
+/* A nameless socket pair's end, as a private socket looks like after exec. */
+static bool may_be_inherited(int fd)
+{
+    struct sockaddr_un name;
+    socklen_t length = sizeof name, size = sizeof(int);
+    int domain = 0;
+    if (syscall(SYS_getsockopt, fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0) return false;
+    if (domain != AF_UNIX) return false;
+    if (syscall(SYS_getsockname, fd, &name, &length) != 0 || length != sizeof(sa_family_t))
+        return false;
+    length = sizeof name;
+    return syscall(SYS_getpeername, fd, &name, &length) == 0 && length == sizeof(sa_family_t);
+}
+
+static cse_socket find_slowly(int fd, uint32_t generation)
+{
+    static bool tried_to_join;
+    struct cse_identity identity = cse_identity_of(fd);
+    if (identity.inode == 0) return 0;
+    const struct cse_stack *there = net_running();
+    if (there == NULL && !tried_to_join && may_be_inherited(fd)) {
+        tried_to_join = true;
+        there = start(true);
+        if (there != NULL) __atomic_store_n(&datagrams, true, __ATOMIC_RELEASE);
+    }
+    if (there == NULL) return 0;
+    bool socket_file = sockets_device == 0 || identity.device == sockets_device;
+    cse_socket s = socket_file ? there->find(identity.inode) : 0;
+    cse_fd_remember(fd, generation, identity, s);
+    if (s != 0) {
+        sockets_device = identity.device;
+        if (CSE_SOCKET_IS_DATAGRAM(s)) __atomic_store_n(&datagrams, true, __ATOMIC_RELEASE);
+    }
+    return s;
+}
+
+cse_socket net_find(int fd)
+{
+    uintptr_t known;
+    uint32_t generation = 0;
+    if (fd < 0 || cse_is_own_fd(fd)) return 0;
+    if (cse_fd_lookup(fd, &known, &generation)) return known;
+    int saved_errno = errno;
+    cse_socket s = find_slowly(fd, generation);
+    errno = saved_errno;
+    return s;
+}
+
+cse_socket net_find_datagram(int fd)
+{
+    if (!__atomic_load_n(&datagrams, __ATOMIC_ACQUIRE)) return 0;
+    cse_socket s = net_find(fd);
+    return CSE_SOCKET_IS_DATAGRAM(s) ? s : 0;
+}

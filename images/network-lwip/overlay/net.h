@@ -1,0 +1,34 @@
+/* What the overlay's files share: the stack behind it, and which descriptors are private. */
+#ifndef CSE_NET_H
+#define CSE_NET_H
+
+#include "../stack.h"
+#include "core.h"
+
+#include <errno.h>
+
+/* net.c. The implementation, loaded and started; NULL with errno where that fails. */
+const struct cse_stack *net_start(void);
+/* The implementation if this process already takes part in an instance, else NULL. */
+const struct cse_stack *net_running(void);
+/* The private socket behind a descriptor, or 0. May join the application's instance, when the
+ * descriptor could be a socket inherited across exec. */
+cse_socket net_find(int fd);
+/* The same for calls on the data path: only datagram sockets, and one load where there are none. */
+cse_socket net_find_datagram(int fd);
+void net_remember(int fd, cse_socket s);
+/* Counts a call that this overlay cannot serve. */
+void net_escape(const char *what);
+/* Sets errno from a negative errno; -1. */
+int net_fail(int negative);
+
+/* dns.c: IPv4 addresses of a name, or a name of an address, from the DNS servers of the
+ * application's network. A count, or -1 (no such name), -2 (servers do not answer). */
+int dns_addresses(const char *name, struct in_addr *list, int room);
+int dns_name(struct in_addr address, char *name, size_t size);
+
+/* lookup.c: hosts file, then broker, then DNS. */
+int lookup_addresses(const char *name, struct in_addr *list, int room, bool numeric_only);
+int lookup_name(struct in_addr address, char *name, size_t size);
+
+#endif

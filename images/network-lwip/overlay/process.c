@@ -1,0 +1,123 @@
+/* exec and exit: the two ways in which a process leaves its instance. Fork needs nothing here, the
+ * implementation has pthread_atfork; a vfork child is told apart by its pid and left alone.
+ */
+#include "net.h"
+
+#include <alloca.h>
+#include <stdarg.h>
+#include <unistd.h>
+
+static void before_exec(void)
+{
+    int saved_errno = errno;
+    const struct cse_stack *stack = net_running();
+    if (stack != NULL) stack->before_exec();
+    errno = saved_errno;
+}
+
+static int after_exec(int result)
+{
+    int saved_errno = errno;
+    const struct cse_stack *stack = net_running();
+    if (stack != NULL) stack->exec_failed();
+    errno = saved_errno;
+    return result;
+}
+
+CSE_EXPORT int execve(const char *path, char *const arguments[], char *const environment[])
+{
+    before_exec();
+    return after_exec(libc(execve)(path, arguments, environment));
+}
+
+CSE_EXPORT int execv(const char *path, char *const arguments[])
+{
+    before_exec();
+    return after_exec(libc(execv)(path, arguments));
+}
+
+CSE_EXPORT int execvp(const char *file, char *const arguments[])
+{
+    before_exec();
+    return after_exec(libc(execvp)(file, arguments));
+}
+
+CSE_EXPORT int execvpe(const char *file, char *const arguments[], char *const environment[])
+{
+    before_exec();
+    return after_exec(libc(execvpe)(file, arguments, environment));
+}
+
+CSE_EXPORT int fexecve(int fd, char *const arguments[], char *const environment[])
+{
+    before_exec();
+    return after_exec(libc(fexecve)(fd, arguments, environment));
+}
+
+/* Collects the arguments of an execl call; `LAST` is left at what follows the NULL. */
+#define ARGUMENTS(first, list)                                                                     \
+    ({                                                                                             \
+        size_t count_ = 1;                                                                         \
+        va_list copy_;                                                                             \
+        va_copy(copy_, list);                                                                      \
+        if ((first) != NULL)                                                                       \
+            while (va_arg(copy_, char *) != NULL) count_++;                                        \
+        va_end(copy_);                                                                             \
+        char **array_ = alloca((count_ + 1) * sizeof *array_);                                     \
+        array_[0] = (char *)(first);                                                               \
+        for (size_t i_ = 1; array_[i_ - 1] != NULL; i_++) array_[i_] = va_arg(list, char *);       \
+        array_;                                                                                    \
+    })
+
+CSE_EXPORT int execl(const char *path, const char *argument, ...)
+{
+    va_list list;
+    va_start(list, argument);
+    char **arguments = ARGUMENTS(argument, list);
+    va_end(list);
+    return execv(path, arguments);
+}
+
+CSE_EXPORT int execlp(const char *file, const char *argument, ...)
+{
+    va_list list;
+    va_start(list, argument);
+    char **arguments = ARGUMENTS(argument, list);
+    va_end(list);
+    return execvp(file, arguments);
+}
+
+CSE_EXPORT int execle(const char *path, const char *argument, ...)
+{
+    va_list list;
+    va_start(list, argument);
+    char **arguments = ARGUMENTS(argument, list);
+    char *const *environment = va_arg(list, char *const *);
+    va_end(list);
+    return execve(path, arguments, environment);
+}
+
+static void before_exit(void)
+{
+    int saved_errno = errno;
+    const struct cse_stack *stack = net_running();
+    if (stack != NULL) stack->before_exit();
+    errno = saved_errno;
+}
+
+__attribute__((destructor)) static void leave(void)
+{
+    before_exit();
+}
+
+CSE_EXPORT void _exit(int status)
+{
+    before_exit();
+    libc(_exit)(status);
+    __builtin_unreachable();
+}
+
+CSE_EXPORT void _Exit(int status)
+{
+    _exit(status);
+}
