@@ -70,6 +70,7 @@ packages() {
     command -v debootstrap >/dev/null || missing="$missing debootstrap"
     if [ -n "$missing" ]; then
         [ "$(id -u)" = 0 ] || die "missing: $missing; run this as root, or install them"
+        apt-get update -qq >/dev/null 2>&1 || say "apt-get update failed; going on with the lists there are"
         # docker-cli is a package of its own from Debian 13 on
         apt-cache show docker-cli >/dev/null 2>&1 || missing=$(echo "$missing" | sed 's/docker-cli//')
         say "installing $missing"
