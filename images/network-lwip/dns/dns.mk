@@ -12,10 +12,10 @@ $(OBJ)/$(NET)/libcares.a: $(ARES)/.fetched $(IMAGES)/$(NET)/dns/ares_config.h
 	$(AR) rcs $@ $(OBJ)/$(NET)/libcares/*.o
 
 $(OBJ)/$(NET)/dns/dns.o: $(ARES)/.fetched
-$(OBJ)/$(NET)/dns/dns.o: CFLAGS_network-lwip += $(CFLAGS_ARES)
+$(OBJ)/$(NET)/dns/dns.o $(BUILD)/tidy/$(NET)/dns/dns.ok: CFLAGS_network-lwip += $(CFLAGS_ARES)
 
 $(call libdir,$(NET))/libcse-dns.so: $(OBJ)/$(NET)/dns/dns.o $(OBJ)/$(NET)/libcares.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -Wl,-soname,libcse-dns.so -o $@ $^ -pthread
+	$(CC) $(LDFLAGS) -Wl,-soname,libcse-dns.so -Wl,--exclude-libs,ALL -o $@ $^ -pthread
 
 LIBRARIES += $(call libdir,$(NET))/libcse-dns.so
