@@ -104,9 +104,9 @@ class Converger:
 
     def _take(self, step: Step, name: str, record: ApplicationRecord | None) -> None:
         if step is Step.REMOVE:
-            before = self._view.status(name).observed
-            self._agent.remove(name)
-            self._record(name, before, None)
+            with self._view.ending(name) as before:
+                self._agent.remove(name)
+                self._record(name, before, None)
             if record is None:
                 self._store.record_event("removed", name, "removed: no record stands for it")
         elif record is None:
@@ -120,9 +120,9 @@ class Converger:
         elif step is Step.START:
             self._start(record)
         elif step is Step.STOP:
-            before = self._view.status(name).observed
-            observed = self._agent.stop(name)
-            self._record(name, before, observed)
+            with self._view.ending(name) as before:
+                observed = self._agent.stop(name)
+                self._record(name, before, observed)
             self._store.record_event("stopped", name, f"stopped, status {observed.exit_code}")
 
     def _create(self, record: ApplicationRecord) -> None:
@@ -151,12 +151,13 @@ class Converger:
     def _start(self, record: ApplicationRecord) -> None:
         before = self._view.status(record.name).observed
         observed = self._agent.start(record.name)
-        self._record(record.name, before, observed)
         failed = observed.state is State.FAILED
         message = observed.reason or "did not start" if failed else f"started, pid {observed.pid}"
         with self._store.write() as transaction:
             transaction.applications.mark_run(record.name, record.id, record.run_wanted)
             transaction.events.add("failed" if failed else "started", record.name, message)
+        # After the event: what the program does next is told after it.
+        self._record(record.name, before, observed)
 
     def _mark_run(self, record: ApplicationRecord) -> None:
         with self._store.write() as transaction:

@@ -166,7 +166,7 @@ class Reconciler:
         events = [
             (name, *told)
             for name, before, after in differences
-            if (told := _event(before, after)) is not None
+            if self.view.ends_by_itself(name) and (told := _event(before, after)) is not None
         ]
         if events:
             with self._store.write() as transaction:
@@ -187,10 +187,12 @@ class Reconciler:
 
 def _event(before: Observed | None, after: Observed | None) -> tuple[str, str] | None:
     """Kind and message of what the host did by itself; None where it is not worth one."""
-    if before is None or before.state not in ALIVE:
+    if before is None:
         return None
     if after is None:
         return "lost", "disappeared from the host"
+    if before.state not in ALIVE:
+        return None
     if after.id != before.id:
         return None
     if after.state is State.EXITED:
