@@ -75,11 +75,11 @@ def fake(_: Path, changed: Callable[[], None]) -> Iterator[Runtime]:
 @contextmanager
 def namespace(state: Path, changed: Callable[[], None]) -> Iterator[Runtime]:
     from app.runtimes.namespace import NamespaceRuntime
-    from app.runtimes.namespace.runtime import _SHIM
+    from app.runtimes.namespace.runtime import SHIM
 
     if shutil.which("bwrap") is None:
         pytest.skip("no bubblewrap; `make setup` installs it")
-    if not _SHIM.exists():
+    if not SHIM.exists():
         pytest.skip("the shim is not built; run `make native`")
     runtime = NamespaceRuntime(state, "contract", changed)
     yield runtime

@@ -34,7 +34,7 @@ NAME = "namespace"
 _ANNOUNCE_TIMEOUT_S = 60.0
 _STOP_SLACK_S = 10.0
 _KILL_TIMEOUT_S = 5.0
-_SHIM = Path(__file__).resolve().parents[3] / "build" / "bin" / platform.machine() / "cse-shim"
+SHIM = Path(__file__).resolve().parents[3] / "build" / "bin" / platform.machine() / "cse-shim"
 
 
 class NamespaceRuntime:
@@ -46,7 +46,7 @@ class NamespaceRuntime:
         installation_id: str,
         changed: Callable[[], None] = lambda: None,
         *,
-        shim: Path = _SHIM,
+        shim: Path = SHIM,
     ) -> None:
         self._state = state.absolute()
         self._shim = shim

@@ -115,7 +115,7 @@ def _bubblewrap(
     for bind in run.binds:
         words += ["--ro-bind" if bind.read_only else "--bind", bind.source, bind.target]
     for path in tmpfs:
-        words += _parents(path) + ["--perms", "1777", "--tmpfs", _real_target(path)]
+        words += [*_parents(path), "--perms", "1777", "--tmpfs", _real_target(path)]
     for source, target, read_only in mounts:
         words += _parents(target)
         words += ["--ro-bind" if read_only else "--bind", source, target]

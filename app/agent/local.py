@@ -1,0 +1,361 @@
+"""The agent within this process: composes runtimes, wiring, broker and evidence of one host.
+
+Made by the composition root (`app/main.py`), and by `server` for agents of their own process.
+Everything it knows it reads back from `STATE/apps` when it starts: it may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from app.agent import identity, inspecting
+from app.agent.doctor import examine_host
+from app.agent.names import Names
+from app.agent.replug import Replugger
+from app.agent.volumes import Volumes
+from app.broker.broker import Broker
+from app.domain.application import RuntimeName
+from app.domain.errors import Conflict, CseError, HostLacks, NotFound
+from app.domain.launch import Launch
+from app.domain.network import NetworkSpec
+from app.domain.observed import Claim, Coverage, ExecResult, Finding, Instance, LogLine, Observed
+from app.runtimes import preflight, rundir
+from app.runtimes.changes import Changes
+from app.runtimes.namespace import NamespaceRuntime
+from app.runtimes.runtime import AnyRuntime
+from app.wiring import netns
+from app.wiring.wiring import Wiring
+
+_log = logging.getLogger(__name__)
+
+
+class LocalAgent:
+    """Implements `app.domain.ports.Agent`. The host is not touched before the first call."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state.absolute()
+        self._changes = Changes()
+        self._volumes = Volumes(self._state)
+        self._names = Names()
+        self._lock = threading.RLock()
+        self._opened = False
+        self._runtimes: dict[RuntimeName, AnyRuntime] = {}
+        self._launches: dict[str, Launch] = {}
+        self._lock_file = -1
+        self._wiring_made: Wiring | None = None
+        self._broker_made: Broker | None = None
+        self._replugger: Replugger | None = None
+
+    def close(self) -> None:
+        """Let go of this host; applications go on and are found by the next agent."""
+        with self._lock:
+            if self._broker_made is not None:
+                self._broker_made.close()
+            for runtime in self._runtimes.values():
+                runtime.close()
+            self._runtimes.clear()
+            if self._replugger is not None:
+                self._replugger.close()
+                self._replugger = None
+            if self._wiring_made is not None:
+                self._wiring_made.close()
+            if self._lock_file >= 0:
+                os.close(self._lock_file)
+            self._broker_made = self._wiring_made = None
+            self._lock_file, self._opened = -1, False
+
+    def preflight(self, launch: Launch) -> Coverage:
+        """See `Agent.preflight`."""
+        self._open()
+        return preflight.judge(launch, self._runtime(launch.spec.runtime).examine(launch))
+
+    def create(self, launch: Launch) -> Coverage:
+        """See `Agent.create`; raises PreflightRefused where the verdict is `refused`."""
+        coverage = preflight.require(self.preflight(launch))
+        runtime = self._runtime(launch.spec.runtime)
+        whole = launch
+        launch = _on_the_kernel(launch) if coverage.verdict == "kernel" else launch
+        present = self._launches.get(launch.name)
+        if present is not None and present.id != launch.id:
+            raise Conflict(f"'{launch.name}' exists already on this host", remedy="remove it first")
+        # Docker's runtime finds the verdict itself, and makes the program wait for its interface.
+        runtime.create(whole if whole.spec.runtime is RuntimeName.DOCKER else launch)
+        try:
+            inspecting.write_coverage(self._directory(launch.name), coverage)
+            self._connect(launch)
+        except BaseException:
+            self._disconnect(launch)
+            with contextlib.suppress(CseError):
+                runtime.remove(launch.name)
+            raise
+        self._launches[launch.name] = launch
+        return coverage
+
+    def start(self, name: str) -> Observed:
+        """See `Agent.start`."""
+        launch = self._launch(name)
+        observed = self._runtime(launch.spec.runtime).start(name)
+        if self._replugger is not None:
+            self._replugger.plug(observed)
+        return observed
+
+    def stop(self, name: str) -> Observed:
+        """See `Agent.stop`."""
+        return self._runtime_of(name).stop(name)
+
+    def remove(self, name: str) -> None:
+        """See `Agent.remove`."""
+        self._open()
+        launch = self._launches.get(name)
+        if launch is None:
+            rundir.remove(self._state, name)
+            return
+        runtime = self._runtime(launch.spec.runtime)
+        with contextlib.suppress(NotFound):
+            runtime.stop(name)
+        self._disconnect(launch)
+        runtime.remove(name)
+        rundir.remove(self._state, name)
+        self._launches.pop(name, None)
+        self._changes.bump()
+
+    def observe(self) -> list[Observed]:
+        """See `Agent.observe`."""
+        self._open()
+        return [one for runtime in list(self._runtimes.values()) for one in runtime.observe()]
+
+    def wait(self, name: str, timeout_s: float | None = None) -> Observed:
+        """See `Agent.wait`."""
+        return self._runtime_of(name).wait(name, timeout_s)
+
+    def wait_change(self, seen: int, timeout_s: float) -> int:
+        """See `Agent.wait_change`."""
+        self._open()
+        return self._changes.wait(seen, timeout_s)
+
+    def logs(
+        self, name: str, *, follow: bool = False, tail: int | None = None
+    ) -> Iterator[LogLine]:
+        """See `Agent.logs`."""
+        return self._runtime_of(name).logs(name, follow=follow, tail=tail)
+
+    def exec(self, name: str, command: list[str], *, timeout_s: float = 60.0) -> ExecResult:
+        """See `Agent.exec`."""
+        return self._runtime_of(name).exec(name, command, timeout_s=timeout_s)
+
+    def run_foreground(self, name: str) -> int:
+        """Start with this process's own terminal; returns the exit code. Namespace runtime only."""
+        launch = self._launch(name)
+        runtime = self._runtime(launch.spec.runtime)
+        if not isinstance(runtime, NamespaceRuntime):
+            raise Conflict(f"the {launch.spec.runtime} runtime has no foreground variant")
+        return runtime.run_foreground(launch)
+
+    def instances(self, name: str) -> list[Instance]:
+        """See `Agent.instances`."""
+        launch = self._launch(name)
+        runtime = self._runtime(launch.spec.runtime)
+        subject = inspecting.subject(self._state, launch, runtime, self._broker.details(name))
+        return inspecting.instances(launch, subject)
+
+    def evidence(self, name: str) -> list[Claim]:
+        """See `Agent.evidence`."""
+        self._launch(name)
+        subjects = {
+            other.name: inspecting.subject(
+                self._state,
+                other,
+                self._runtime(other.spec.runtime),
+                self._broker.details(other.name),
+            )
+            for other in inspecting.neighbours(self._launches, name)
+        }
+        return inspecting.evidence(subjects.pop(name), list(subjects.values()))
+
+    def ensure_network(self, network: NetworkSpec) -> None:
+        """See `Agent.ensure_network`."""
+        self._open()
+        self._wiring.ensure_network(network)
+
+    def remove_network(self, name: str) -> None:
+        """See `Agent.remove_network`; Conflict while an application is on it."""
+        self._open()
+        users = [
+            launch.name
+            for launch in self._launches.copy().values()
+            if launch.network is not None and launch.network.network.name == name
+        ]
+        if users:
+            raise Conflict(
+                f"network '{name}' is used by {', '.join(users)}", remedy="remove these first"
+            )
+        self._wiring.remove_network(name)
+
+    def ensure_volume(self, name: str) -> str:
+        """See `Agent.ensure_volume`."""
+        return str(self._volumes.ensure(name))
+
+    def remove_volume(self, name: str) -> None:
+        """See `Agent.remove_volume`; Conflict while an application mounts it."""
+        self._open()
+        place = str(self._volumes.path(name))
+        users = [
+            launch.name
+            for launch in self._launches.copy().values()
+            if any(mount.source == place for mount in launch.mounts)
+        ]
+        if users:
+            raise Conflict(
+                f"volume '{name}' is mounted by {', '.join(users)}", remedy="remove these first"
+            )
+        self._volumes.remove(name)
+
+    def doctor(self) -> list[Finding]:
+        """See `Agent.doctor`; makes nothing on the host."""
+        return examine_host(self._state)
+
+    def _open(self) -> None:
+        """Take the state directory, and find again what runs. Once; Conflict where it is taken."""
+        if self._opened:
+            return
+        with self._lock:
+            if self._opened:
+                return
+            self._take_state()
+            installation = identity.installation(self._state)
+            self._runtimes[RuntimeName.NAMESPACE] = NamespaceRuntime(
+                self._state, installation, self._changes.bump
+            )
+            self._opened = True
+            for launch in rundir.sealed(self._state):
+                coverage = inspecting.read_coverage(self._directory(launch.name))
+                if coverage is not None and coverage.verdict == "kernel":
+                    launch = _on_the_kernel(launch)
+                self._launches[launch.name] = launch
+                try:
+                    self._runtime(launch.spec.runtime)
+                    self._connect(launch)
+                except CseError as error:
+                    _log.warning("application %s was found but: %s", launch.name, error)
+
+    def _take_state(self) -> None:
+        try:
+            self._state.mkdir(mode=0o711, parents=True, exist_ok=True)
+            self._lock_file = os.open(
+                self._state / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+            )
+        except OSError as error:
+            raise HostLacks(
+                f"the state directory {self._state} cannot be used: {error.strerror}",
+                remedy="choose another one with CSE_STATE_DIR",
+            ) from error
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock_file)
+            self._lock_file = -1
+            raise Conflict(
+                f"another agent works in {self._state}",
+                remedy="stop it, or choose another state directory with CSE_STATE_DIR",
+            ) from None
+
+    def _connect(self, launch: Launch) -> None:
+        """Broker socket, name, bridge port, published ports; again for an application found."""
+        binding = launch.network
+        if launch.elements:
+            self._broker.serve(
+                launch.name,
+                self._directory(launch.name) / "run",
+                self._device_maker(launch),
+                lambda name: self._names.find(binding.network.name, name) if binding else None,
+            )
+        if binding is None:
+            return
+        self._wiring.plug(launch.name, binding, launch.spec.ports)
+        if _needs_kernel_stack(launch) and launch.spec.runtime is RuntimeName.NAMESPACE:
+            place = self._directory(launch.name) / "netns"
+            self._wiring.make_kernel_stack(launch.name, binding, place)
+        elif _needs_kernel_stack(launch):
+            self._kernel_containers().add(launch.name, binding)
+        self._names.add(launch)
+
+    def _disconnect(self, launch: Launch) -> None:
+        self._names.forget(launch.name)
+        if self._replugger is not None:
+            self._replugger.forget(launch.name)
+        if self._broker_made is not None:
+            self._broker_made.forget(launch.name)
+        if launch.network is not None:
+            with contextlib.suppress(HostLacks):
+                self._wiring.unplug(launch.name, launch.network, launch.spec.ports)
+            netns.remove(self._directory(launch.name) / "netns")
+
+    def _device_maker(self, launch: Launch) -> Callable[[bool], int]:
+        def make(vnet_hdr: bool) -> int:
+            if launch.network is None:
+                raise Conflict(f"'{launch.name}' is on no network")
+            return self._wiring.open_tap(launch.name, launch.network, vnet_hdr=vnet_hdr)
+
+        return make
+
+    @property
+    def _wiring(self) -> Wiring:
+        with self._lock:
+            if self._wiring_made is None:
+                self._wiring_made = Wiring(identity.network_mark(self._state))
+            return self._wiring_made
+
+    @property
+    def _broker(self) -> Broker:
+        with self._lock:
+            if self._broker_made is None:
+                self._broker_made = Broker(self._changes.bump)
+            return self._broker_made
+
+    def _kernel_containers(self) -> Replugger:
+        with self._lock:
+            if self._replugger is None:
+                docker = self._runtime(RuntimeName.DOCKER)
+                self._replugger = Replugger(self._changes, self._wiring, docker.observe)
+            return self._replugger
+
+    def _runtime(self, name: RuntimeName) -> AnyRuntime:
+        """Docker's is made when it is first needed: a host without Docker is fine without."""
+        with self._lock:
+            if name not in self._runtimes:
+                from app.runtimes.docker import DockerRuntime
+
+                self._runtimes[name] = DockerRuntime(
+                    self._state, identity.installation(self._state), self._changes.bump
+                )
+            return self._runtimes[name]
+
+    def _runtime_of(self, name: str) -> AnyRuntime:
+        return self._runtime(self._launch(name).spec.runtime)
+
+    def _launch(self, name: str) -> Launch:
+        self._open()
+        launch = self._launches.get(name)
+        if launch is None:
+            raise NotFound(f"there is no application '{name}' on this host")
+        return launch
+
+    def _directory(self, name: str) -> Path:
+        return rundir.application_directory(self._state, name)
+
+
+def _on_the_kernel(launch: Launch) -> Launch:
+    """Without its network element, but still on its network: runtimes know what that means."""
+    kept = [bound for bound in launch.elements if bound.element.manifest.kind != "network"]
+    return launch.model_copy(update={"elements": kept})
+
+
+def _needs_kernel_stack(launch: Launch) -> bool:
+    kinds = {bound.element.manifest.kind for bound in launch.elements}
+    return launch.network is not None and "network" not in kinds

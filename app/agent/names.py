@@ -1,0 +1,42 @@
+"""Names of applications on their networks, for the broker's `resolve`.
+
+An application is found by its name and its aliases, by peers of the same network only.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from app.domain.launch import Launch
+
+
+class Names:
+    """Filled by the agent as applications come and go; asked by the broker's thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._networks: dict[str, dict[str, dict[str, str]]] = {}
+
+    def add(self, launch: Launch) -> None:
+        """Known from now on."""
+        if launch.network is None:
+            return
+        with self._lock:
+            names = self._networks.setdefault(launch.network.network.name, {})
+            for name in (launch.name, *launch.network.aliases):
+                names.setdefault(name, {})[launch.name] = str(launch.network.address)
+
+    def forget(self, application: str) -> None:
+        """No longer found."""
+        with self._lock:
+            for names in self._networks.values():
+                for name in list(names):
+                    names[name].pop(application, None)
+                    if not names[name]:
+                        del names[name]
+
+    def find(self, network: str, name: str) -> str | None:
+        """Address of the first application of that name; of an alias several may have one."""
+        with self._lock:
+            owners = self._networks.get(network, {}).get(name.rstrip(".").lower(), {})
+            return next(iter(owners.values()), None)

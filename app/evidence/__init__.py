@@ -1,0 +1,1 @@
+"""What the kernel shows about each instance: claim, observation, verdict."""
