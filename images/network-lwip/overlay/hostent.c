@@ -1,56 +1,76 @@
-/* The gethostbyname family, on top of lookup.c. The plain forms answer from a buffer per thread.
+/* gethostbyname, gethostbyaddr and their forms, on the same look-up as getaddrinfo.
+ *
+ * The reentrant forms put everything into the caller's buffer; the old ones use one static buffer,
+ * as their man page says.
  */
-#include "net.h"
+#include "core.h"
+#include "lookup.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netdb.h>
+#include <stdint.h>
 #include <string.h>
+#include <sys/socket.h>
 
-enum { ADDRESSES_MAX = 32, ANSWER_BYTES = 2048 };
+#ifndef NETDB_INTERNAL /* not in musl's header */
+#define NETDB_INTERNAL (-1)
+#define NETDB_SUCCESS 0
+#endif
 
-static int trouble(int found)
+enum { STATIC_BUFFER = 2048 };
+
+static __thread char static_buffer[STATIC_BUFFER];
+static __thread struct hostent static_entry;
+
+static int h_errno_of(int eai)
 {
-    return found == -2 ? TRY_AGAIN : HOST_NOT_FOUND;
+    if (eai == EAI_AGAIN) return TRY_AGAIN;
+    return eai == EAI_NONAME ? HOST_NOT_FOUND : NO_RECOVERY;
 }
 
-/* Lays a hostent out in the caller's buffer. 0 or ERANGE. */
-static int lay_out(struct hostent *entry, char *buffer, size_t size, const char *name,
-                   const struct in_addr *list, int count)
+/* Lays `name` and `count` addresses out in the buffer; ERANGE if it is too small. */
+static int fill(struct hostent *entry, char *buffer, size_t size, const char *name,
+                const uint32_t *addresses, int count)
 {
-    size_t skip = -(uintptr_t)buffer % sizeof(char *), length = strlen(name) + 1;
+    uintptr_t misaligned = (uintptr_t)buffer % sizeof(char *);
+    size_t padding = misaligned ? sizeof(char *) - misaligned : 0;
     size_t pointers = ((size_t)count + 2) * sizeof(char *);
-    if (skip + pointers + (size_t)count * sizeof *list + length > size) return ERANGE;
-    char **aliases = (char **)(buffer + skip), **addresses = aliases + 1;
-    char *at = buffer + skip + pointers;
-    aliases[0] = NULL;
-    for (int i = 0; i < count; i++) {
-        addresses[i] = memcpy(at, &list[i], sizeof *list);
-        at += sizeof *list;
-    }
-    addresses[count] = NULL;
-    *entry = (struct hostent){.h_name = memcpy(at, name, length), .h_aliases = aliases,
-                              .h_addrtype = AF_INET, .h_length = sizeof *list,
-                              .h_addr_list = addresses};
+    size_t bytes = (size_t)count * sizeof(uint32_t);
+    size_t length = strlen(name) + 1;
+    if (size < padding + pointers + bytes + length) return ERANGE;
+    char **list = (char **)(void *)(buffer + padding);
+    char *data = buffer + padding + pointers;
+    memcpy(data, addresses, bytes);
+    for (int i = 0; i < count; i++) list[i] = data + (size_t)i * sizeof(uint32_t);
+    list[count] = NULL;
+    list[count + 1] = NULL;
+    memcpy(data + bytes, name, length);
+    *entry = (struct hostent){.h_name = data + bytes,
+                              .h_aliases = &list[count + 1],
+                              .h_addrtype = AF_INET,
+                              .h_length = sizeof(uint32_t),
+                              .h_addr_list = list};
     return 0;
 }
 
 CSE_EXPORT int gethostbyname2_r(const char *name, int family, struct hostent *entry, char *buffer,
                                 size_t size, struct hostent **result, int *error)
 {
-    struct in_addr list[ADDRESSES_MAX];
+    struct lookup found;
     *result = NULL;
-    int count = family == AF_INET ? lookup_addresses(name, list, ADDRESSES_MAX, false) : -1;
-    if (count <= 0) {
-        *error = trouble(count);
-        return count == -2 ? EAGAIN : 0;
+    int failed = family == AF_INET ? lookup_addresses(name, &found) : EAI_NONAME;
+    if (failed) {
+        *error = h_errno_of(failed);
+        return failed == EAI_AGAIN ? EAGAIN : 0;
     }
-    int failed = lay_out(entry, buffer, size, name, list, count);
-    if (failed != 0) {
+    int full = fill(entry, buffer, size, found.canonical, found.addresses, found.count);
+    if (full) {
         *error = NETDB_INTERNAL;
-        return failed;
+        return full;
     }
-    *result = entry;
     *error = NETDB_SUCCESS;
+    *result = entry;
     return 0;
 }
 
@@ -64,32 +84,33 @@ CSE_EXPORT int gethostbyaddr_r(const void *address, socklen_t length, int family
                                struct hostent *entry, char *buffer, size_t size,
                                struct hostent **result, int *error)
 {
-    struct in_addr four;
-    char name[NI_MAXHOST];
+    char name[LOOKUP_NAME_MAX];
+    uint32_t bytes;
     *result = NULL;
-    int found = -1;
-    if (family == AF_INET && length == sizeof four) {
-        memcpy(&four, address, sizeof four);
-        found = lookup_name(four, name, sizeof name);
+    int failed = EAI_NONAME;
+    if (family == AF_INET && length == sizeof bytes) {
+        memcpy(&bytes, address, sizeof bytes);
+        failed = lookup_name(bytes, name, sizeof name);
     }
-    if (found != 1) {
-        *error = trouble(found);
-        return found == -2 ? EAGAIN : 0;
+    if (failed) {
+        *error = h_errno_of(failed);
+        return failed == EAI_AGAIN ? EAGAIN : 0;
     }
-    int failed = lay_out(entry, buffer, size, name, &four, 1);
-    *error = failed != 0 ? NETDB_INTERNAL : NETDB_SUCCESS;
-    if (failed == 0) *result = entry;
-    return failed;
+    int full = fill(entry, buffer, size, name, &bytes, 1);
+    if (full) {
+        *error = NETDB_INTERNAL;
+        return full;
+    }
+    *error = NETDB_SUCCESS;
+    *result = entry;
+    return 0;
 }
-
-static __thread struct hostent plain_entry;
-static __thread char plain_buffer[ANSWER_BYTES];
 
 CSE_EXPORT struct hostent *gethostbyname2(const char *name, int family)
 {
     struct hostent *result;
     int error;
-    gethostbyname2_r(name, family, &plain_entry, plain_buffer, sizeof plain_buffer, &result, &error);
+    gethostbyname2_r(name, family, &static_entry, static_buffer, sizeof static_buffer, &result, &error);
     if (result == NULL) h_errno = error;
     return result;
 }
@@ -103,7 +124,7 @@ CSE_EXPORT struct hostent *gethostbyaddr(const void *address, socklen_t length, 
 {
     struct hostent *result;
     int error;
-    gethostbyaddr_r(address, length, family, &plain_entry, plain_buffer, sizeof plain_buffer,
+    gethostbyaddr_r(address, length, family, &static_entry, static_buffer, sizeof static_buffer,
                     &result, &error);
     if (result == NULL) h_errno = error;
     return result;

@@ -1,217 +1,126 @@
-/* What the program sees of network interfaces: the instance's own, never the kernel's. Names and
- * numbers are those a fresh network namespace would have: lo is 1, eth0 is 2.
+/* The interfaces of the private stack, as getifaddrs and if_nametoindex show them.
+ *
+ * glibc asks the kernel over netlink and would show the empty namespace's loopback only. The SIOCGIF*
+ * ioctls of a private socket are answered in ioctl's wrapper from the same list.
  */
+#include "core.h"
 #include "net.h"
 
+#include <errno.h>
 #include <ifaddrs.h>
 #include <net/if.h>
-#include <net/if_arp.h>
+#include <netinet/in.h>
 #include <netpacket/packet.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
-enum { ROOM = 4 };
+enum { INTERFACES_MAX = 8 };
+
+/* One allocation per entry, with all it points to. */
+struct entry {
+    struct ifaddrs entry; /* first: freeifaddrs gets a pointer to it */
+    char name[IF_NAMESIZE];
+    struct sockaddr_in address, netmask, broadcast;
+};
 
 static int list_interfaces(struct cse_interface *list)
 {
     const struct cse_stack *stack = net_start();
-    return stack != NULL ? stack->interfaces(list, ROOM) : -1;
+    return stack != NULL ? stack->interfaces(list, INTERFACES_MAX) : -ENETDOWN;
 }
 
-static unsigned flags_of(const struct cse_interface *i)
+static struct sockaddr_in internet(uint32_t address)
 {
-    unsigned flags = IFF_UP | IFF_RUNNING;
-    return i->loopback ? flags | IFF_LOOPBACK : flags | IFF_BROADCAST | IFF_MULTICAST;
-}
-
-/* ---- getifaddrs ------------------------------------------------------------------------------ */
-
-struct entry {
-    struct ifaddrs head;
-    char name[IF_NAMESIZE];
-    union {
-        struct sockaddr_in in;
-        struct sockaddr_ll link;
-    } address, mask, broadcast;
-};
-
-static void fill_link(struct entry *e, const struct cse_interface *i)
-{
-    e->address.link = (struct sockaddr_ll){.sll_family = AF_PACKET, .sll_ifindex = i->index,
-                                           .sll_halen = 6,
-                                           .sll_hatype = i->loopback ? ARPHRD_LOOPBACK : ARPHRD_ETHER};
-    memcpy(e->address.link.sll_addr, i->mac, 6);
-    e->broadcast.link = e->address.link;
-    memset(e->broadcast.link.sll_addr, i->loopback ? 0 : 0xff, 6);
-}
-
-static void fill_inet(struct entry *e, const struct cse_interface *i)
-{
-    e->address.in = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = i->address};
-    e->mask.in = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = i->netmask};
-    e->broadcast.in = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = i->broadcast};
-    if (i->loopback) e->broadcast.in.sin_addr.s_addr = i->address;
-    e->head.ifa_netmask = (struct sockaddr *)&e->mask;
+    return (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = {address}};
 }
 
 CSE_EXPORT void freeifaddrs(struct ifaddrs *list)
 {
-    free(list); /* one block */
+    while (list != NULL) {
+        struct ifaddrs *next = list->ifa_next;
+        free(list);
+        list = next;
+    }
 }
 
 CSE_EXPORT int getifaddrs(struct ifaddrs **result)
 {
-    struct cse_interface list[ROOM];
+    struct cse_interface list[INTERFACES_MAX];
     int count = list_interfaces(list);
-    if (count < 0) return -1;
-    struct entry *entries = calloc((size_t)count * 2, sizeof *entries);
-    if (entries == NULL) return -1;
-    for (int n = 0; n < count * 2; n++) {
-        const struct cse_interface *i = &list[n % count];
-        struct entry *e = &entries[n];
-        strcpy(e->name, i->name);
-        e->head.ifa_name = e->name;
-        e->head.ifa_flags = flags_of(i);
-        e->head.ifa_addr = (struct sockaddr *)&e->address;
-        e->head.ifa_broadaddr = (struct sockaddr *)&e->broadcast;
-        if (n < count) fill_link(e, i);
-        else fill_inet(e, i);
-        if (n > 0) entries[n - 1].head.ifa_next = &e->head;
+    if (count < 0) {
+        errno = -count;
+        return -1;
     }
-    *result = &entries[0].head;
+    struct ifaddrs *first = NULL, **next = &first;
+    for (int i = 0; i < count; i++) {
+        struct entry *made = calloc(1, sizeof *made);
+        if (made == NULL) {
+            freeifaddrs(first);
+            errno = ENOMEM;
+            return -1;
+        }
+        strncpy(made->name, list[i].name, sizeof made->name - 1);
+        made->address = internet(list[i].address);
+        made->netmask = internet(list[i].netmask);
+        made->broadcast = internet(list[i].broadcast);
+        struct ifaddrs *entry = &made->entry;
+        entry->ifa_name = made->name;
+        entry->ifa_flags = (list[i].up ? IFF_UP | IFF_RUNNING : 0U) |
+                           (list[i].loopback ? IFF_LOOPBACK : IFF_BROADCAST | IFF_MULTICAST);
+        entry->ifa_addr = (struct sockaddr *)&made->address;
+        entry->ifa_netmask = (struct sockaddr *)&made->netmask;
+        if (!list[i].loopback) entry->ifa_broadaddr = (struct sockaddr *)&made->broadcast;
+        *next = entry;
+        next = &entry->ifa_next;
+    }
+    *result = first;
     return 0;
 }
 
-/* ---- names and numbers ------------------------------------------------------------------------ */
-
 CSE_EXPORT unsigned if_nametoindex(const char *name)
 {
-    struct cse_interface list[ROOM];
+    struct cse_interface list[INTERFACES_MAX];
     int count = list_interfaces(list);
-    for (int n = 0; n < count; n++)
-        if (strcmp(list[n].name, name) == 0) return (unsigned)list[n].index;
+    for (int i = 0; i < count; i++)
+        if (strncmp(list[i].name, name, sizeof list[i].name) == 0) return (unsigned)list[i].index;
     errno = ENODEV;
     return 0;
 }
 
 CSE_EXPORT char *if_indextoname(unsigned index, char *name)
 {
-    struct cse_interface list[ROOM];
+    struct cse_interface list[INTERFACES_MAX];
     int count = list_interfaces(list);
-    for (int n = 0; n < count; n++)
-        if ((unsigned)list[n].index == index) return strcpy(name, list[n].name);
+    for (int i = 0; i < count; i++) {
+        if ((unsigned)list[i].index != index) continue;
+        memcpy(name, list[i].name, IF_NAMESIZE);
+        return name;
+    }
     errno = ENXIO;
     return NULL;
 }
 
+/* The array ends with an entry of index 0, which holds no name; names follow the array. */
 CSE_EXPORT struct if_nameindex *if_nameindex(void)
 {
-    struct cse_interface list[ROOM];
+    struct cse_interface list[INTERFACES_MAX];
     int count = list_interfaces(list);
-    if (count < 0) return NULL;
-    struct if_nameindex *all = calloc(1, ((size_t)count + 1) * sizeof *all + (size_t)count * IF_NAMESIZE);
-    if (all == NULL) return NULL;
-    char *names = (char *)(all + count + 1);
-    for (int n = 0; n < count; n++) {
-        all[n].if_index = (unsigned)list[n].index;
-        all[n].if_name = strcpy(names + n * IF_NAMESIZE, list[n].name);
+    if (count < 0) {
+        errno = -count;
+        return NULL;
     }
-    return all;
-}
-
-CSE_EXPORT void if_freenameindex(struct if_nameindex *all)
-{
-    free(all);
-}
-
-/* ---- ioctl ------------------------------------------------------------------------------------ */
-
-static void put_address(struct sockaddr *to, uint32_t address)
-{
-    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = address};
-    memcpy(to, &in, sizeof in);
-}
-
-static int list_request(struct ifconf *all)
-{
-    struct cse_interface list[ROOM];
-    int count = list_interfaces(list), used = 0;
-    for (int n = 0; n < count; n++) {
-        if (all->ifc_buf != NULL) {
-            if (used + (int)sizeof(struct ifreq) > all->ifc_len) break;
-            struct ifreq *request = (struct ifreq *)(all->ifc_buf + used);
-            memset(request, 0, sizeof *request);
-            strcpy(request->ifr_name, list[n].name);
-            put_address(&request->ifr_addr, list[n].address);
-        }
-        used += (int)sizeof(struct ifreq);
+    struct if_nameindex *made = calloc(1, ((size_t)count + 1) * (sizeof *made + IF_NAMESIZE));
+    if (made == NULL) return NULL;
+    char *names = (char *)&made[count + 1];
+    for (int i = 0; i < count; i++) {
+        made[i].if_index = (unsigned)list[i].index;
+        made[i].if_name = names + (size_t)i * IF_NAMESIZE;
+        strncpy(made[i].if_name, list[i].name, IF_NAMESIZE - 1);
     }
-    all->ifc_len = used;
-    return 0;
+    return made;
 }
 
-static int interface_request(unsigned long what, struct ifreq *request)
+CSE_EXPORT void if_freenameindex(struct if_nameindex *list)
 {
-    struct cse_interface list[ROOM];
-    int count = list_interfaces(list);
-    const struct cse_interface *i = NULL;
-    for (int n = 0; n < count && i == NULL; n++) {
-        if (what == SIOCGIFNAME ? list[n].index == request->ifr_ifindex
-                                : strncmp(list[n].name, request->ifr_name, IF_NAMESIZE) == 0)
-            i = &list[n];
-    }
-    if (i == NULL) return net_fail(-ENODEV);
-    switch (what) {
-    case SIOCGIFNAME: strcpy(request->ifr_name, i->name); return 0;
-    case SIOCGIFINDEX: request->ifr_ifindex = i->index; return 0;
-    case SIOCGIFFLAGS: request->ifr_flags = (short)flags_of(i); return 0;
-    case SIOCGIFMTU: request->ifr_mtu = i->mtu; return 0;
-    case SIOCGIFADDR: put_address(&request->ifr_addr, i->address); return 0;
-    case SIOCGIFNETMASK: put_address(&request->ifr_netmask, i->netmask); return 0;
-    case SIOCGIFBRDADDR: put_address(&request->ifr_broadaddr, i->broadcast); return 0;
-    case SIOCGIFMETRIC: request->ifr_metric = 0; return 0;
-    case SIOCGIFTXQLEN: request->ifr_qlen = 1000; return 0;
-    case SIOCGIFHWADDR:
-        memset(&request->ifr_hwaddr, 0, sizeof request->ifr_hwaddr);
-        request->ifr_hwaddr.sa_family = i->loopback ? ARPHRD_LOOPBACK : ARPHRD_ETHER;
-        memcpy(request->ifr_hwaddr.sa_data, i->mac, 6);
-        return 0;
-    default: return net_fail(-EOPNOTSUPP);
-    }
-}
-
-/* Bytes of the next datagram, without the addresses in front of it. */
-static int next_datagram(int fd, int *bytes)
-{
-    struct cse_datagram header;
-    ssize_t got = libc(recv)(fd, &header, sizeof header, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
-    *bytes = got > (ssize_t)sizeof header ? (int)(got - (ssize_t)sizeof header) : 0;
-    return 0;
-}
-
-#ifdef __GLIBC__
-CSE_EXPORT int ioctl(int fd, unsigned long what, ...)
-#else
-CSE_EXPORT int ioctl(int fd, int what_signed, ...)
-#endif
-{
-    va_list list;
-#ifdef __GLIBC__
-    va_start(list, what);
-#else
-    unsigned long what = (unsigned)what_signed;
-    va_start(list, what_signed);
-#endif
-    void *argument = va_arg(list, void *);
-    va_end(list);
-    bool interface = what >= SIOCGIFNAME && what <= SIOCGIFTXQLEN;
-    cse_socket s = interface || what == FIONREAD ? net_find(fd) : 0;
-    if (cse_is_own_fd(fd)) return net_fail(-EBADF);
-    if (s == 0) return libc(ioctl)(fd, what, argument);
-    if (what == FIONREAD && CSE_SOCKET_IS_DATAGRAM(s)) return next_datagram(fd, argument);
-    if (!interface) return libc(ioctl)(fd, what, argument);
-    if (argument == NULL) return net_fail(-EFAULT);
-    return what == SIOCGIFCONF ? list_request(argument) : interface_request(what, argument);
+    free(list);
 }

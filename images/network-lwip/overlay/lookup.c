@@ -1,100 +1,195 @@
-/* Where names are looked for: the name itself if it is an address, the hosts file, the broker
- * (other applications of the network), the DNS. Called by names.c and hostent.c.
+/* Where names come from (lookup.h). Called by names.c and hostent.c.
+ *
+ * glibc's own resolver cannot be reached from outside and would use kernel sockets, so nothing of
+ * it is used; files are read, peers are asked of the broker, the rest goes to libcse-dns.so.
  */
+#include "core.h"
+#include "dns/dns.h"
+#include "lookup.h"
 #include "net.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
 
-/* Calls for each name of each line of /etc/hosts with an IPv4 address; true ends the search. */
-static bool each_host(bool (*each)(struct in_addr address, const char *name, void *), void *context)
+#define DNS_LIBRARY "libcse-dns.so"
+
+enum { HOSTS_LINE = 1024, SERVERS_TEXT = 256 };
+
+/* ---- /etc/hosts ------------------------------------------------------------------------ */
+
+/* Calls `visit` for each (address, name, first name of the line) until it returns true. */
+static bool each_host(bool (*visit)(uint32_t, const char *, const char *, void *), void *context)
 {
-    char line[1024];
-    bool done = false;
     FILE *file = fopen("/etc/hosts", "re");
     if (file == NULL) return false;
-    while (!done && fgets(line, sizeof line, file) != NULL) {
-        struct in_addr address;
-        char *rest = line, *word;
+    char line[HOSTS_LINE];
+    bool stopped = false;
+    while (!stopped && fgets(line, sizeof line, file) != NULL) {
         line[strcspn(line, "#\n")] = '\0';
-        word = strtok_r(rest, " \t", &rest);
-        if (word == NULL || inet_pton(AF_INET, word, &address) != 1) continue;
-        while (!done && (word = strtok_r(rest, " \t", &rest)) != NULL)
-            done = each(address, word, context);
+        char *rest, *text = strtok_r(line, " \t", &rest);
+        struct in_addr address;
+        if (text == NULL || inet_pton(AF_INET, text, &address) != 1) continue;
+        char *first = strtok_r(NULL, " \t", &rest);
+        for (char *name = first; name != NULL && !stopped; name = strtok_r(NULL, " \t", &rest))
+            stopped = visit(address.s_addr, name, first, context);
     }
     fclose(file);
-    return done;
+    return stopped;
 }
 
-struct search {
+struct host_question {
     const char *name;
-    struct in_addr *list;
-    int room, count;
-    struct in_addr address;
-    char *out;
+    struct lookup *found;
+};
+
+static bool take_address(uint32_t address, const char *name, const char *first, void *context)
+{
+    struct host_question *question = context;
+    if (strcasecmp(name, question->name) != 0) return false;
+    struct lookup *found = question->found;
+    if (found->count == 0) snprintf(found->canonical, sizeof found->canonical, "%s", first);
+    found->addresses[found->count++] = address;
+    return found->count == LOOKUP_ADDRESSES_MAX;
+}
+
+struct reverse_question {
+    uint32_t address;
+    char *name;
     size_t size;
 };
 
-static bool take_address(struct in_addr address, const char *name, void *context)
+static bool take_name(uint32_t address, const char *name, const char *first, void *context)
 {
-    struct search *search = context;
-    if (strcasecmp(name, search->name) != 0) return false;
-    for (int i = 0; i < search->count; i++)
-        if (search->list[i].s_addr == address.s_addr) return false;
-    search->list[search->count++] = address;
-    return search->count == search->room;
-}
-
-static bool take_name(struct in_addr address, const char *name, void *context)
-{
-    struct search *search = context;
-    if (address.s_addr != search->address.s_addr) return false;
-    snprintf(search->out, search->size, "%s", name);
+    struct reverse_question *question = context;
+    if (address != question->address) return false;
+    snprintf(question->name, question->size, "%s", first);
     return true;
 }
 
+/* RFC 6761: localhost and what ends in .localhost never leave the machine. */
 static bool is_localhost(const char *name)
 {
     size_t length = strlen(name);
-    return strcasecmp(name, "localhost") == 0 ||
-           (length > 10 && strcasecmp(name + length - 10, ".localhost") == 0);
+    if (length > 0 && name[length - 1] == '.') length--;
+    return (length == 9 && strncasecmp(name, "localhost", 9) == 0) ||
+           (length > 10 && strncasecmp(name + length - 10, ".localhost", 10) == 0);
 }
 
-/* A count of addresses, -1 no such name, -2 cannot be found out now. */
-int lookup_addresses(const char *name, struct in_addr *list, int room, bool numeric_only)
+/* ---- DNS --------------------------------------------------------------------------------- */
+
+static const char *servers(char *text, size_t size)
 {
-    if (inet_aton(name, &list[0]) != 0) return 1;
-    if (numeric_only || *name == '\0') return -1;
-    struct search search = {.name = name, .list = list, .room = room};
-    each_host(take_address, &search);
-    if (search.count > 0) return search.count;
+    size_t used = 0;
+    for (int i = 0; i < 8; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "dns.%d", i);
+        const char *server = cse_setting(key);
+        if (server == NULL || used + strlen(server) + 2 > size) break;
+        used += (size_t)snprintf(text + used, size - used, "%s%s", used ? "," : "", server);
+    }
+    return used > 0 ? text : NULL;
+}
+
+/* A function of libcse-dns.so, which lies beside this library. */
+static void *dns_function(const char *name)
+{
+    static void *handle;
+    void *library = __atomic_load_n(&handle, __ATOMIC_ACQUIRE);
+    if (library == NULL) {
+        char path[4096];
+        Dl_info self;
+        if (dladdr((const void *)lookup_addresses, &self) == 0) return NULL;
+        const char *slash = strrchr(self.dli_fname, '/');
+        int directory = slash != NULL ? (int)(slash - self.dli_fname) + 1 : 0;
+        snprintf(path, sizeof path, "%.*s" DNS_LIBRARY, directory, self.dli_fname);
+        library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        if (library == NULL) {
+            cse_escape("dns library not loaded");
+            return NULL;
+        }
+        __atomic_store_n(&handle, library, __ATOMIC_RELEASE);
+    }
+    return dlsym(library, name);
+}
+
+static int eai_of(int count)
+{
+    if (count > 0) return 0;
+    if (count == 0) return EAI_NONAME;
+    return count == -ENOMEM ? EAI_MEMORY : EAI_AGAIN;
+}
+
+static int ask_dns(const char *name, struct lookup *found)
+{
+    __typeof__(&cse_dns_addresses) ask = (__typeof__(ask))dns_function("cse_dns_addresses");
+    char text[SERVERS_TEXT];
+    if (ask == NULL) return EAI_AGAIN;
+    int count = ask(servers(text, sizeof text), name, found->canonical, sizeof found->canonical,
+                    found->addresses, LOOKUP_ADDRESSES_MAX);
+    found->count = count > 0 ? count : 0;
+    return eai_of(count);
+}
+
+/* ---- in order ------------------------------------------------------------------------------ */
+
+int lookup_addresses(const char *name, struct lookup *found)
+{
+    struct in_addr address;
+    found->count = 0;
+    snprintf(found->canonical, sizeof found->canonical, "%s", name);
+    if (inet_aton(name, &address)) {
+        found->addresses[found->count++] = address.s_addr;
+        return 0;
+    }
+    if (strlen(name) >= LOOKUP_NAME_MAX || *name == '\0' || isspace((unsigned char)*name))
+        return EAI_NONAME;
+    struct host_question question = {name, found};
+    each_host(take_address, &question);
+    if (found->count > 0) return 0;
     if (is_localhost(name)) {
-        list[0].s_addr = htonl(INADDR_LOOPBACK);
-        return 1;
+        found->addresses[found->count++] = htonl(INADDR_LOOPBACK);
+        return 0;
+    }
+    const char *own = cse_setting("name");
+    const char *own_address = cse_setting("address");
+    if (own != NULL && own_address != NULL && strcasecmp(own, name) == 0 &&
+        inet_pton(AF_INET, own_address, &address) == 1) {
+        found->addresses[found->count++] = address.s_addr;
+        return 0;
     }
     const struct cse_stack *stack = net_start();
-    if (stack == NULL) return -2;
-    const char *own = cse_setting("name");
-    struct cse_interface interfaces[4];
-    if (own != NULL && strcasecmp(own, name) == 0 && stack->interfaces(interfaces, 4) == 2) {
-        list[0].s_addr = interfaces[1].address;
-        return 1;
+    if (stack == NULL) return EAI_AGAIN;
+    if (stack->resolve(name, &address) == 1) {
+        found->addresses[found->count++] = address.s_addr;
+        return 0;
     }
-    if (stack->resolve(name, &list[0]) == 1) return 1;
-    return dns_addresses(name, list, room);
+    return ask_dns(name, found);
 }
 
-/* 1 found, -1 no name, -2 cannot be found out now. */
-int lookup_name(struct in_addr address, char *name, size_t size)
+int lookup_name(uint32_t address, char *name, size_t size)
 {
-    struct search search = {.address = address, .out = name, .size = size};
-    if (each_host(take_name, &search)) return 1;
-    if ((ntohl(address.s_addr) >> 24) == 127) {
+    struct reverse_question question = {address, name, size};
+    if (each_host(take_name, &question)) return 0;
+    if ((ntohl(address) >> 24) == 127) {
         snprintf(name, size, "localhost");
-        return 1;
+        return 0;
     }
-    return net_start() != NULL ? dns_name(address, name, size) : -2;
+    struct in_addr own;
+    const char *own_address = cse_setting("address");
+    const char *own_name = cse_setting("name");
+    if (own_address != NULL && own_name != NULL && inet_pton(AF_INET, own_address, &own) == 1 &&
+        own.s_addr == address) {
+        snprintf(name, size, "%s", own_name);
+        return 0;
+    }
+    __typeof__(&cse_dns_name) ask = (__typeof__(ask))dns_function("cse_dns_name");
+    char text[SERVERS_TEXT];
+    if (ask == NULL || net_start() == NULL) return EAI_AGAIN;
+    return eai_of(ask(servers(text, sizeof text), address, name, size));
 }

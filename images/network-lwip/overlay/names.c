@@ -1,114 +1,42 @@
-/* getaddrinfo, freeaddrinfo and getnameinfo, taken whole: inside libc they reach the kernel's
- * network past any overlay. The instance speaks IPv4; an IPv6 address given as digits is passed
- * back as such, and its socket is then refused with EAFNOSUPPORT.
+/* getaddrinfo and its relatives, taken whole: inside glibc they cannot be reached.
+ *
+ * The list that getaddrinfo returns is one allocation of the program's malloc per entry, freed
+ * by our freeaddrinfo. IPv6 addresses are answered only where they are given as text.
  */
-#include "net.h"
+#include "core.h"
+#include "lookup.h"
 
 #include <arpa/inet.h>
-#include <ctype.h>
+#include <errno.h>
+#include <net/if.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
-enum { ADDRESSES_MAX = 32 };
-
-struct service {
+struct kind {
     int type, protocol;
-    const char *name;
+    const char *service; /* what /etc/services calls the protocol */
 };
-static const struct service services[] = {
+static const struct kind KINDS[] = {
     {SOCK_STREAM, IPPROTO_TCP, "tcp"}, {SOCK_DGRAM, IPPROTO_UDP, "udp"}, {SOCK_RAW, 0, NULL}};
 
-/* The port of a service by number or name, network byte order; -1 if there is none. */
-static int port_of(const char *service, const char *protocol, int flags)
-{
-    if (service == NULL) return 0;
-    char *end;
-    long number = strtol(service, &end, 10);
-    if (*end == '\0' && end != service) return number < 0 || number > 65535 ? -1 : htons((uint16_t)number);
-    if (flags & AI_NUMERICSERV || protocol == NULL) return -1;
-    struct servent entry, *found = NULL;
-    char buffer[1024];
-#ifdef __GLIBC__
-    if (getservbyname_r(service, protocol, &entry, buffer, sizeof buffer, &found) != 0) return -1;
-#else
-    (void)entry;
-    (void)buffer;
-    found = getservbyname(service, protocol);
-#endif
-    return found != NULL ? found->s_port : -1;
-}
+struct entry {
+    struct addrinfo info; /* first: freeaddrinfo gets a pointer to it */
+    union {
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } address;
+};
 
-static struct addrinfo *new_entry(int family, const void *address, int port, int scope,
-                                  const struct service *s, int protocol)
-{
-    struct addrinfo *entry = calloc(1, sizeof *entry + sizeof(struct sockaddr_in6));
-    if (entry == NULL) return NULL;
-    entry->ai_family = family;
-    entry->ai_socktype = s->type;
-    entry->ai_protocol = s->protocol != 0 ? s->protocol : protocol;
-    entry->ai_addr = (struct sockaddr *)(entry + 1);
-    entry->ai_addr->sa_family = (sa_family_t)family;
-    if (family == AF_INET) {
-        struct sockaddr_in *in = (struct sockaddr_in *)entry->ai_addr;
-        in->sin_port = (in_port_t)port;
-        memcpy(&in->sin_addr, address, sizeof in->sin_addr);
-        entry->ai_addrlen = sizeof *in;
-    } else {
-        struct sockaddr_in6 *in = (struct sockaddr_in6 *)entry->ai_addr;
-        in->sin6_port = (in_port_t)port;
-        in->sin6_scope_id = (uint32_t)scope;
-        memcpy(&in->sin6_addr, address, sizeof in->sin6_addr);
-        entry->ai_addrlen = sizeof *in;
-    }
-    return entry;
-}
-
-/* Appends an entry for each kind of socket that fits. 0 or an EAI_ error. */
-static int append(struct addrinfo ***tail, int family, const void *address, const char *service,
-                  const struct addrinfo *hints)
-{
-    bool any = false;
-    for (size_t i = 0; i < sizeof services / sizeof *services; i++) {
-        const struct service *s = &services[i];
-        if (hints->ai_socktype != 0 && hints->ai_socktype != s->type) continue;
-        if (hints->ai_protocol != 0 && s->protocol != 0 && hints->ai_protocol != s->protocol) continue;
-        int port = port_of(service, s->name, hints->ai_flags);
-        if (port < 0) continue;
-        any = true;
-        **tail = new_entry(family, address, port, 0, s, hints->ai_protocol);
-        if (**tail == NULL) return EAI_MEMORY;
-        *tail = &(**tail)->ai_next;
-    }
-    return any ? 0 : EAI_SERVICE;
-}
-
-static int without_node(struct addrinfo ***tail, const char *service, const struct addrinfo *hints)
-{
-    struct in_addr address = {htonl(hints->ai_flags & AI_PASSIVE ? INADDR_ANY : INADDR_LOOPBACK)};
-    struct in6_addr six = IN6ADDR_ANY_INIT;
-    if (hints->ai_family != AF_INET6) return append(tail, AF_INET, &address, service, hints);
-    if (!(hints->ai_flags & AI_PASSIVE)) six.s6_addr[15] = 1;
-    return append(tail, AF_INET6, &six, service, hints);
-}
-
-static int with_node(struct addrinfo ***tail, const char *node, const char *service,
-                     const struct addrinfo *hints)
-{
-    struct in6_addr six;
-    if (hints->ai_family != AF_INET && inet_pton(AF_INET6, node, &six) == 1)
-        return append(tail, AF_INET6, &six, service, hints);
-    if (hints->ai_family == AF_INET6) return EAI_NONAME;
-    struct in_addr list[ADDRESSES_MAX];
-    int count = lookup_addresses(node, list, ADDRESSES_MAX, (hints->ai_flags & AI_NUMERICHOST) != 0);
-    if (count == -2) return EAI_AGAIN;
-    if (count <= 0) return EAI_NONAME;
-    int failed = 0;
-    for (int i = 0; i < count && failed == 0; i++)
-        failed = append(tail, AF_INET, &list[i], service, hints);
-    return failed;
-}
+struct question {
+    int family, flags, type, protocol;
+    const char *node, *service;
+    const char *canonical; /* put into the first entry */
+    struct addrinfo *first, **next;
+};
 
 CSE_EXPORT void freeaddrinfo(struct addrinfo *list)
 {
@@ -120,80 +48,195 @@ CSE_EXPORT void freeaddrinfo(struct addrinfo *list)
     }
 }
 
-CSE_EXPORT int getaddrinfo(const char *restrict node, const char *restrict service,
-                           const struct addrinfo *restrict hints, struct addrinfo **restrict result)
+/* Port in network byte order of `service` for one kind, or -1. */
+static int port_of(const struct question *question, const struct kind *kind)
 {
-    static const struct addrinfo none;
-    struct addrinfo *list = NULL, **tail = &list;
-    if (hints == NULL) hints = &none;
-    if (node == NULL && service == NULL) return EAI_NONAME;
-    if (hints->ai_family != AF_UNSPEC && hints->ai_family != AF_INET && hints->ai_family != AF_INET6)
-        return EAI_FAMILY;
-    if ((hints->ai_flags & AI_CANONNAME) && node == NULL) return EAI_BADFLAGS;
-    if (hints->ai_socktype != 0 && hints->ai_socktype != SOCK_STREAM &&
-        hints->ai_socktype != SOCK_DGRAM && hints->ai_socktype != SOCK_RAW)
-        return EAI_SOCKTYPE;
-    int failed = node == NULL ? without_node(&tail, service, hints)
-                              : with_node(&tail, node, service, hints);
-    if (failed == 0 && (hints->ai_flags & AI_CANONNAME)) {
-        list->ai_canonname = strdup(node);
-        if (list->ai_canonname == NULL) failed = EAI_MEMORY;
-    }
-    if (failed != 0) freeaddrinfo(list);
-    else *result = list;
-    return failed;
-}
-
-/* ---- the other way --------------------------------------------------------------------------- */
-
-static int service_text(uint16_t port, char *out, size_t size, int flags)
-{
-    struct servent *found = NULL;
-#ifdef __GLIBC__
-    struct servent entry;
+    if (question->service == NULL) return 0;
+    char *end;
+    unsigned long number = strtoul(question->service, &end, 10);
+    if (*question->service != '\0' && *end == '\0') return number > 65535 ? -1 : htons((uint16_t)number);
+    if ((question->flags & AI_NUMERICSERV) || kind->service == NULL) return -1;
+    struct servent entry, *found;
     char buffer[1024];
-    if (!(flags & NI_NUMERICSERV))
-        getservbyport_r(port, flags & NI_DGRAM ? "udp" : "tcp", &entry, buffer, sizeof buffer, &found);
-#else
-    if (!(flags & NI_NUMERICSERV)) found = getservbyport(port, flags & NI_DGRAM ? "udp" : "tcp");
-#endif
-    int used = found != NULL ? snprintf(out, size, "%s", found->s_name)
-                             : snprintf(out, size, "%u", ntohs(port));
-    return used < (int)size ? 0 : EAI_OVERFLOW;
+    if (getservbyname_r(question->service, kind->service, &entry, buffer, sizeof buffer, &found) ||
+        found == NULL)
+        return -1;
+    return entry.s_port;
 }
 
-static int host_text(const struct sockaddr *address, char *out, size_t size, int flags)
+static int append(struct question *question, const struct kind *kind, int port, int family,
+                  const void *address)
 {
-    char name[NI_MAXHOST];
-    if (address->sa_family == AF_INET6) {
-        if (flags & NI_NAMEREQD) return EAI_NONAME;
-        const void *six = &((const struct sockaddr_in6 *)address)->sin6_addr;
-        return inet_ntop(AF_INET6, six, out, (socklen_t)size) != NULL ? 0 : EAI_OVERFLOW;
+    struct entry *entry = calloc(1, sizeof *entry);
+    if (entry == NULL) return EAI_MEMORY;
+    struct addrinfo *info = &entry->info;
+    info->ai_flags = question->flags;
+    info->ai_family = family;
+    info->ai_socktype = kind->type;
+    info->ai_protocol = kind->protocol ? kind->protocol : question->protocol;
+    info->ai_addr = (struct sockaddr *)&entry->address;
+    if (family == AF_INET) {
+        entry->address.v4.sin_family = AF_INET;
+        entry->address.v4.sin_port = (in_port_t)port;
+        memcpy(&entry->address.v4.sin_addr, address, sizeof(struct in_addr));
+        info->ai_addrlen = sizeof entry->address.v4;
+    } else {
+        entry->address.v6.sin6_family = AF_INET6;
+        entry->address.v6.sin6_port = (in_port_t)port;
+        memcpy(&entry->address.v6.sin6_addr, address, sizeof(struct in6_addr));
+        info->ai_addrlen = sizeof entry->address.v6;
     }
-    struct in_addr four = ((const struct sockaddr_in *)address)->sin_addr;
-    if (!(flags & NI_NUMERICHOST)) {
-        int found = lookup_name(four, name, sizeof name);
-        if (found == 1) return snprintf(out, size, "%s", name) < (int)size ? 0 : EAI_OVERFLOW;
-        if (flags & NI_NAMEREQD) return found == -2 ? EAI_AGAIN : EAI_NONAME;
+    if (question->first == NULL && (question->flags & AI_CANONNAME) && question->canonical) {
+        info->ai_canonname = strdup(question->canonical);
+        if (info->ai_canonname == NULL) {
+            free(entry);
+            return EAI_MEMORY;
+        }
     }
-    return inet_ntop(AF_INET, &four, out, (socklen_t)size) != NULL ? 0 : EAI_OVERFLOW;
+    *question->next = info;
+    question->next = &info->ai_next;
+    if (question->first == NULL) question->first = info;
+    return 0;
 }
 
-CSE_EXPORT int getnameinfo(const struct sockaddr *restrict address, socklen_t length,
-                           char *restrict host, socklen_t host_size, char *restrict service,
-                           socklen_t service_size, int flags)
+/* One entry per kind of socket that fits type, protocol and service. */
+static int append_kinds(struct question *question, int family, const void *address)
 {
-    if (length < sizeof(sa_family_t)) return EAI_FAMILY;
-    bool four = address->sa_family == AF_INET && length >= sizeof(struct sockaddr_in);
-    bool six = address->sa_family == AF_INET6 && length >= sizeof(struct sockaddr_in6);
-    if (!four && !six) { /* AF_UNIX has its own ways */
-        return libc(getnameinfo)(address, length, host, host_size, service, service_size, flags);
+    bool any = false;
+    for (size_t i = 0; i < sizeof KINDS / sizeof KINDS[0]; i++) {
+        const struct kind *kind = &KINDS[i];
+        if (question->type != 0 && question->type != kind->type) continue;
+        if (question->protocol != 0 && kind->protocol != 0 && question->protocol != kind->protocol)
+            continue;
+        int port = port_of(question, kind);
+        if (port < 0) continue;
+        int failed = append(question, kind, port, family, address);
+        if (failed) return failed;
+        any = true;
     }
-    if (host == NULL && service == NULL) return EAI_NONAME;
-    int failed = 0;
-    if (host != NULL && host_size > 0) failed = host_text(address, host, host_size, flags);
-    if (failed == 0 && service != NULL && service_size > 0)
-        failed = service_text(((const struct sockaddr_in *)address)->sin_port, service,
-                              service_size, flags);
+    return any ? 0 : EAI_SERVICE;
+}
+
+static int answer_without_node(struct question *question)
+{
+    struct in_addr v4 = {htonl((question->flags & AI_PASSIVE) ? INADDR_ANY : INADDR_LOOPBACK)};
+    if (question->family == AF_INET6)
+        return append_kinds(question, AF_INET6,
+                            (question->flags & AI_PASSIVE) ? &in6addr_any : &in6addr_loopback);
+    return append_kinds(question, AF_INET, &v4);
+}
+
+static int answer_node(struct question *question)
+{
+    struct in6_addr v6;
+    struct in_addr v4;
+    question->canonical = question->node;
+    if (inet_pton(AF_INET6, question->node, &v6) == 1)
+        return question->family == AF_INET ? EAI_ADDRFAMILY : append_kinds(question, AF_INET6, &v6);
+    bool numeric = inet_aton(question->node, &v4) != 0;
+    if (!numeric && (question->flags & AI_NUMERICHOST)) return EAI_NONAME;
+    if (question->family == AF_INET6 && !(question->flags & AI_V4MAPPED))
+        return numeric ? EAI_ADDRFAMILY : EAI_NONAME;
+
+    struct lookup found;
+    int failed = lookup_addresses(question->node, &found);
+    if (failed) return failed;
+    question->canonical = found.canonical;
+    for (int i = 0; i < found.count && !failed; i++) {
+        if (question->family != AF_INET6) {
+            failed = append_kinds(question, AF_INET, &found.addresses[i]);
+            continue;
+        }
+        struct in6_addr mapped = {.s6_addr = {[10] = 0xff, [11] = 0xff}};
+        memcpy(&mapped.s6_addr[12], &found.addresses[i], 4);
+        failed = append_kinds(question, AF_INET6, &mapped);
+    }
     return failed;
+}
+
+static int check(const struct question *question)
+{
+    if (question->node == NULL && question->service == NULL) return EAI_NONAME;
+    if (question->family != AF_UNSPEC && question->family != AF_INET && question->family != AF_INET6)
+        return EAI_FAMILY;
+    if ((question->flags & AI_CANONNAME) && question->node == NULL) return EAI_BADFLAGS;
+    if (question->type == 0 || question->type == SOCK_RAW) return 0;
+    for (size_t i = 0; i < sizeof KINDS / sizeof KINDS[0]; i++)
+        if (KINDS[i].type == question->type) return 0;
+    return EAI_SOCKTYPE;
+}
+
+CSE_EXPORT int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
+                           struct addrinfo **result)
+{
+    static const struct addrinfo no_hints = {.ai_flags = AI_V4MAPPED | AI_ADDRCONFIG};
+    const struct addrinfo *wanted = hints != NULL ? hints : &no_hints;
+    struct question question = {.family = wanted->ai_family,
+                                .flags = wanted->ai_flags,
+                                .type = wanted->ai_socktype,
+                                .protocol = wanted->ai_protocol,
+                                .node = node,
+                                .service = service};
+    question.next = &question.first;
+    int failed = check(&question);
+    if (!failed) failed = node != NULL ? answer_node(&question) : answer_without_node(&question);
+    if (failed) {
+        freeaddrinfo(question.first);
+        cse_trace("%s: %s", node ? node : "-", gai_strerror(failed));
+        return failed;
+    }
+    *result = question.first;
+    return 0;
+}
+
+/* ---- back to names --------------------------------------------------------------------------- */
+
+static int put(char *out, socklen_t size, const char *text)
+{
+    if (out == NULL || size == 0) return 0;
+    size_t length = strlen(text);
+    if (length >= size) return EAI_OVERFLOW;
+    memcpy(out, text, length + 1);
+    return 0;
+}
+
+static int put_service(const struct sockaddr *address, char *service, socklen_t size, int flags)
+{
+    in_port_t port = address->sa_family == AF_INET
+                         ? ((const struct sockaddr_in *)address)->sin_port
+                         : ((const struct sockaddr_in6 *)address)->sin6_port;
+    struct servent entry, *found = NULL;
+    char buffer[1024], number[8];
+    if (!(flags & NI_NUMERICSERV) && service != NULL && size > 0)
+        getservbyport_r(port, (flags & NI_DGRAM) ? "udp" : "tcp", &entry, buffer, sizeof buffer, &found);
+    snprintf(number, sizeof number, "%u", ntohs(port));
+    return put(service, size, found != NULL ? entry.s_name : number);
+}
+
+CSE_EXPORT int getnameinfo(const struct sockaddr *address, socklen_t length, char *host,
+                           socklen_t host_size, char *service, socklen_t service_size,
+                           int flags)
+{
+    bool v4 = address != NULL && address->sa_family == AF_INET && length >= sizeof(struct sockaddr_in);
+    bool v6 = address != NULL && address->sa_family == AF_INET6 && length >= sizeof(struct sockaddr_in6);
+    if (address != NULL && address->sa_family == AF_UNIX)
+        return libc(getnameinfo)(address, length, host, host_size, service, service_size, flags);
+    if (!v4 && !v6) return EAI_FAMILY;
+    if ((host == NULL || host_size == 0) && (service == NULL || service_size == 0)) return EAI_NONAME;
+
+    if (host != NULL && host_size > 0) {
+        char name[LOOKUP_NAME_MAX];
+        int failed = EAI_NONAME;
+        if (v4 && !(flags & NI_NUMERICHOST))
+            failed = lookup_name(((const struct sockaddr_in *)address)->sin_addr.s_addr, name, sizeof name);
+        if (failed && (flags & NI_NAMEREQD)) return failed;
+        if (failed) {
+            const void *bytes = v4 ? (const void *)&((const struct sockaddr_in *)address)->sin_addr
+                                   : (const void *)&((const struct sockaddr_in6 *)address)->sin6_addr;
+            inet_ntop(address->sa_family, bytes, name, sizeof name);
+        }
+        failed = put(host, host_size, name);
+        if (failed) return failed;
+    }
+    return put_service(address, service, service_size, flags);
 }
