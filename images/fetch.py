@@ -26,8 +26,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 RELEASE = "trixie"
-# Still asked for pins whose newer files a mirror has dropped.
-OLDER_RELEASE = "bookworm"
 IMAGES = Path(__file__).resolve().parent
 BUILD = IMAGES.parent / "build"
 PINS = IMAGES / "sources.json"
@@ -131,7 +129,9 @@ def source_list() -> list[str]:
         )
     # The signature is checked where the machine has the keys; the pins hold without it too.
     options = f"[signed-by={KEYRING}] " if KEYRING.exists() else "[trusted=yes] "
-    lines = [f"deb-src {options}{main[0]} {suite} main" for suite in (RELEASE, f"{RELEASE}-updates", OLDER_RELEASE)]
+    lines = [
+        f"deb-src {options}{main[0]} {suite} main" for suite in (RELEASE, f"{RELEASE}-updates")
+    ]
     if security:
         lines.append(f"deb-src {options}{security[0]} {RELEASE}-security main")
     return lines
@@ -248,7 +248,9 @@ def patches(name: str) -> list[Path]:
 def recipe(name: str, pin: Pin) -> str:
     """Changes when the unpacked tree has to be made anew."""
     parts = [json.dumps(pin.files, sort_keys=True)]
-    parts += [f"{path.parent.parent.parent.name}/{path.name} {sha256(path)}" for path in patches(name)]
+    parts += [
+        f"{path.parent.parent.parent.name}/{path.name} {sha256(path)}" for path in patches(name)
+    ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
