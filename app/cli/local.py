@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from app.agent import identity
 from app.catalog.catalog import Catalog
 from app.domain.errors import CseError, HostLacks
 from app.domain.ports import Agent
@@ -59,6 +60,7 @@ def private_agent(settings: Settings) -> Iterator[Agent]:
         ) from error
     lock = os.open(home / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
+    identity.share_networks(settings.state_dir, home)
     agent = make_agent(settings.model_copy(update={"state_dir": home}))
     try:
         yield agent

@@ -43,6 +43,7 @@ class Reconciler:
         self._agent = agent
         self._converger = Converger(store, agent, catalog, self.view, self._look)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="converge")
+        self._looking = threading.Lock()
         self._again: set[str] = set()
         self._early: set[str] = set()
         self._stopping = threading.Event()
@@ -149,9 +150,10 @@ class Reconciler:
         """Ask the agent what is there, and wake what is not as it was."""
         unsure = True
         while unsure and not self._stopping.is_set():
-            epoch = self.view.begin_snapshot()
-            differences, unsure = self.view.apply_snapshot(epoch, self._agent.observe())
-            self._react(differences)
+            with self._looking:  # of two looks, the older would undo the newer
+                epoch = self.view.begin_snapshot()
+                differences, unsure = self.view.apply_snapshot(epoch, self._agent.observe())
+                self._react(differences)
 
     def _wake_all(self) -> None:
         with self._store.read() as transaction:

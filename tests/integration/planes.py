@@ -102,6 +102,10 @@ class Plane:
         """Of all applications."""
         return [item["name"] for item in self.http.get("/v1/applications").json()["items"]]
 
+    def events(self) -> list[str]:
+        """Kinds, oldest first."""
+        return [event["kind"] for event in self.http.get("/v1/events").json()["items"]]
+
     def until_state(self, name: str, state: str) -> Any:
         """The status, once it shows this state."""
         return until(lambda: (found := self.status(name))["state"] == state and found)
