@@ -14,7 +14,7 @@ LWIP_FILES := core/def core/inet_chksum core/ip core/memp core/netif core/pbuf c
 LWIP_OBJECTS := $(patsubst %,$(OBJ)/$(NET)/liblwip/%.o,$(LWIP_FILES))
 LWIP_SHARED := $(addprefix $(OBJ)/$(NET)/lwip/section_,begin.o end.o)
 
-CFLAGS_network-lwip := -I$(IMAGES)/$(NET)/lwip/config -I$(LWIP)/src/include -pthread
+CFLAGS_network-lwip := -I$(IMAGES)/$(NET) -I$(IMAGES)/$(NET)/lwip/config -I$(LWIP)/src/include -pthread
 
 # Only lwIP's variables go to the shared sections; the run-time sizes of lwipopts.h with them.
 $(LWIP_OBJECTS): $(OBJ)/$(NET)/liblwip/%.o: $(LWIP)/.fetched

@@ -16,6 +16,6 @@ $(OBJ)/$(NET)/dns/dns.o $(BUILD)/tidy/$(NET)/dns/dns.ok: CFLAGS_network-lwip += 
 
 $(call libdir,$(NET))/libcse-dns.so: $(OBJ)/$(NET)/dns/dns.o $(OBJ)/$(NET)/libcares.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -Wl,-soname,libcse-dns.so -Wl,--exclude-libs,ALL -o $@ $^ -pthread
+	$(CC) $(LDFLAGS) -Wl,-soname,libcse-dns.so -o $@ $^ -pthread
 
 LIBRARIES += $(call libdir,$(NET))/libcse-dns.so
