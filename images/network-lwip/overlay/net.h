@@ -22,13 +22,4 @@ void net_escape(const char *what);
 /* Sets errno from a negative errno; -1. */
 int net_fail(int negative);
 
-/* dns.c: IPv4 addresses of a name, or a name of an address, from the DNS servers of the
- * application's network. A count, or -1 (no such name), -2 (servers do not answer). */
-int dns_addresses(const char *name, struct in_addr *list, int room);
-int dns_name(struct in_addr address, char *name, size_t size);
-
-/* lookup.c: hosts file, then broker, then DNS. */
-int lookup_addresses(const char *name, struct in_addr *list, int room, bool numeric_only);
-int lookup_name(struct in_addr address, char *name, size_t size);
-
 #endif
