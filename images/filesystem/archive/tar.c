@@ -1,0 +1,201 @@
+/* tar, plain or compressed with gzip, xz, zstd or bzip2, through libarchive.
+ *
+ * Plain: each member is read at its own offset. Compressed: only one pass in order is cheap, so
+ * indexing keeps contents in the pack file as they stream by, up to a bound; what did not fit is
+ * reached with a reader that stays open, so that reading files in archive order is one pass again.
+ */
+#include "build.h"
+
+#include <archive.h>
+#include <archive_entry.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { READ_BLOCK = 128 << 10 };
+
+static struct archive *open_reader(int archive, off_t offset)
+{
+    if (lseek(archive, offset, SEEK_SET) < 0) return NULL;
+    struct archive *reader = archive_read_new();
+    if (reader == NULL) return NULL;
+    archive_read_support_format_tar(reader);
+    archive_read_support_filter_gzip(reader);
+    archive_read_support_filter_xz(reader);
+    archive_read_support_filter_zstd(reader);
+    archive_read_support_filter_bzip2(reader);
+    if (archive_read_open_fd(reader, archive, READ_BLOCK) == ARCHIVE_OK) return reader;
+    archive_read_free(reader);
+    return NULL;
+}
+
+static const char *reason(struct archive *reader)
+{
+    const char *text = reader ? archive_error_string(reader) : NULL;
+    return text != NULL ? text : "cannot be read";
+}
+
+/* Copies the present member's data to `out` from `offset` on; holes stay holes. */
+static int copy_data(struct archive *reader, uint64_t size, int out, uint64_t offset)
+{
+    const void *data;
+    size_t length;
+    la_int64_t at;
+    int got;
+    while ((got = archive_read_data_block(reader, &data, &length, &at)) == ARCHIVE_OK ||
+           got == ARCHIVE_WARN) {
+        if (at < 0 || (uint64_t)at > size || length > size - (uint64_t)at) return EIO;
+        int error = write_all(out, data, length, offset + (uint64_t)at);
+        if (error != 0) return error;
+    }
+    return got == ARCHIVE_EOF ? 0 : EIO;
+}
+
+static int keep(struct builder *b, struct archive *reader, uint32_t number)
+{
+    struct cse_index_entry *entry = &b->entries[number];
+    if (!S_ISREG(entry->mode) || entry->is_hard_link || entry->size == 0) return 0;
+    if (b->pack < 0 || entry->size > b->limits->cache_bytes - b->packed) return 0;
+    int error = copy_data(reader, entry->size, b->pack, b->packed);
+    if (error == EIO) b->say(b->context, b->strings + entry->path, reason(reader));
+    if (error != 0) return error == ENOSPC ? 0 : error;
+    entry->packed_at = b->packed + 1;
+    b->packed += entry->size;
+    return 0;
+}
+
+static int add_member(struct builder *b, struct archive *reader, struct archive_entry *found,
+                      uint64_t ordinal)
+{
+    const char *name = archive_entry_pathname(found);
+    const char *hard = archive_entry_hardlink(found);
+    const char *link = hard ? hard : archive_entry_symlink(found);
+    struct member member = {
+        .name = name ? name : "",
+        .target = link ? link : "",
+        .is_hard_link = hard != NULL,
+        .mode = (uint32_t)archive_entry_mode(found),
+        .size = hard || archive_entry_size(found) < 0 ? 0 : (uint64_t)archive_entry_size(found),
+        .mtime = archive_entry_mtime(found),
+        .mtime_ns = (uint32_t)archive_entry_mtime_nsec(found),
+        .source_at = b->format == CSE_FORMAT_TAR ? (uint64_t)archive_read_header_position(reader) : ordinal,
+    };
+    uint32_t number;
+    int error = builder_add(b, &member, &number);
+    if (error == 0 && number != CSE_NO_ENTRY && b->format == CSE_FORMAT_TAR_STREAM)
+        error = keep(b, reader, number);
+    return error;
+}
+
+int tar_build(struct builder *b, int archive)
+{
+    struct archive *reader = open_reader(archive, 0);
+    struct archive_entry *found;
+    int error = 0, got = ARCHIVE_FATAL;
+    if (reader != NULL) {
+        for (uint64_t ordinal = 0; error == 0; ordinal++) {
+            got = archive_read_next_header(reader, &found);
+            if (got != ARCHIVE_OK && got != ARCHIVE_WARN) break;
+            if (ordinal == 0) {
+                bool plain = archive_filter_code(reader, 0) == ARCHIVE_FILTER_NONE;
+                b->format = plain ? CSE_FORMAT_TAR : CSE_FORMAT_TAR_STREAM;
+            }
+            error = add_member(b, reader, found, ordinal);
+        }
+    }
+    if (error == 0 && got != ARCHIVE_EOF) {
+        char text[256];
+        snprintf(text, sizeof text, "is damaged or no tar or zip archive: %s", reason(reader));
+        b->say(b->context, "", text);
+        error = EIO;
+    }
+    if (reader != NULL) archive_read_free(reader);
+    return error;
+}
+
+/* ---- contents ------------------------------------------------------------------------------ */
+
+/* A reader part-way through a compressed archive. One is kept between calls; whoever takes it owns
+ * it, so two threads never share one, and a forked child cannot find it half-used. */
+struct cursor {
+    struct archive *reader;
+    const struct cse_index_header *index; /* names the archive */
+    int fd;
+    pid_t pid;
+    uint64_t next; /* ordinal of the member that the next header will be */
+};
+
+static struct cursor *kept;
+
+static void free_cursor(struct cursor *cursor)
+{
+    if (cursor == NULL) return;
+    if (cursor->reader != NULL) archive_read_free(cursor->reader);
+    tree_host.own_close(cursor->fd);
+    free(cursor);
+}
+
+static struct cursor *take_cursor(int archive, const struct cse_index_header *index, uint64_t wanted)
+{
+    struct cursor *cursor = __atomic_exchange_n(&kept, NULL, __ATOMIC_ACQ_REL);
+    /* A forked child shares the file offset with its parent: it must not go on reading there. */
+    if (cursor != NULL && cursor->index == index && cursor->next <= wanted && cursor->pid == getpid())
+        return cursor;
+    free_cursor(cursor);
+    cursor = calloc(1, sizeof *cursor);
+    if (cursor == NULL) return NULL;
+    cursor->fd = tree_host.own_fd(dup(archive)); /* opened for this call: nobody else's offset */
+    cursor->index = index;
+    cursor->pid = getpid();
+    cursor->reader = cursor->fd >= 0 ? open_reader(cursor->fd, 0) : NULL;
+    if (cursor->reader != NULL) return cursor;
+    free_cursor(cursor);
+    return NULL;
+}
+
+static int fill_from_stream(int archive, const struct cse_index_header *index,
+                            const struct cse_index_entry *entry, int out, const char **why)
+{
+    struct cursor *cursor = take_cursor(archive, index, entry->source_at);
+    if (cursor == NULL) return ENOMEM;
+    struct archive_entry *found;
+    int got = ARCHIVE_OK;
+    while (cursor->next <= entry->source_at && (got == ARCHIVE_OK || got == ARCHIVE_WARN)) {
+        got = archive_read_next_header(cursor->reader, &found);
+        cursor->next++;
+    }
+    int error = got == ARCHIVE_OK || got == ARCHIVE_WARN ? copy_data(cursor->reader, entry->size, out, 0) : EIO;
+    if (error != 0) {
+        static __thread char text[200];
+        snprintf(text, sizeof text, "%s", reason(cursor->reader));
+        *why = text;
+        free_cursor(cursor);
+        return error;
+    }
+    free_cursor(__atomic_exchange_n(&kept, cursor, __ATOMIC_ACQ_REL));
+    return 0;
+}
+
+static int fill_at_offset(int archive, const struct cse_index_entry *entry, int out)
+{
+    struct archive *reader = open_reader(archive, (off_t)entry->source_at);
+    if (reader == NULL) return EIO;
+    struct archive_entry *found;
+    int got = archive_read_next_header(reader, &found);
+    int error = got == ARCHIVE_OK || got == ARCHIVE_WARN ? copy_data(reader, entry->size, out, 0) : EIO;
+    archive_read_free(reader);
+    return error;
+}
+
+int tar_fill(int archive, const struct cse_index_header *index, const struct cse_index_entry *entry,
+             int out, cse_tree_say *say, void *context)
+{
+    const char *why = "cannot be read from the archive";
+    int error = index->format == CSE_FORMAT_TAR ? fill_at_offset(archive, entry, out)
+                                                : fill_from_stream(archive, index, entry, out, &why);
+    if (error != 0) say(context, cse_index_text(index, entry->path), why);
+    return error;
+}

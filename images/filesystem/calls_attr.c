@@ -1,0 +1,207 @@
+/* Attributes: permissions, owners, times, sizes, extended attributes, and facts of the file system. */
+#include "calls.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
+#include <sys/time.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+#include <utime.h>
+
+/* A merged directory has its attributes twice: in the upper layer, where they last, and on its
+ * shadow, where they show. */
+static bool shadow_of(const struct fs_where *where, bool inside, char *out)
+{
+    return inside && S_ISDIR(where->mode) && where->mount->cow && fs_shadow_path(where->mount, where->rel, out);
+}
+
+/* A change through a descriptor that was opened for reading may meet the shared lower file: it has
+ * to go by name. True when *path was set to the name. */
+static bool by_name(int fd, char *path)
+{
+    struct fs_where where;
+    if (!fs_ready() || !fs_virtual_of_fd(fd, path)) return false;
+    return fs_find_absolute(path, FS_NOFOLLOW, &where) == FS_INSIDE && where.layer >= 0 &&
+           (where.mount->cow || where.mount->read_only) && (where.layer > 0 || S_ISDIR(where.mode) || where.mount->read_only);
+}
+
+/* ---- permissions and owners ------------------------------------------------------------------------------ */
+
+static int do_chmod(int dirfd, const char *path, mode_t mode, int flags)
+{
+    WITH_PATH_AT(dirfd, path, !(flags & AT_SYMLINK_NOFOLLOW), FS_USE_CHANGE, where, -1)
+    int result = libc(fchmodat)(dirfd, path, mode, flags);
+    char shadow[PATH_MAX];
+    if (result == 0 && shadow_of(&where, where_inside, shadow))
+        raw(SYS_fchmodat, AT_FDCWD, shadow, mode | (raw(SYS_geteuid) == 0 ? 0777 : 0700));
+    return result;
+}
+
+CALL(chmod, int, const char *path, mode_t mode)
+{
+    return do_chmod(AT_FDCWD, path, mode, 0);
+}
+
+CALL(fchmodat, int, int dirfd, const char *path, mode_t mode, int flags)
+{
+    return do_chmod(dirfd, path, mode, flags);
+}
+
+CALL(fchmod, int, int fd, mode_t mode)
+{
+    char path[PATH_MAX];
+    return by_name(fd, path) ? do_chmod(AT_FDCWD, path, mode, 0) : libc(fchmod)(fd, mode);
+}
+
+static int do_chown(int dirfd, const char *path, uid_t user, gid_t group, int flags)
+{
+    WITH_PATH_AT(dirfd, path, !(flags & AT_SYMLINK_NOFOLLOW), FS_USE_CHANGE, where, -1)
+    int result = libc(fchownat)(dirfd, path, user, group, flags);
+    char shadow[PATH_MAX];
+    if (result == 0 && shadow_of(&where, where_inside, shadow))
+        raw(SYS_fchownat, AT_FDCWD, shadow, user, group, AT_SYMLINK_NOFOLLOW);
+    return result;
+}
+
+CALL(chown, int, const char *path, uid_t user, gid_t group)
+{
+    return do_chown(AT_FDCWD, path, user, group, 0);
+}
+
+CALL(lchown, int, const char *path, uid_t user, gid_t group)
+{
+    return do_chown(AT_FDCWD, path, user, group, AT_SYMLINK_NOFOLLOW);
+}
+
+CALL(fchownat, int, int dirfd, const char *path, uid_t user, gid_t group, int flags)
+{
+    return do_chown(dirfd, path, user, group, flags);
+}
+
+CALL(fchown, int, int fd, uid_t user, gid_t group)
+{
+    char path[PATH_MAX];
+    return by_name(fd, path) ? do_chown(AT_FDCWD, path, user, group, 0) : libc(fchown)(fd, user, group);
+}
+
+/* ---- times --------------------------------------------------------------------------------------------------- */
+
+static int do_utimens(int dirfd, const char *path, const struct timespec times[2], int flags)
+{
+    if (path == NULL) return libc(utimensat)(dirfd, path, times, flags);
+    WITH_PATH_AT(dirfd, path, !(flags & AT_SYMLINK_NOFOLLOW), FS_USE_CHANGE, where, -1)
+    int result = libc(utimensat)(dirfd, path, times, flags);
+    char shadow[PATH_MAX];
+    if (result == 0 && shadow_of(&where, where_inside, shadow))
+        raw(SYS_utimensat, AT_FDCWD, shadow, times, 0);
+    return result;
+}
+
+CALL(utimensat, int, int dirfd, const char *path, const struct timespec times[2], int flags)
+{
+    return do_utimens(dirfd, path, times, flags);
+}
+
+CALL(futimens, int, int fd, const struct timespec times[2])
+{
+    char path[PATH_MAX];
+    return by_name(fd, path) ? do_utimens(AT_FDCWD, path, times, 0) : libc(futimens)(fd, times);
+}
+
+static const struct timespec *from_micro(const struct timeval times[2], struct timespec out[2])
+{
+    if (times == NULL) return NULL;
+    for (int i = 0; i < 2; i++) out[i] = (struct timespec){times[i].tv_sec, times[i].tv_usec * 1000};
+    return out;
+}
+
+CALL(utimes, int, const char *path, const struct timeval times[2])
+{
+    struct timespec exact[2];
+    return do_utimens(AT_FDCWD, path, from_micro(times, exact), 0);
+}
+
+CALL(lutimes, int, const char *path, const struct timeval times[2])
+{
+    struct timespec exact[2];
+    return do_utimens(AT_FDCWD, path, from_micro(times, exact), AT_SYMLINK_NOFOLLOW);
+}
+
+CALL(futimesat, int, int dirfd, const char *path, const struct timeval times[2])
+{
+    struct timespec exact[2];
+    return do_utimens(dirfd, path, from_micro(times, exact), 0);
+}
+
+CALL(utime, int, const char *path, const struct utimbuf *times)
+{
+    struct timespec exact[2];
+    if (times == NULL) return do_utimens(AT_FDCWD, path, NULL, 0);
+    exact[0] = (struct timespec){times->actime, 0};
+    exact[1] = (struct timespec){times->modtime, 0};
+    return do_utimens(AT_FDCWD, path, exact, 0);
+}
+
+/* ---- size ------------------------------------------------------------------------------------------------------ */
+
+CALL(truncate, int, const char *path, off_t size)
+{
+    WITH_PATH(path, FS_FOLLOW, FS_USE_CHANGE, where, -1)
+    return libc(truncate)(path, size);
+}
+
+#ifdef __GLIBC__
+CALL(truncate64, int, const char *path, off_t size)
+{
+    WITH_PATH(path, FS_FOLLOW, FS_USE_CHANGE, where, -1)
+    return libc(truncate)(path, size);
+}
+#endif
+
+/* ---- extended attributes ---------------------------------------------------------------------------------------- */
+
+#define XATTR(name, type, follow, use, parameters, types, arguments)                               \
+    CALL(name, type, const char *path EXPAND parameters)                                           \
+    {                                                                                              \
+        WITH_PATH(path, follow, use, where, -1)                                                    \
+        return NEXT(name, type, const char *EXPAND types)(path EXPAND arguments);                  \
+    }
+#define EXPAND(...) __VA_ARGS__
+
+XATTR(getxattr, ssize_t, FS_FOLLOW, FS_USE_NAME, (, const char *name, void *value, size_t size),
+      (, const char *, void *, size_t), (, name, value, size))
+XATTR(lgetxattr, ssize_t, FS_NOFOLLOW, FS_USE_NAME, (, const char *name, void *value, size_t size),
+      (, const char *, void *, size_t), (, name, value, size))
+XATTR(listxattr, ssize_t, FS_FOLLOW, FS_USE_NAME, (, char *list, size_t size), (, char *, size_t), (, list, size))
+XATTR(llistxattr, ssize_t, FS_NOFOLLOW, FS_USE_NAME, (, char *list, size_t size), (, char *, size_t), (, list, size))
+XATTR(setxattr, int, FS_FOLLOW, FS_USE_CHANGE, (, const char *name, const void *value, size_t size, int flags),
+      (, const char *, const void *, size_t, int), (, name, value, size, flags))
+XATTR(lsetxattr, int, FS_NOFOLLOW, FS_USE_CHANGE, (, const char *name, const void *value, size_t size, int flags),
+      (, const char *, const void *, size_t, int), (, name, value, size, flags))
+XATTR(removexattr, int, FS_FOLLOW, FS_USE_CHANGE, (, const char *name), (, const char *), (, name))
+XATTR(lremovexattr, int, FS_NOFOLLOW, FS_USE_CHANGE, (, const char *name), (, const char *), (, name))
+
+/* ---- the file system ---------------------------------------------------------------------------------------------- */
+
+XATTR(statfs, int, FS_FOLLOW, FS_USE_NAME, (, struct statfs *out), (, struct statfs *), (, out))
+XATTR(statvfs, int, FS_FOLLOW, FS_USE_NAME, (, struct statvfs *out), (, struct statvfs *), (, out))
+#ifdef __GLIBC__
+XATTR(statfs64, int, FS_FOLLOW, FS_USE_NAME, (, struct statfs *out), (, struct statfs *), (, out))
+XATTR(statvfs64, int, FS_FOLLOW, FS_USE_NAME, (, struct statvfs *out), (, struct statvfs *), (, out))
+#endif
+XATTR(pathconf, long, FS_FOLLOW, FS_USE_NAME, (, int name), (, int), (, name))
+
+CALL(inotify_add_watch, int, int fd, const char *path, uint32_t mask)
+{
+    WITH_PATH(path, !(mask & IN_DONT_FOLLOW), FS_USE_CONTENT, where, -1)
+    return libc(inotify_add_watch)(fd, path, mask);
+}
+
+CALL(chroot, int, const char *path)
+{
+    if (fs_ready()) cse_escape("chroot");
+    return libc(chroot)(path);
+}

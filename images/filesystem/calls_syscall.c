@@ -1,0 +1,108 @@
+/* syscall(): programs that make calls by number, as libuv and systemd do for new ones.
+ *
+ * Numbers that take a path go to the functions of the other calls_*.c files; all others straight
+ * to the next definition.
+ */
+#include "calls.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#ifndef SYS_openat2
+#define SYS_openat2 437
+#endif
+#ifndef SYS_faccessat2
+#define SYS_faccessat2 439
+#endif
+#ifndef SYS_execveat
+#define SYS_execveat 322
+#endif
+
+extern int taken_statx(int, const char *, int, unsigned, void *) __asm__("statx");
+extern int taken_renameat2(int, const char *, int, const char *, unsigned) __asm__("renameat2");
+extern int taken_fstatat(int, const char *, struct stat *, int) __asm__("fstatat");
+extern int taken_fstat(int, struct stat *) __asm__("fstat");
+extern int taken_mknodat(int, const char *, mode_t, dev_t) __asm__("mknodat");
+
+struct open_how_head {
+    uint64_t flags, mode, resolve;
+};
+
+static long open_by_rules(int dirfd, const char *path, const struct open_how_head *how, size_t size)
+{
+    if (size < sizeof *how || !fs_maybe(dirfd, path)) return -2;
+    struct fs_where where;
+    if (fs_find(dirfd, path, FS_FOLLOW, &where) == FS_OUTSIDE) return -2;
+    if (how->resolve != 0) cse_escape("openat2 with resolve flags");
+    return fs_open(dirfd, path, (int)how->flags, (mode_t)how->mode);
+}
+
+/* *done false: not a call that concerns a path. */
+static long by_number(long number, const long a[6], bool *done)
+{
+    *done = true;
+    switch (number) {
+    case SYS_openat: return fs_open((int)a[0], (const char *)a[1], (int)a[2], (mode_t)a[3]);
+    case SYS_openat2: {
+        long result = open_by_rules((int)a[0], (const char *)a[1], (const void *)a[2], (size_t)a[3]);
+        if (result != -2) return result;
+        break;
+    }
+    case SYS_statx: return taken_statx((int)a[0], (const char *)a[1], (int)a[2], (unsigned)a[3], (void *)a[4]);
+    case SYS_newfstatat: return taken_fstatat((int)a[0], (const char *)a[1], (struct stat *)a[2], (int)a[3]);
+    case SYS_fstat: return taken_fstat((int)a[0], (struct stat *)a[1]);
+    case SYS_faccessat: return faccessat((int)a[0], (const char *)a[1], (int)a[2], 0);
+    case SYS_faccessat2: return faccessat((int)a[0], (const char *)a[1], (int)a[2], (int)a[3]);
+    case SYS_readlinkat: return readlinkat((int)a[0], (const char *)a[1], (char *)a[2], (size_t)a[3]);
+    case SYS_mkdirat: return mkdirat((int)a[0], (const char *)a[1], (mode_t)a[2]);
+    case SYS_mknodat: return taken_mknodat((int)a[0], (const char *)a[1], (mode_t)a[2], (dev_t)a[3]);
+    case SYS_unlinkat: return unlinkat((int)a[0], (const char *)a[1], (int)a[2]);
+    case SYS_symlinkat: return symlinkat((const char *)a[0], (int)a[1], (const char *)a[2]);
+    case SYS_linkat: return linkat((int)a[0], (const char *)a[1], (int)a[2], (const char *)a[3], (int)a[4]);
+    case SYS_renameat2:
+        return taken_renameat2((int)a[0], (const char *)a[1], (int)a[2], (const char *)a[3], (unsigned)a[4]);
+    case SYS_fchmodat: return fchmodat((int)a[0], (const char *)a[1], (mode_t)a[2], 0);
+    case SYS_fchownat: return fchownat((int)a[0], (const char *)a[1], (uid_t)a[2], (gid_t)a[3], (int)a[4]);
+    case SYS_utimensat: return utimensat((int)a[0], (const char *)a[1], (const struct timespec *)a[2], (int)a[3]);
+    case SYS_truncate: return truncate((const char *)a[0], (off_t)a[1]);
+    case SYS_chdir: return chdir((const char *)a[0]);
+    case SYS_fchdir: return fchdir((int)a[0]);
+    case SYS_execve: return execve((const char *)a[0], (char *const *)a[1], (char *const *)a[2]);
+#ifdef __x86_64__
+    case SYS_open: return fs_open(AT_FDCWD, (const char *)a[0], (int)a[1], (mode_t)a[2]);
+    case SYS_creat: return fs_open(AT_FDCWD, (const char *)a[0], O_CREAT | O_WRONLY | O_TRUNC, (mode_t)a[1]);
+    case SYS_stat: return taken_fstatat(AT_FDCWD, (const char *)a[0], (struct stat *)a[1], 0);
+    case SYS_lstat: return taken_fstatat(AT_FDCWD, (const char *)a[0], (struct stat *)a[1], AT_SYMLINK_NOFOLLOW);
+    case SYS_access: return access((const char *)a[0], (int)a[1]);
+    case SYS_readlink: return readlink((const char *)a[0], (char *)a[1], (size_t)a[2]);
+    case SYS_mkdir: return mkdir((const char *)a[0], (mode_t)a[1]);
+    case SYS_rmdir: return rmdir((const char *)a[0]);
+    case SYS_unlink: return unlink((const char *)a[0]);
+    case SYS_rename: return rename((const char *)a[0], (const char *)a[1]);
+    case SYS_link: return link((const char *)a[0], (const char *)a[1]);
+    case SYS_symlink: return symlink((const char *)a[0], (const char *)a[1]);
+    case SYS_chmod: return chmod((const char *)a[0], (mode_t)a[1]);
+    case SYS_chown: return chown((const char *)a[0], (uid_t)a[1], (gid_t)a[2]);
+    case SYS_lchown: return lchown((const char *)a[0], (uid_t)a[1], (gid_t)a[2]);
+#endif
+    }
+    *done = false;
+    return 0;
+}
+
+CALL(syscall, long, long number, ...)
+{
+    long a[6];
+    va_list arguments;
+    va_start(arguments, number);
+    for (int i = 0; i < 6; i++) a[i] = va_arg(arguments, long);
+    va_end(arguments);
+    if (fs_ready()) {
+        bool done;
+        long result = by_number(number, a, &done);
+        if (done) return result;
+        if (number == SYS_execveat) cse_escape("syscall execveat");
+    }
+    return NEXT(syscall, long, long, ...)(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}

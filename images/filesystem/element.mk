@@ -1,0 +1,70 @@
+# The file-system element: the overlay libcse-fs.so and, opened by it when an archive is first
+# used, libcse-archive.so with libarchive's tar reader and the decompressors linked in.
+# Third-party code is compiled without sanitizers, once per target, readers only.
+
+FS      := $(call libdir,filesystem)
+FS_TPO  := $(BUILD)/native/$(TARGET)/third-party
+FS_ZCC  := $(PYTHON) -m ziglang cc -target $(ZIG_$(LIBC))
+FS_3RD  := $(FS_ZCC) -O2 -g -std=gnu11 -fPIC -fvisibility=hidden -w -MMD -MP
+FS_HERE := $(IMAGES)/filesystem
+
+CFLAGS_filesystem := -D_GNU_SOURCE -I$(IMAGES)/filesystem -I$(call source,libarchive)/libarchive -I$(call source,zlib)
+
+# $(1) source package, $(2) paths below it without .c, $(3) flags
+define fs_third_party
+FS_OBJECTS_$(1) := $(addprefix $(FS_TPO)/$(1)/,$(addsuffix .o,$(2)))
+$(addprefix $(FS_TPO)/$(1)/,$(addsuffix .o,$(2))): $(FS_TPO)/$(1)/%.o: $(BUILD)/sources/$(1)/.fetched $(wildcard $(FS_HERE)/third-party/*.h)
+	@mkdir -p $$(@D)
+	$$(FS_3RD) $(3) -c $$(call source,$(1))/$$*.c -o $$@
+endef
+
+FS_ZLIB := adler32 crc32 inffast inflate inftrees zutil
+FS_BZ2  := bzlib crctable decompress huffman randtable compress blocksort
+FS_ZSTD := $(addprefix lib/common/,debug entropy_common error_private fse_decompress xxhash zstd_common) \
+           $(addprefix lib/decompress/,huf_decompress zstd_ddict zstd_decompress zstd_decompress_block)
+FS_LZMA := $(addprefix src/liblzma/,\
+             $(addprefix common/,common block_util easy_preset filter_common hardware_physmem index \
+               stream_flags_common vli_size alone_decoder auto_decoder block_buffer_decoder block_decoder \
+               block_header_decoder easy_decoder_memusage filter_buffer_decoder filter_decoder \
+               filter_flags_decoder index_decoder index_hash stream_decoder stream_flags_decoder \
+               vli_decoder lzip_decoder) \
+             check/check check/crc32_fast check/crc64_fast check/sha256 lz/lz_decoder \
+             lzma/lzma_decoder lzma/lzma2_decoder lzma/lzma_encoder_presets delta/delta_common delta/delta_decoder \
+             $(addprefix simple/,simple_coder simple_decoder x86 powerpc ia64 arm armthumb arm64 sparc riscv))
+FS_ARCHIVE := $(addprefix libarchive/archive_,acl check_magic entry entry_sparse entry_stat entry_strmode \
+             entry_xattr options pack_dev random rb read read_add_passphrase read_open_filename read_open_fd \
+             read_set_format read_set_options read_support_filter_none read_support_filter_by_code \
+             read_support_filter_bzip2 read_support_filter_gzip read_support_filter_xz \
+             read_support_filter_zstd read_support_format_tar string string_sprintf util \
+             version_details virtual)
+FS_LZMA_INC := $(addprefix -I$(call source,xz-utils)/src/,common liblzma/api liblzma/common liblzma/check liblzma/lz \
+             liblzma/rangecoder liblzma/lzma liblzma/delta liblzma/simple)
+
+$(eval $(call fs_third_party,zlib,$(FS_ZLIB),-DHAVE_UNISTD_H -DHAVE_STDARG_H))
+$(eval $(call fs_third_party,bzip2,$(FS_BZ2),-DBZ_NO_STDIO))
+$(eval $(call fs_third_party,libzstd,$(FS_ZSTD),-DZSTD_DISABLE_ASM -DZSTDLIB_VISIBILITY= -I$(call source,libzstd)/lib))
+$(eval $(call fs_third_party,xz-utils,$(FS_LZMA),-DLZMA_API_STATIC -include $(FS_HERE)/third-party/lzma-config.h $(FS_LZMA_INC)))
+$(eval $(call fs_third_party,libarchive,$(FS_ARCHIVE),-D__LIBARCHIVE_BUILD -DLIBARCHIVE_STATIC -DPLATFORM_CONFIG_H='"$(FS_HERE)/third-party/archive-config.h"' \
+  -I$(call source,zlib) -I$(call source,bzip2) -I$(call source,xz-utils)/src/liblzma/api -I$(call source,libzstd)/lib))
+
+FS_THIRD_PARTY = $(foreach package,zlib bzip2 libzstd xz-utils libarchive,$(FS_OBJECTS_$(package)))
+
+fs-third-party: $(FS_THIRD_PARTY)
+.PHONY: fs-third-party
+
+# ---- the libraries --------------------------------------------------------------------------
+
+FS_ARCHIVE_OBJECTS := $(patsubst $(IMAGES)/%.c,$(OBJ)/%.o,$(wildcard $(FS_HERE)/archive/*.c))
+FS_OVERLAY_OBJECTS := $(patsubst $(IMAGES)/%.c,$(OBJ)/%.o,$(wildcard $(FS_HERE)/*.c))
+
+$(FS_ARCHIVE_OBJECTS): $(BUILD)/sources/libarchive/.fetched $(BUILD)/sources/zlib/.fetched
+
+$(FS)/libcse-archive.so: $(FS_ARCHIVE_OBJECTS) $(FS_THIRD_PARTY)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -Wl,-soname,$(@F) -Wl,--version-script=$(FS_HERE)/archive/exports.map -Wl,-z,defs -Wl,--gc-sections $^ -lm -o $@
+
+$(FS)/libcse-fs.so: $(FS_OVERLAY_OBJECTS) $(CORE_OBJECTS)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -Wl,-soname,$(@F) $^ -ldl -lpthread -o $@
+
+LIBRARIES += $(FS)/libcse-fs.so $(FS)/libcse-archive.so

@@ -1,0 +1,186 @@
+/* The private tree: mounts, their layers, and where a path of the program really lies.
+ *
+ * Theory of operation. A mount shows a stack of layers at a path. A layer is a real directory: the
+ * source itself (redirect, union, cow's lower), cow's upper directory, or the skeleton of an
+ * archive on private tmpfs. `fs_find` (resolve.c) turns what the program names into a mount and
+ * a path in it; `fs_lookup` (layers.c) finds the layer that has it; the call then goes on with the real
+ * path, so the program gets real kernel files. Directories that several layers may share get a
+ * *shadow*: a real directory on private tmpfs with an empty placeholder for each entry (shadow.c), so that
+ * reading them, fchdir, dup, exec and passing descriptors are the kernel's work, and so that the
+ * path of a descriptor (/proc/self/fd) always tells which directory of which mount it is.
+ *
+ * All state that processes share lies in files: private/fs (skeletons, shadows, indexes) and
+ * data/fs-<n> (cow's upper directory and its whiteouts). Nothing is passed on by exec or fork.
+ */
+#ifndef CSE_FS_H
+#define CSE_FS_H
+
+#include "core.h"
+#include "index.h"
+#include "raw.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <sys/stat.h>
+
+enum { FS_MOUNTS_MAX = 64, FS_LAYERS_MAX = 16 };
+
+struct fs_archive;
+
+struct fs_layer {
+    const char *root; /* a real path without symbolic links */
+    size_t root_length;
+    const char *whiteouts; /* cow's upper only: markers that hide what lies in layers below */
+    struct fs_archive *archive; /* root is the skeleton of this archive */
+};
+
+struct fs_mount {
+    const char *path;
+    size_t length;
+    struct fs_layer layers[FS_LAYERS_MAX];
+    int layer_count;
+    int error; /* of every use: the settings or the archive are unusable */
+    bool cow; /* layers[0] takes all changes */
+    bool read_only; /* changes fail with EROFS */
+    bool links_inside; /* links must not lead out of the mount */
+    const char *shadow; /* shadows of merged directories; NULL with a single layer */
+    const char *work; /* cow: where copies are prepared */
+};
+
+/* Where a path lies. Filled by fs_find. */
+struct fs_where {
+    const struct fs_mount *mount;
+    const char *rel; /* inside `path`; "" is the mount's root */
+    int layer; /* -1: nothing is there */
+    uint32_t entry; /* when that layer is an archive */
+    mode_t mode; /* of what is there */
+    bool must_be_directory; /* the program wrote a slash behind the name */
+    char path[PATH_MAX]; /* as the program sees it: absolute, no links, dots or double slashes */
+    char real[PATH_MAX]; /* set by fs_real and the like */
+};
+
+enum fs_result { /* of fs_find, beside negative errno values */
+    FS_OUTSIDE, /* the program's own arguments are right */
+    FS_INSIDE,
+    FS_REWRITTEN, /* outside, at where->path, reached through a mount */
+};
+
+enum { /* how fs_find treats a link in the last place */
+    FS_NOFOLLOW = 0,
+    FS_FOLLOW = 1,
+};
+
+/* ---- mounts.c ------------------------------------------------------------------------------ */
+
+extern struct fs_mount fs_mounts[FS_MOUNTS_MAX];
+extern int fs_mount_count;
+/* Reads the settings once; false while there is nothing to do for this overlay. */
+bool fs_ready(void);
+/* The mount of a normal absolute path, the longest one; NULL: outside. */
+const struct fs_mount *fs_mount_of(const char *path);
+/* Whether some mount point lies below this normal absolute path. */
+bool fs_mount_below(const char *path);
+/* A line in <run dir>/data/filesystem.errors, which the agent shows. */
+void fs_report(const char *mount, const char *entry, const char *what);
+/* <run dir>/private/fs, which exists then; and its device. */
+const char *fs_private(void);
+extern uint64_t fs_private_device;
+/* Directories of `path` that are missing are made; 0 or negative errno. */
+int fs_make_directories(const char *path, mode_t mode);
+
+/* ---- resolve.c ----------------------------------------------------------------------------- */
+
+int fs_find(int dirfd, const char *path, int follow, struct fs_where *where);
+/* The same for a normal or any absolute path of the program's view. */
+int fs_find_absolute(const char *path, int follow, struct fs_where *where);
+/* Whether fs_find could say anything but FS_OUTSIDE; costs next to nothing when it cannot. */
+bool fs_maybe(int dirfd, const char *path);
+/* The path as the program sees it of a real one; false when it is not below any layer. */
+bool fs_virtual_of(const char *real, char *out);
+/* The path as the program sees it behind a descriptor; false: outside, or not a path. */
+bool fs_virtual_of_fd(int fd, char *out);
+void fs_cwd_changed(void);
+/* Takes ".", ".." and double slashes out of an absolute path, by text alone. */
+int fs_normal(const char *path, char *out);
+
+/* ---- layers.c ------------------------------------------------------------------------------ */
+
+/* Looks where->rel up; sets layer, mode, entry. Returns 0, or -ENOENT, -ENOTDIR..., or
+ * 1 + length of the prefix of rel that is a symbolic link which must be followed first. */
+int fs_lookup(struct fs_where *where);
+/* The same, leaving out the first `skip` layers. */
+int fs_lookup_below(struct fs_where *where, int skip);
+/* layers[layer]/rel in `out`. */
+int fs_layer_path(const struct fs_mount *mount, int layer, const char *rel, char *out);
+/* The text of the link at `where`; its length or negative errno. */
+int fs_link_text(const struct fs_where *where, char *out, size_t size);
+bool fs_hidden(const struct fs_mount *mount, int layer, const char *rel);
+void fs_forget_plain(void);
+/* Makes where->real the path of a real object for what was found: a shadow for a directory of
+ * several layers, a skeleton's placeholder. 0 or negative errno. */
+int fs_real(struct fs_where *where);
+/* fs_real, and a file's content or a directory's complete listing. */
+int fs_real_content(struct fs_where *where);
+/* Gives `status` of an archive's object what the archive says. */
+void fs_fix_status(const struct fs_where *where, struct stat *status);
+
+/* ---- archive.c ----------------------------------------------------------------------------- */
+
+struct fs_archive *fs_archive_new(const char *mount, const char *key);
+const char *fs_archive_root(const struct fs_archive *archive);
+bool fs_archive_links_inside(const struct fs_archive *archive);
+/* The index, made at first use. NULL with *error set to a negative errno. */
+const struct cse_index_header *fs_archive_index(struct fs_archive *archive, int *error);
+int fs_archive_present(struct fs_archive *archive, uint32_t entry);
+int fs_archive_list(struct fs_archive *archive, uint32_t entry);
+int fs_archive_fill(struct fs_archive *archive, uint32_t entry);
+/* Fills every shared library of the archive, before the dynamic loader reads behind our back. */
+void fs_archive_fill_libraries(struct fs_archive *archive);
+void fs_archive_fix(struct fs_archive *archive, uint32_t entry, struct stat *status);
+
+/* ---- shadow.c ------------------------------------------------------------------------------ */
+
+/* The shadow of the directory at `where`, in where->real; with all entries when `list`. */
+int fs_shadow(struct fs_where *where, bool list);
+/* A change to one name of a directory, told to its shadow where there is one. */
+void fs_shadow_add(const struct fs_mount *mount, const char *rel, mode_t mode);
+void fs_shadow_remove(const struct fs_mount *mount, const char *rel);
+void fs_shadow_rename(const struct fs_mount *mount, const char *from, const char *to);
+bool fs_shadow_path(const struct fs_mount *mount, const char *rel, char *out);
+/* Calls `each` for every name of a real directory; stops at the first result that is not 0. */
+int fs_each_name(const char *directory, int (*each)(const char *name, unsigned char type, void *),
+                 void *context);
+int fs_remove_tree(const char *path);
+
+/* ---- cow.c --------------------------------------------------------------------------------- */
+
+/* The path to change `where` at, in where->real: copied to the upper layer first where needed
+ * (without its content when `truncate`). -EROFS on mounts that take no changes. */
+int fs_for_change(struct fs_where *where, bool truncate);
+/* The path to make something new at, with its parent in the upper layer. -EEXIST when there is
+ * something already (unless `over`), -ENOENT, -ENOTDIR, -EROFS. */
+int fs_for_creation(struct fs_where *where, bool over);
+/* To be told when the new thing is there. */
+void fs_created(const struct fs_where *where, mode_t mode);
+int fs_remove(struct fs_where *where, bool directory);
+int fs_rename(struct fs_where *from, struct fs_where *to, unsigned flags);
+int fs_link(struct fs_where *from, struct fs_where *to);
+
+/* ---- calls_*.c ----------------------------------------------------------------------------- */
+
+/* One path argument, made ready: what to give libc instead. */
+enum fs_use {
+    FS_USE_NAME, /* look only: stat, access, readlink, chdir */
+    FS_USE_CONTENT, /* read: open, execve, dlopen, opendir */
+    FS_USE_CHANGE, /* chmod, truncate, utimes ... */
+};
+/* Replaces *dirfd and *path; false with errno set. `where` is filled when *inside. */
+bool fs_argument(int *dirfd, const char **path, int follow, enum fs_use use, struct fs_where *where,
+                 bool *inside);
+int fs_fail(int negative_errno); /* sets errno, returns -1 */
+/* open with everything that can be asked of it; the descriptor, or -1 with errno. */
+int fs_open(int dirfd, const char *path, int flags, mode_t mode);
+/* Whether the function is to be exported under libc's name although a header makes it inline. */
+#define FS_AS(name) __asm__(#name) CSE_EXPORT
+
+#endif

@@ -1,0 +1,94 @@
+/* The index of one archive: a file on private tmpfs that every process of the application maps.
+ *
+ * Written once by libcse-archive.so (archive/build.c), read by the overlay (source_archive.c).
+ * Everything but `state` of the entries is constant after that. Offsets and numbers in here come
+ * from our own code, not from the archive; the archive's claims have been checked when they were stored.
+ */
+#ifndef CSE_FS_INDEX_H
+#define CSE_FS_INDEX_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define CSE_INDEX_MAGIC "CSEIDX1"
+
+enum cse_archive_format {
+    CSE_FORMAT_TAR = 1, /* uncompressed: data lies at a known offset */
+    CSE_FORMAT_TAR_STREAM, /* compressed: one sequential pass */
+    CSE_FORMAT_ZIP,
+};
+
+enum { /* cse_index_entry.state */
+    CSE_ENTRY_PRESENT = 1, /* the skeleton has it */
+    CSE_ENTRY_LISTED = 2, /* a directory: the skeleton has all its children */
+    CSE_ENTRY_FILLED = 4, /* a file: the content is there */
+    CSE_ENTRY_BAD = 8, /* a file: the archive does not yield its content */
+};
+
+#define CSE_NO_ENTRY UINT32_MAX
+
+struct cse_index_header {
+    char magic[8];
+    int32_t error; /* errno of every use of the archive; 0: it is good */
+    uint32_t format;
+    uint32_t entry_count;
+    uint32_t bucket_count; /* a power of two */
+    uint32_t has_symlinks;
+    uint32_t reserved;
+    uint64_t buckets_at, entries_at, strings_at, file_size;
+};
+
+struct cse_index_entry {
+    uint64_t size;
+    int64_t mtime;
+    uint64_t source_at; /* zip: the local header; tar: the header block; stream: its ordinal */
+    uint64_t packed_at; /* 1 + offset in the pack file; 0: not kept */
+    uint32_t mtime_ns;
+    uint32_t mode; /* type and permissions */
+    uint32_t path, path_length; /* relative to the root, which is "" */
+    uint32_t name; /* last component of path */
+    uint32_t target; /* symlink: its text; hard link: the entry it is a name of */
+    uint32_t is_hard_link;
+    uint32_t parent, first_child, next_sibling, next_in_bucket;
+    uint32_t method; /* zip compression method */
+    uint64_t stored_size; /* zip: compressed bytes */
+    uint32_t crc;
+    uint32_t links; /* st_nlink */
+    uint32_t state;
+};
+
+static inline const struct cse_index_entry *cse_index_entries(const struct cse_index_header *index)
+{
+    return (const struct cse_index_entry *)((const char *)index + index->entries_at);
+}
+
+static inline const char *cse_index_text(const struct cse_index_header *index, uint32_t at)
+{
+    return (const char *)index + index->strings_at + at;
+}
+
+static inline uint32_t cse_index_hash(const char *path, uint32_t length)
+{
+    uint32_t hash = 2166136261u; /* FNV-1a */
+    for (uint32_t i = 0; i < length; i++) hash = (hash ^ (unsigned char)path[i]) * 16777619u;
+    return hash ^ (hash >> 15);
+}
+
+/* The entry at `path` (relative, normal form, "" is the root), or CSE_NO_ENTRY. */
+static inline uint32_t cse_index_find(const struct cse_index_header *index, const char *path,
+                                      uint32_t length)
+{
+    const uint32_t *buckets = (const uint32_t *)((const char *)index + index->buckets_at);
+    const struct cse_index_entry *entries = cse_index_entries(index);
+    uint32_t number = buckets[cse_index_hash(path, length) & (index->bucket_count - 1)];
+    while (number != CSE_NO_ENTRY) {
+        const struct cse_index_entry *entry = &entries[number];
+        if (entry->path_length == length &&
+            __builtin_memcmp(cse_index_text(index, entry->path), path, length) == 0)
+            return number;
+        number = entry->next_in_bucket;
+    }
+    return CSE_NO_ENTRY;
+}
+
+#endif

@@ -1,0 +1,470 @@
+/* Shadows: one real directory for what several layers show as one.
+ *
+ * private/fs/m<n>/ mirrors the directories of mount n as far as they have been looked at, with an
+ * empty placeholder of the right kind for every other entry, so that the kernel lists the merged directory,
+ * with right types, to whatever reads it. A directory's identity, times and permissions are those of its
+ * shadow. A shadow is brought up to date when it is opened and a layer has changed since: the
+ * stamp (identities and change times of the layers' directories) lies beside it in m<n>.stamps/.
+ */
+#include "fs.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+struct linux_dirent64 {
+    uint64_t d_ino;
+    int64_t d_off;
+    uint16_t d_reclen;
+    uint8_t d_type;
+    char d_name[];
+};
+
+enum { SETTLED_NS = 40 * 1000 * 1000, STAMP_BYTES = 32 };
+
+int fs_each_name(const char *directory, int (*each)(const char *name, unsigned char type, void *),
+                 void *context)
+{
+    char block[16384] __attribute__((aligned(8)));
+    int fd = raw_open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW, 0);
+    if (fd < 0) return fd;
+    long got, result = 0;
+    while (result == 0 && (got = raw(SYS_getdents64, fd, block, sizeof block)) != 0) {
+        if (got < 0) result = got;
+        for (long at = 0; at < got && result == 0;) {
+            struct linux_dirent64 *entry = (struct linux_dirent64 *)(block + at);
+            at += entry->d_reclen;
+            if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+                result = each(entry->d_name, entry->d_type, context);
+        }
+    }
+    raw_close(fd);
+    return (int)result;
+}
+
+struct removal {
+    const char *path;
+    int found;
+};
+
+static int remove_one(const char *name, unsigned char type, void *context)
+{
+    struct removal *removal = context;
+    char path[PATH_MAX];
+    if (snprintf(path, sizeof path, "%s/%s", removal->path, name) >= PATH_MAX) return -ENAMETOOLONG;
+    removal->found = 1;
+    return fs_remove_tree(path);
+}
+
+int fs_remove_tree(const char *path)
+{
+    long result = raw(SYS_unlinkat, AT_FDCWD, path, 0);
+    if (result != -EISDIR && result != -EPERM) return (int)result;
+    result = raw(SYS_unlinkat, AT_FDCWD, path, AT_REMOVEDIR);
+    while (result == -ENOTEMPTY || result == -EEXIST) {
+        struct removal removal = {.path = path};
+        int error = fs_each_name(path, remove_one, &removal);
+        if (error != 0) return error;
+        result = raw(SYS_unlinkat, AT_FDCWD, path, AT_REMOVEDIR);
+        if (!removal.found) break;
+    }
+    return (int)result;
+}
+
+bool fs_shadow_path(const struct fs_mount *mount, const char *rel, char *out)
+{
+    if (mount->shadow == NULL) return false;
+    return snprintf(out, PATH_MAX, "%s%s%s", mount->shadow, rel[0] ? "/" : "", rel) < PATH_MAX;
+}
+
+/* ---- making the directory itself ------------------------------------------------------------------ */
+
+/* The real directory of the layer that `where` was found in. */
+static int topmost(struct fs_where *where, char *out)
+{
+    const struct fs_layer *layer = &where->mount->layers[where->layer];
+    if (layer->archive != NULL) {
+        int error = fs_archive_present(layer->archive, where->entry);
+        if (error != 0) return error;
+    }
+    return fs_layer_path(where->mount, where->layer, where->rel, out);
+}
+
+static void copy_attributes(const char *from, const char *to, bool for_all)
+{
+    struct stat status;
+    if (raw_lstat(from, &status) != 0) return;
+    struct timespec times[2] = {status.st_atim, status.st_mtim};
+    raw(SYS_fchownat, AT_FDCWD, to, status.st_uid, status.st_gid, AT_SYMLINK_NOFOLLOW);
+    /* Any user of the application must be able to bring it up to date; fs_fix_status hides that. */
+    raw(SYS_fchmodat, AT_FDCWD, to, (status.st_mode & 07777) | (for_all ? 0777 : 0700));
+    raw(SYS_utimensat, AT_FDCWD, to, times, 0);
+}
+
+static int make_shadow(struct fs_where *where, char *path)
+{
+    struct stat status;
+    long result = raw_lstat(path, &status);
+    if (result == 0 && S_ISDIR(status.st_mode)) return 0;
+    if (result == 0) raw(SYS_unlinkat, AT_FDCWD, path, 0); /* was something else before */
+    /* Parents first, each with its own attributes. */
+    if (where->rel[0] != '\0') {
+        char *slash = strrchr(where->path, '/');
+        const char *rel = where->rel;
+        int layer = where->layer;
+        mode_t mode = where->mode;
+        uint32_t entry = where->entry;
+        char *cut = strrchr(path, '/');
+        bool root = slash < where->rel; /* the parent is the mount's root */
+        *slash = '\0';
+        if (root) where->rel = "";
+        *cut = '\0';
+        int error = fs_lookup(where);
+        error = error > 0 ? -EAGAIN : error;
+        if (error == 0) error = make_shadow(where, path);
+        *cut = '/';
+        *slash = '/';
+        where->rel = rel;
+        where->layer = layer;
+        where->mode = mode;
+        where->entry = entry;
+        if (error != 0) return error;
+    }
+    char real[PATH_MAX], parent[PATH_MAX];
+    int error = topmost(where, real);
+    if (error != 0) return error;
+    struct stat before;
+    snprintf(parent, sizeof parent, "%s", path);
+    *strrchr(parent, '/') = '\0';
+    bool timed = raw_lstat(parent, &before) == 0;
+    result = raw(SYS_mkdirat, AT_FDCWD, path, 0700);
+    if (result == -EEXIST) return 0;
+    if (result != 0) return (int)result;
+    copy_attributes(real, path, raw(SYS_geteuid) == 0);
+    if (timed && where->rel[0] != '\0') {
+        struct timespec times[2] = {before.st_atim, before.st_mtim};
+        raw(SYS_utimensat, AT_FDCWD, parent, times, 0);
+    }
+    return 0;
+}
+
+/* ---- stamps ------------------------------------------------------------------------------------------ */
+
+static uint64_t mix(uint64_t hash, uint64_t value)
+{
+    hash ^= value + 0x9e3779b97f4a7c15u + (hash << 6) + (hash >> 2);
+    return hash * 0xff51afd7ed558ccdu;
+}
+
+/* What tells whether the merged listing could have changed. *settled: no layer changed just now,
+ * so that a later change must show in the times. */
+static uint64_t stamp_of(const struct fs_where *where, bool *settled)
+{
+    char real[PATH_MAX];
+    struct stat status;
+    struct timespec now;
+    uint64_t hash = 1;
+    raw(SYS_clock_gettime, CLOCK_REALTIME, &now);
+    *settled = true;
+    for (int i = 0; i < where->mount->layer_count; i++) {
+        const struct fs_layer *layer = &where->mount->layers[i];
+        if (layer->archive != NULL || fs_layer_path(where->mount, i, where->rel, real) != 0) continue;
+        if (raw_lstat(real, &status) == 0) {
+            hash = mix(mix(hash, status.st_ino), (uint64_t)status.st_ctim.tv_nsec);
+            hash = mix(mix(hash, (uint64_t)status.st_ctim.tv_sec), (uint64_t)i);
+            int64_t age = (now.tv_sec - status.st_ctim.tv_sec) * 1000000000L + now.tv_nsec - status.st_ctim.tv_nsec;
+            if (age < SETTLED_NS) *settled = false;
+        }
+        if (layer->whiteouts == NULL) continue;
+        snprintf(real, sizeof real, "%.2000s/%.2000s", layer->whiteouts, where->rel);
+        if (raw_lstat(real, &status) == 0)
+            hash = mix(mix(hash, (uint64_t)status.st_ctim.tv_nsec), (uint64_t)status.st_ctim.tv_sec);
+    }
+    return hash;
+}
+
+static void stamp_path(const struct fs_mount *mount, const struct stat *shadow, char *out)
+{
+    snprintf(out, PATH_MAX, "%.4000s.stamps/%llx", mount->shadow, (unsigned long long)shadow->st_ino);
+}
+
+static bool up_to_date(const char *path, uint64_t stamp)
+{
+    char text[STAMP_BYTES], wanted[STAMP_BYTES];
+    long length = raw(SYS_readlinkat, AT_FDCWD, path, text, sizeof text);
+    int expected = snprintf(wanted, sizeof wanted, "%llx", (unsigned long long)stamp);
+    return length == expected && memcmp(text, wanted, (size_t)expected) == 0;
+}
+
+static void write_stamp(const struct fs_mount *mount, const char *path, uint64_t stamp)
+{
+    char text[STAMP_BYTES], directory[PATH_MAX], fresh[PATH_MAX + 32];
+    snprintf(text, sizeof text, "%llx", (unsigned long long)stamp);
+    snprintf(directory, sizeof directory, "%.4000s.stamps", mount->shadow);
+    snprintf(fresh, sizeof fresh, "%s.%ld", path, raw(SYS_gettid));
+    fs_make_directories(directory, 01777);
+    if (raw(SYS_symlinkat, text, AT_FDCWD, fresh) != 0) return;
+    if (raw(SYS_renameat2, AT_FDCWD, fresh, AT_FDCWD, path, 0) != 0) raw(SYS_unlinkat, AT_FDCWD, fresh, 0);
+}
+
+/* ---- the merged listing ------------------------------------------------------------------------------- */
+
+/* Names already given by a layer above: open addressing over text kept in one mapping. */
+struct names {
+    char *text;
+    size_t used, size;
+    uint32_t *slots; /* 1 + offset of the name */
+    size_t slot_count, count;
+};
+
+static bool grow_names(struct names *names, size_t length)
+{
+    if (names->used + length + 1 > names->size) {
+        size_t size = names->size ? names->size * 2 : 1 << 20;
+        char *text = names->text ? mremap(names->text, names->size, size, MREMAP_MAYMOVE)
+                                 : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (text == MAP_FAILED) return false;
+        names->text = text;
+        names->size = size;
+    }
+    if (names->count * 2 < names->slot_count) return true;
+    size_t count = names->slot_count ? names->slot_count * 4 : 4096;
+    uint32_t *slots = mmap(NULL, count * sizeof *slots, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (slots == MAP_FAILED) return false;
+    for (size_t at = 0; at < names->used;) {
+        size_t name_length = strlen(names->text + at);
+        size_t slot = cse_index_hash(names->text + at, (uint32_t)name_length) & (count - 1);
+        while (slots[slot] != 0) slot = (slot + 1) & (count - 1);
+        slots[slot] = (uint32_t)at + 1;
+        at += name_length + 1;
+    }
+    if (names->slots) munmap(names->slots, names->slot_count * sizeof *slots);
+    names->slots = slots;
+    names->slot_count = count;
+    return true;
+}
+
+/* 1: added, 0: was there, negative: no memory. */
+static int add_name(struct names *names, const char *name)
+{
+    size_t length = strlen(name);
+    if (!grow_names(names, length)) return -ENOMEM;
+    size_t slot = cse_index_hash(name, (uint32_t)length) & (names->slot_count - 1);
+    for (; names->slots[slot] != 0; slot = (slot + 1) & (names->slot_count - 1))
+        if (strcmp(names->text + names->slots[slot] - 1, name) == 0) return 0;
+    memcpy(names->text + names->used, name, length + 1);
+    names->slots[slot] = (uint32_t)names->used + 1;
+    names->used += length + 1;
+    names->count++;
+    return 1;
+}
+
+static bool has_name(const struct names *names, const char *name)
+{
+    if (names->slot_count == 0) return false;
+    size_t slot = cse_index_hash(name, (uint32_t)strlen(name)) & (names->slot_count - 1);
+    for (; names->slots[slot] != 0; slot = (slot + 1) & (names->slot_count - 1))
+        if (strcmp(names->text + names->slots[slot] - 1, name) == 0) return true;
+    return false;
+}
+
+static void free_names(struct names *names)
+{
+    if (names->text) munmap(names->text, names->size);
+    if (names->slots) munmap(names->slots, names->slot_count * sizeof *names->slots);
+}
+
+struct merge {
+    const struct fs_where *where;
+    const char *shadow;
+    int layer;
+    struct names seen, before;
+    int changed;
+};
+
+static int put_placeholder(const char *path, mode_t mode)
+{
+    long result;
+    if (S_ISDIR(mode)) result = raw(SYS_mkdirat, AT_FDCWD, path, 0755);
+    else if (S_ISLNK(mode)) result = raw(SYS_symlinkat, "placeholder", AT_FDCWD, path);
+    else if (S_ISREG(mode) || S_ISFIFO(mode) || S_ISSOCK(mode))
+        result = raw(SYS_mknodat, AT_FDCWD, path, (mode & S_IFMT) | 0444, 0);
+    else result = raw(SYS_mknodat, AT_FDCWD, path, S_IFREG | 0444, 0);
+    return result == -EEXIST ? 0 : (int)result;
+}
+
+static int merge_name(const char *name, mode_t mode, struct merge *merge)
+{
+    char path[PATH_MAX];
+    const struct fs_where *where = merge->where;
+    for (int i = 0; i < merge->layer; i++) {
+        if (where->mount->layers[i].whiteouts == NULL) continue;
+        if (snprintf(path, sizeof path, "%s%s%s", where->rel, where->rel[0] ? "/" : "", name) >= PATH_MAX)
+            return 0;
+        if (fs_hidden(where->mount, i, path)) return 0;
+    }
+    int added = add_name(&merge->seen, name);
+    if (added <= 0) return added;
+    if (snprintf(path, sizeof path, "%s/%s", merge->shadow, name) >= PATH_MAX) return 0;
+    if (has_name(&merge->before, name)) {
+        struct stat status;
+        if (raw_lstat(path, &status) == 0) {
+            if ((status.st_mode & S_IFMT) == (mode & S_IFMT)) return 0;
+            fs_remove_tree(path);
+        }
+    }
+    merge->changed = 1;
+    /* Subdirectories get their attributes when they are looked at themselves. */
+    if (S_ISDIR(mode)) {
+        struct fs_where *child = (struct fs_where *)(uintptr_t)where;
+        char kept_path[PATH_MAX];
+        snprintf(kept_path, sizeof kept_path, "%s", child->path);
+        size_t length = strlen(child->path), offset = (size_t)(child->rel - child->path);
+        bool root = child->rel[0] == '\0';
+        if (length + strlen(name) + 2 > PATH_MAX) return 0;
+        int layer = child->layer;
+        mode_t old_mode = child->mode;
+        uint32_t entry = child->entry;
+        snprintf(child->path + length, PATH_MAX - length, "%s%s", length > 1 ? "/" : "", name);
+        child->rel = child->path + offset + (root && child->path[offset] == '/');
+        int error = fs_lookup(child);
+        if (error == 0) error = make_shadow(child, path);
+        memcpy(child->path, kept_path, length + 1);
+        child->rel = child->path + offset;
+        child->layer = layer;
+        child->mode = old_mode;
+        child->entry = entry;
+        return error > 0 ? 0 : error;
+    }
+    return put_placeholder(path, mode);
+}
+
+static int merge_dirent(const char *name, unsigned char type, void *context)
+{
+    struct merge *merge = context;
+    mode_t mode = (mode_t)DTTOIF(type);
+    if (type == DT_UNKNOWN) {
+        char real[PATH_MAX], path[PATH_MAX];
+        struct stat status;
+        if (fs_layer_path(merge->where->mount, merge->layer, merge->where->rel, real) != 0 ||
+            snprintf(path, sizeof path, "%s/%s", real, name) >= PATH_MAX || raw_lstat(path, &status) != 0)
+            return 0;
+        mode = status.st_mode;
+    }
+    return merge_name(name, mode, merge);
+}
+
+static int merge_archive(struct merge *merge, const struct fs_layer *layer)
+{
+    int error;
+    const struct cse_index_header *index = fs_archive_index(layer->archive, &error);
+    if (index == NULL) return error;
+    const struct cse_index_entry *entries = cse_index_entries(index);
+    uint32_t number = cse_index_find(index, merge->where->rel, (uint32_t)strlen(merge->where->rel));
+    if (number == CSE_NO_ENTRY || !S_ISDIR(entries[number].mode)) return -ENOENT;
+    for (uint32_t child = entries[number].first_child; child != CSE_NO_ENTRY && error == 0;
+         child = entries[child].next_sibling)
+        error = merge_name(cse_index_text(index, entries[child].name), entries[child].mode, merge);
+    return error;
+}
+
+static int note_before(const char *name, unsigned char type, void *context)
+{
+    int added = add_name(&((struct merge *)context)->before, name);
+    return added < 0 ? added : 0;
+}
+
+static int drop_stale(const char *name, unsigned char type, void *context)
+{
+    struct merge *merge = context;
+    char path[PATH_MAX];
+    if (has_name(&merge->seen, name)) return 0;
+    merge->changed = 1;
+    if (snprintf(path, sizeof path, "%s/%s", merge->shadow, name) < PATH_MAX) fs_remove_tree(path);
+    return 0;
+}
+
+static int merge_layers(struct merge *merge)
+{
+    const struct fs_where *where = merge->where;
+    char real[PATH_MAX];
+    for (int i = where->layer; i < where->mount->layer_count; i++) {
+        const struct fs_layer *layer = &where->mount->layers[i];
+        merge->layer = i;
+        int error;
+        if (layer->archive != NULL) {
+            error = merge_archive(merge, layer);
+        } else {
+            error = fs_layer_path(where->mount, i, where->rel, real);
+            if (error == 0) error = fs_each_name(real, merge_dirent, merge);
+        }
+        /* Something that is no directory here does not show through, nor does what lies below. */
+        if (error == -ENOTDIR || error == -ELOOP) break;
+        if (error != 0 && error != -ENOENT) return error;
+        if (fs_hidden(where->mount, i, where->rel)) break;
+    }
+    return 0;
+}
+
+static int bring_up_to_date(const struct fs_where *where, const char *shadow, const struct stat *status)
+{
+    char stamp_at[PATH_MAX];
+    bool settled;
+    uint64_t stamp = stamp_of(where, &settled);
+    stamp_path(where->mount, status, stamp_at);
+    if (up_to_date(stamp_at, stamp)) return 0;
+    struct merge merge = {.where = where, .shadow = shadow};
+    int error = fs_each_name(shadow, note_before, &merge);
+    bool first = merge.before.count == 0;
+    if (error == 0) error = merge_layers(&merge);
+    if (error == 0 && !first) error = fs_each_name(shadow, drop_stale, &merge);
+    free_names(&merge.seen);
+    free_names(&merge.before);
+    if (error != 0) return error;
+    if (first && merge.changed) {
+        struct timespec times[2] = {status->st_atim, status->st_mtim};
+        raw(SYS_utimensat, AT_FDCWD, shadow, times, 0);
+    }
+    if (settled) write_stamp(where->mount, stamp_at, stamp);
+    return 0;
+}
+
+int fs_shadow(struct fs_where *where, bool list)
+{
+    struct stat status;
+    char path[PATH_MAX];
+    if (!fs_shadow_path(where->mount, where->rel, path)) return -ENAMETOOLONG;
+    int error = make_shadow(where, path);
+    if (error == 0 && list) {
+        error = (int)raw_lstat(path, &status);
+        if (error == 0) error = bring_up_to_date(where, path, &status);
+    }
+    memcpy(where->real, path, strlen(path) + 1);
+    return error;
+}
+
+/* ---- single changes -------------------------------------------------------------------------------------- */
+
+void fs_shadow_add(const struct fs_mount *mount, const char *rel, mode_t mode)
+{
+    char path[PATH_MAX];
+    if (fs_shadow_path(mount, rel, path)) put_placeholder(path, mode);
+}
+
+void fs_shadow_remove(const struct fs_mount *mount, const char *rel)
+{
+    char path[PATH_MAX];
+    if (fs_shadow_path(mount, rel, path)) fs_remove_tree(path);
+}
+
+void fs_shadow_rename(const struct fs_mount *mount, const char *from, const char *to)
+{
+    char old[PATH_MAX], fresh[PATH_MAX];
+    if (!fs_shadow_path(mount, from, old) || !fs_shadow_path(mount, to, fresh)) return;
+    long result = raw(SYS_renameat2, AT_FDCWD, old, AT_FDCWD, fresh, 0);
+    if (result == -ENOENT || result == 0) return;
+    fs_remove_tree(fresh);
+    if (raw(SYS_renameat2, AT_FDCWD, old, AT_FDCWD, fresh, 0) != 0) fs_remove_tree(old);
+}
