@@ -18,6 +18,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from app.domain.errors import Conflict, HostLacks, NotFound, RuntimeFailure, TimedOut
@@ -133,7 +134,11 @@ class NamespaceRuntime:
 
     def observe(self) -> list[Observed]:
         """See `Runtime.observe`."""
-        return [self._observed(name) for name in sorted(self._launches.copy())]
+        found = []
+        for name in sorted(self._launches.copy()):
+            with suppress(NotFound):  # removed by another thread since the copy was made
+                found.append(self._observed(name))
+        return found
 
     def wait(self, name: str, timeout_s: float | None = None) -> Observed:
         """See `Runtime.wait`."""
