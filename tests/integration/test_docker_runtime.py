@@ -358,6 +358,18 @@ def test_a_second_runtime_finds_everything_again(
     assert runtime.observe() == [] and not (tmp_path / "state/apps" / prefix).exists()
 
 
+def test_what_a_killed_agent_left_half_made_is_removed(
+    runtime: DockerRuntime, prefix: str, tmp_path: Path
+) -> None:
+    one = launch(prefix, "sleep", "60")
+    runtime.create(one)
+    (tmp_path / "state/apps" / prefix / "launch.json").unlink()  # not yet written when it died
+    other = DockerRuntime(tmp_path / "state", runtime._installation)
+    assert other.observe() == [] and not (tmp_path / "state/apps" / prefix).exists()
+    other.create(launch(prefix, "sleep", "60"))
+    assert [seen.name for seen in other.observe()] == [prefix]
+
+
 def test_changes_are_told(tmp_path: Path, prefix: str) -> None:
     told = threading.Event()
     watched = DockerRuntime(tmp_path / "state", f"test-{uuid.uuid4().hex}", told.set)

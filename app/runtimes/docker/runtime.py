@@ -55,6 +55,7 @@ class DockerRuntime:
         self._lock = threading.Lock()
         self._changed = changed
         self._watching: Watch | None = None
+        self._swept = False
 
     def close(self) -> None:
         """Stop following events; applications are not affected."""
@@ -71,6 +72,7 @@ class DockerRuntime:
     def create(self, launch: Launch) -> None:
         """See `Runtime.create`."""
         container.check(launch)
+        self._sweep()
         name = launch.name
         if self._is_there(launch):
             return
@@ -162,12 +164,10 @@ class DockerRuntime:
 
     def observe(self) -> list[Observed]:
         """See `Runtime.observe`."""
-        label = f"{container.INSTALLATION_LABEL}={self._installation}"
-        with self._engine.doing("list its containers"):
-            rows = self._engine().containers(all=True, filters={"label": [label]})
+        self._sweep()
         self._watch()
         found = []
-        for row in rows:
+        for row in self._rows():
             if row.get("State") == "removing":
                 continue
             known = self._watching.known(row["Id"]) if self._watching else None
@@ -333,6 +333,27 @@ class DockerRuntime:
                     raise
                 time.sleep(0.05)
 
+    def _rows(self) -> list[dict[str, Any]]:
+        label = f"{container.INSTALLATION_LABEL}={self._installation}"
+        with self._engine.doing("list its containers"):
+            rows: list[dict[str, Any]] = self._engine().containers(
+                all=True, filters={"label": [label]}
+            )
+        return rows
+
+    def _sweep(self) -> None:
+        """Once, before anything else: what an agent that was killed has left half-made."""
+        with self._lock:
+            if self._swept:
+                return
+            for row in self._rows():
+                name = str(row["Labels"].get(container.NAME_LABEL))
+                if rundir.load(self._state, name) is None:
+                    self._remove_container(str(row["Id"]), name)
+                    rundir.remove(self._state, name)
+            remove_leftover_readers(self._engine, self._installation)
+            self._swept = True
+
     def _forget(self, identity: str) -> None:
         if self._watching is not None:
             self._watching.forget(identity)
@@ -343,6 +364,4 @@ class DockerRuntime:
             return
         with self._lock:
             if self._watching is None:
-                with contextlib.suppress(CseError):
-                    remove_leftover_readers(self._engine, self._installation)
                 self._watching = Watch(self._engine, self._installation, self._changed)
