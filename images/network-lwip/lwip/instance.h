@@ -156,6 +156,7 @@ struct process_local {
     int tap, arena, broker, epoll, bell;
     bool attached;   /* the arena is mapped */
     bool pump_runs;
+    bool reads_device; /* the tap is in this epoll */
     uint32_t top; /* ends below this were used */
     struct end *ends; /* SOCKETS_MAX, touched lazily */
     uint32_t seen_changes, seen_stale;

@@ -170,13 +170,9 @@ static bool leading(void)
 /* The device is in the leader's epoll only. */
 static void follow_lead(void)
 {
-    static bool watching;
-    static int watching_epoll = -1;
-    if (watching_epoll != me.epoll) watching = false;
-    watching_epoll = me.epoll;
-    if (leading() == watching) return;
-    watching = leading();
-    if (watching) {
+    if (me.epoll < 0 || leading() == me.reads_device) return;
+    me.reads_device = leading();
+    if (me.reads_device) {
         pump_watch_fd(me.tap, PUMP_TAP);
         if (me.broker >= 0) pump_watch_fd(me.broker, PUMP_BROKER);
     } else {
@@ -267,6 +263,7 @@ void pump_drop(void)
     if (me.epoll >= 0) host->own_close(me.epoll);
     if (me.bell >= 0) host->own_close(me.bell);
     me.epoll = me.bell = -1;
+    me.reads_device = false;
 }
 
 static int make_epoll(void)
