@@ -38,15 +38,16 @@ class Admitted:
     coverage: Coverage
 
 
-def known(services: Services) -> Known:
-    """What is in the store now."""
+def known(services: Services, *, dependencies: bool = True) -> Known:
+    """What is in the store now; without `dependencies` the applications are not read."""
     with services.store.read() as transaction:
+        records = transaction.applications.all() if dependencies else []
         return Known(
             networks={network.name: network for network in transaction.networks.all()},
             volumes={volume.name: volume for volume in transaction.volumes.all()},
             depends_on={
                 record.name: record.spec.depends_on
-                for record in transaction.applications.all()
+                for record in records
                 if record.desired != "removed"
             },
         )

@@ -59,7 +59,7 @@ def create(services: Given, spec: Spec, response: Response, wait: Wait = 10.0) -
         taken = transaction.applications.find(spec.name)
     if taken:
         raise _taken(taken)
-    admitted = admission.admit(services, spec, admission.known(services))
+    admitted = _admit(services, spec)
     if admitted.network is not None:
         services.convergence.ensure_network(admitted.network)
     with services.store.write() as transaction:
@@ -125,7 +125,7 @@ def replace(
     _check_match(present, if_match)
     if present is not None and present.spec == spec and present.desired == "running":
         return _answer(present, services.convergence.status(name), 200)
-    admitted = admission.admit(services, spec, admission.known(services))
+    admitted = _admit(services, spec)
     if admitted.network is not None:
         services.convergence.ensure_network(admitted.network)
     with services.store.write() as transaction:
@@ -165,6 +165,11 @@ def stop(services: Given, name: str, wait: Wait = 30.0) -> Response:
 def restart(services: Given, name: str, wait: Wait = 30.0) -> Response:
     """End the program, and start it anew."""
     return _wish(services, name, "running", wait, new_run=True)
+
+
+def _admit(services: Services, spec: ApplicationSpec) -> admission.Admitted:
+    names = admission.known(services, dependencies=bool(spec.depends_on))
+    return admission.admit(services, spec, names)
 
 
 def _wish(

@@ -8,7 +8,7 @@ from app.api.problems import RESPONSES
 from app.api.resources import ElementResource, Page
 from app.api.services import Given
 from app.domain.element import Element
-from app.domain.errors import InvalidSpecification
+from app.domain.errors import Conflict, InvalidSpecification
 from app.domain.model import Name
 from app.domain.network import DEFAULT_NETWORK, NetworkSpec
 from app.domain.volume import VolumeSpec
@@ -33,6 +33,15 @@ def networks(services: Given) -> Page[NetworkSpec]:
     """All networks."""
     with services.store.read() as transaction:
         return Page(items=transaction.networks.all())
+
+
+@router.post("/networks", status_code=201, operation_id="createNetwork", tags=["networks"])
+def create_network(services: Given, spec: NetworkSpec) -> NetworkSpec:
+    """Make a new network, on the host too."""
+    with services.store.read() as transaction:
+        if transaction.networks.find(spec.name):
+            raise _taken("network", spec.name)
+    return put_network(services, spec.name, spec)
 
 
 @router.get("/networks/{name}", operation_id="getNetwork", tags=["networks"])
@@ -75,6 +84,15 @@ def volumes(services: Given) -> Page[VolumeSpec]:
     """All volumes."""
     with services.store.read() as transaction:
         return Page(items=transaction.volumes.all())
+
+
+@router.post("/volumes", status_code=201, operation_id="createVolume", tags=["volumes"])
+def create_volume(services: Given, spec: VolumeSpec) -> VolumeSpec:
+    """Make a new volume."""
+    with services.store.read() as transaction:
+        if spec.name in {volume.name for volume in transaction.volumes.all()}:
+            raise _taken("volume", spec.name)
+    return put_volume(services, spec.name, spec)
 
 
 @router.put("/volumes/{name}", operation_id="replaceVolume", tags=["volumes"])
@@ -120,3 +138,9 @@ def _same_name(path: str, body: str) -> None:
             pointer="/name",
             remedy="use the same name in both",
         )
+
+
+def _taken(kind: str, name: str) -> Conflict:
+    return Conflict(
+        f"{kind} '{name}' exists already", pointer="/name", remedy="change it with PUT instead"
+    )

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.api import streams
 from app.api.problems import RESPONSES
-from app.api.resources import Evidence, ExecRequest, Page
+from app.api.resources import ExecRequest, Page
 from app.api.services import Given, Services
-from app.domain.observed import ExecResult, Instance, LogLine
+from app.domain.observed import Claim, ExecResult, Instance, LogLine
 
 router = APIRouter(tags=["observing"], responses=RESPONSES)
 
@@ -72,10 +72,10 @@ def all_instances(services: Given) -> Page[Instance]:
 
 
 @router.get("/v1/applications/{name}/evidence", operation_id="readEvidence")
-def evidence(services: Given, name: str) -> Evidence:
+def evidence(services: Given, name: str) -> Page[Claim]:
     """Claims about the application's privacy, each checked now against what the kernel shows."""
     _must_exist(services, name)
-    return Evidence(application=name, claims=services.agent.evidence(name))
+    return Page(items=services.agent.evidence(name))
 
 
 def _must_exist(services: Services, name: str) -> None:

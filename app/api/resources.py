@@ -10,9 +10,9 @@ from pydantic import Field
 
 from app.domain.application import ApplicationSpec, PublishedPort
 from app.domain.model import Model
-from app.domain.observed import Claim, Coverage, Finding, Instance, State
+from app.domain.observed import Coverage, Finding, State
 from app.domain.status import Status
-from app.store.records import ApplicationRecord, Desired, Event
+from app.store.records import ApplicationRecord, Desired
 
 Shown = Literal[
     "starting", "waiting", "running", "restarting", "exited", "stopped", "failed", "removing"
@@ -82,13 +82,6 @@ class ElementResource(Model):
     needs: list[str]
 
 
-class Evidence(Model):
-    """Claims about one application, checked against what the kernel shows."""
-
-    application: str
-    claims: list[Claim]
-
-
 class ExecRequest(Model):
     """A command to run beside an application."""
 
@@ -126,10 +119,6 @@ class Doctor(Model):
     """What the host has and lacks."""
 
     findings: list[Finding]
-
-
-Instances = Page[Instance]
-Events = Page[Event]
 
 
 def application(record: ApplicationRecord, status: Status) -> Application:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -196,6 +197,17 @@ class Applications:
         self._connection.execute(update(table).where(table.c.name == name).values(**values))
 
 
+@lru_cache(4096)
+def _spec(text: str) -> ApplicationSpec:
+    """Specifications are immutable, and listing a thousand of them is common."""
+    return ApplicationSpec.model_validate_json(text)
+
+
+@lru_cache(4096)
+def _coverage(text: str) -> Coverage:
+    return Coverage.model_validate_json(text)
+
+
 def _new_id(installation: str) -> str:
     return f"{installation}-{secrets.token_hex(6)}"
 
@@ -213,8 +225,8 @@ def _record(row: Row[tuple[object, ...]]) -> ApplicationRecord:
     return ApplicationRecord.model_construct(
         **{
             **values,
-            "spec": ApplicationSpec.model_validate_json(values["spec"]),
-            "coverage": Coverage.model_validate_json(coverage) if coverage else None,
+            "spec": _spec(values["spec"]),
+            "coverage": _coverage(coverage) if coverage else None,
             "address": IPv4Address(address) if address is not None else None,
             "created": datetime.fromisoformat(values["created"]),
             "updated": datetime.fromisoformat(values["updated"]),
