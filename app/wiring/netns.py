@@ -19,6 +19,14 @@ from app.wiring.netlink import Netlink
 
 _CLONE_NEWNET = 0x40000000
 _MS_BIND, _MNT_DETACH = 4096, 2
+_SETTINGS = (
+    ("ipv4/ip_unprivileged_port_start", "0"),
+    ("ipv4/ping_group_range", "0 2147483647"),
+    ("ipv6/conf/all/disable_ipv6", "1"),
+    ("ipv6/conf/default/disable_ipv6", "1"),
+)
+"""Programs have no capabilities: in a namespace of their own they may use any port all the same.
+Our segments do not speak IPv6."""
 _libc = ctypes.CDLL(None, use_errno=True)
 _Result = TypeVar("_Result")
 
@@ -46,10 +54,13 @@ def remove(place: Path) -> None:
 
 
 def netlink_in(namespace_fd: int) -> Netlink:
-    """A netlink socket of that namespace, usable from any thread."""
+    """A netlink socket of that namespace, usable from any thread; its ports become free to use."""
 
     def enter_and_open() -> Netlink:
         _check(_libc.setns(namespace_fd, _CLONE_NEWNET), "entering a network namespace")
+        for name, value in _SETTINGS:
+            with contextlib.suppress(OSError):
+                (Path("/proc/sys/net") / name).write_text(value)  # of this thread's namespace
         return Netlink()
 
     return _in_thread(enter_and_open)

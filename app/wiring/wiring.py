@@ -272,14 +272,19 @@ class Wiring:
             self._netlink.delete(anchor.index)
 
     def _refuse_overlap(self, network: NetworkSpec) -> None:
-        names = {link.index: link.name for link in self._netlink.links()}
+        links = {link.index: link for link in self._netlink.links()}
         for index, address in self._netlink.addresses():
             if address.network.overlaps(network.subnet):
+                link = links.get(index)
+                other = link is not None and link.alias.startswith("cse ")
+                name = link.name if link is not None else f"number {index}"
                 raise Conflict(
                     f"subnet {network.subnet} of network '{network.name}' overlaps with "
-                    f"{address} of interface {names.get(index, index)}",
+                    f"{address} of interface {name}"
+                    + (", which another state directory's agent made" if other else ""),
                     pointer="/subnet",
-                    remedy="give the network another subnet",
+                    remedy="give the network another subnet"
+                    + (f", or if that agent is gone: ip link delete {name}" if other else ""),
                 )
 
     def _ensured_filters(self) -> Filters:

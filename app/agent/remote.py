@@ -1,0 +1,214 @@
+"""The agent of another process, over its Unix socket. Made by the composition root (`app/main.py`).
+
+A lost agent is AgentUnavailable; the next call connects again. Connections are kept for reuse,
+one for each call under way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from app.agent import wire
+from app.domain.errors import AgentUnavailable
+from app.domain.launch import Launch
+from app.domain.network import NetworkSpec
+from app.domain.observed import Claim, Coverage, ExecResult, Finding, Instance, LogLine, Observed
+
+_MAX_IDLE = 16
+
+
+class RemoteAgent:
+    """Implements `app.domain.ports.Agent`; each method is the server's of the same name."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._idle: list[socket.socket] = []
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close idle connections."""
+        with self._lock:
+            for connection in self._idle:
+                connection.close()
+            self._idle.clear()
+
+    def preflight(self, launch: Launch) -> Coverage:
+        """See `Agent.preflight`."""
+        return self._call("preflight", launch)  # type: ignore[no-any-return]
+
+    def create(self, launch: Launch) -> Coverage:
+        """See `Agent.create`."""
+        return self._call("create", launch)  # type: ignore[no-any-return]
+
+    def start(self, name: str) -> Observed:
+        """See `Agent.start`."""
+        return self._call("start", name)  # type: ignore[no-any-return]
+
+    def stop(self, name: str) -> Observed:
+        """See `Agent.stop`."""
+        return self._call("stop", name)  # type: ignore[no-any-return]
+
+    def remove(self, name: str) -> None:
+        """See `Agent.remove`."""
+        self._call("remove", name)
+
+    def observe(self) -> list[Observed]:
+        """See `Agent.observe`."""
+        return self._call("observe")  # type: ignore[no-any-return]
+
+    def wait(self, name: str, timeout_s: float | None = None) -> Observed:
+        """See `Agent.wait`."""
+        return self._call("wait", name, timeout_s)  # type: ignore[no-any-return]
+
+    def wait_change(self, seen: int, timeout_s: float) -> int:
+        """See `Agent.wait_change`."""
+        return self._call("wait_change", seen, timeout_s)  # type: ignore[no-any-return]
+
+    def logs(
+        self, name: str, *, follow: bool = False, tail: int | None = None
+    ) -> Iterator[LogLine]:
+        """See `Agent.logs`. Errors are raised at once, not at the first line."""
+        stream = self._stream("logs", name, follow=follow, tail=tail)
+        next(stream)
+        return stream
+
+    def exec(self, name: str, command: list[str], *, timeout_s: float = 60.0) -> ExecResult:
+        """See `Agent.exec`."""
+        return self._call("exec", name, command, timeout_s=timeout_s)  # type: ignore[no-any-return]
+
+    def instances(self, name: str) -> list[Instance]:
+        """See `Agent.instances`."""
+        return self._call("instances", name)  # type: ignore[no-any-return]
+
+    def evidence(self, name: str) -> list[Claim]:
+        """See `Agent.evidence`."""
+        return self._call("evidence", name)  # type: ignore[no-any-return]
+
+    def ensure_network(self, network: NetworkSpec) -> None:
+        """See `Agent.ensure_network`."""
+        self._call("ensure_network", network)
+
+    def remove_network(self, name: str) -> None:
+        """See `Agent.remove_network`."""
+        self._call("remove_network", name)
+
+    def ensure_volume(self, name: str) -> str:
+        """See `Agent.ensure_volume`."""
+        return self._call("ensure_volume", name)  # type: ignore[no-any-return]
+
+    def remove_volume(self, name: str) -> None:
+        """See `Agent.remove_volume`."""
+        self._call("remove_volume", name)
+
+    def doctor(self) -> list[Finding]:
+        """See `Agent.doctor`."""
+        return self._call("doctor")  # type: ignore[no-any-return]
+
+    def _call(self, name: str, *positional: Any, **named: Any) -> Any:
+        method = wire.methods()[name]
+        connection, frame = self._request(method, wire.bind(name, positional, named))
+        self._keep(connection)
+        if "error" in frame:
+            raise wire.load_error(frame["error"])
+        return method.result.validate_python(frame.get("result"), strict=False)
+
+    def _stream(self, name: str, *positional: Any, **named: Any) -> Iterator[Any]:
+        """First None, as soon as the agent has begun; then the items."""
+        method = wire.methods()[name]
+        connection, frame = self._request(method, wire.bind(name, positional, named))
+        finished = False
+        try:
+            if "begin" in frame:
+                yield None
+                frame = self._next(connection)
+            while "item" in frame:
+                yield method.result.validate_python(frame["item"], strict=False)
+                frame = self._next(connection)
+            finished = True
+            if "error" in frame:
+                raise wire.load_error(frame["error"])
+        finally:
+            if finished:
+                self._keep(connection)
+            else:
+                connection.close()
+
+    def _request(
+        self, method: wire.Method, arguments: dict[str, Any]
+    ) -> tuple[socket.socket, dict[str, Any]]:
+        """The connection and the first frame of the answer.
+
+        A kept connection may be of an agent that has since been restarted: then its request was
+        never read, and is sent once more on a new one.
+        """
+        request = {"method": method.name, "arguments": method.dump(arguments)}
+        with self._lock:
+            kept = self._idle.pop() if self._idle else None
+        if kept is not None:
+            sent = False
+            with contextlib.suppress(OSError):
+                if not _is_closed(kept):
+                    wire.send(kept, request)
+                    sent = True
+            if sent:
+                return kept, self._next(kept)
+            kept.close()
+        connection = self._connect()
+        try:
+            wire.send(connection, request)
+            return connection, self._next(connection)
+        except OSError as error:
+            connection.close()
+            raise self._unavailable(str(error.strerror)) from error
+        except BaseException:
+            connection.close()
+            raise
+
+    def _next(self, connection: socket.socket) -> dict[str, Any]:
+        try:
+            frame = wire.receive(connection)
+        except OSError as error:
+            raise self._unavailable(str(error.strerror)) from error
+        if frame is None:
+            raise self._unavailable("it closed the connection")
+        return frame
+
+    def _connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            place = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                connection.connect(f"/proc/self/fd/{place}/{self._path.name}")
+            finally:
+                os.close(place)
+        except OSError as error:
+            connection.close()
+            raise self._unavailable(str(error.strerror)) from error
+        return connection
+
+    def _keep(self, connection: socket.socket) -> None:
+        with self._lock:
+            if len(self._idle) < _MAX_IDLE:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def _unavailable(self, why: str) -> AgentUnavailable:
+        return AgentUnavailable(
+            f"the agent at {self._path} does not answer: {why}",
+            remedy=f"start it: cse agent --socket {self._path}",
+        )
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    """The other end is gone: there is an end of file to read."""
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
