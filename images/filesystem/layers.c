@@ -276,5 +276,7 @@ void fs_fix_status(const struct fs_where *where, struct stat *status)
     struct fs_archive *archive = where->mount->layers[where->layer].archive;
     bool shadow = S_ISDIR(where->mode) && where->mount->shadow != NULL;
     if (archive != NULL && !shadow) fs_archive_fix(archive, where->entry, status);
-    else if (shadow) status->st_mode = (status->st_mode & S_IFMT) | (where->mode & 07777);
+    if (!shadow) return;
+    status->st_mode = (status->st_mode & S_IFMT) | (where->mode & 07777);
+    status->st_nlink = 1; /* "not counted", as overlayfs has it: subdirectories may not be there yet */
 }

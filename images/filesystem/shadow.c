@@ -84,12 +84,16 @@ bool fs_shadow_path(const struct fs_mount *mount, const char *rel, char *out)
 /* The real directory of the layer that `where` was found in. */
 static int topmost(struct fs_where *where, char *out)
 {
-    const struct fs_layer *layer = &where->mount->layers[where->layer];
+    /* cow's own root was made for this application; it looks like the one below it. */
+    int number = where->rel[0] == '\0' && where->mount->cow ? 1 : where->layer;
+    const struct fs_layer *layer = &where->mount->layers[number];
     if (layer->archive != NULL) {
-        int error = fs_archive_present(layer->archive, where->entry);
+        int error;
+        if (fs_archive_index(layer->archive, &error) == NULL) return error;
+        error = fs_archive_present(layer->archive, number == where->layer ? where->entry : 0);
         if (error != 0) return error;
     }
-    return fs_layer_path(where->mount, where->layer, where->rel, out);
+    return fs_layer_path(where->mount, number, where->rel, out);
 }
 
 static void copy_attributes(const char *from, const char *to, bool for_all)
