@@ -21,6 +21,7 @@ prebuilt() {
     ls "$tree"/build/bin/"$(uname -m)"/cse-* >/dev/null 2>&1 || return 1
     for manifest in "$tree"/images/*/element.json; do
         element=$(basename "$(dirname "$manifest")")
+        [ -f "$tree/build/elements/$element/element.json" ] || return 1
         for target in $targets; do
             ls "$tree/build/elements/$element/lib/$target"/*.so* >/dev/null 2>&1 || return 1
         done

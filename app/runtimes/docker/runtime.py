@@ -11,7 +11,6 @@ import contextlib
 import math
 import platform
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,11 +21,10 @@ from app.domain.launch import Launch
 from app.domain.observed import ExecResult, Finding, LogLine, Observed, State
 from app.runtimes import preflight, rundir
 from app.runtimes.docker import container, inspected, processes, streams
+from app.runtimes.docker.containers import Containers
 from app.runtimes.docker.engine import Engine, Refused
-from app.runtimes.docker.imagefiles import ImageFiles, inspect, remove_leftover_readers
-from app.runtimes.docker.watch import Watch
+from app.runtimes.docker.imagefiles import ImageFiles, inspect
 
-_GONE_WAIT_S = 10.0
 _NOTICE_WAIT_S = 2.0
 _DEFAULT_GRACE_S = 10.0
 _HOLD = Path(__file__).resolve().parents[3] / "build" / "bin" / platform.machine() / "cse-hold"
@@ -51,16 +49,11 @@ class DockerRuntime:
         self._hold = hold
         self._installation = installation
         self._engine = Engine()
-        self._ids: dict[str, str] = {}
-        self._lock = threading.Lock()
-        self._changed = changed
-        self._watching: Watch | None = None
-        self._swept = False
+        self._containers = Containers(self._engine, self._state, installation, changed)
 
     def close(self) -> None:
         """Stop following events; applications are not affected."""
-        if self._watching is not None:
-            self._watching.close()
+        self._containers.close()
 
     def examine(self, launch: Launch) -> preflight.Program:
         """The program's file in the image, for preflight; NotFound where there is no such image."""
@@ -72,9 +65,8 @@ class DockerRuntime:
     def create(self, launch: Launch) -> None:
         """See `Runtime.create`."""
         container.check(launch)
-        self._sweep()
         name = launch.name
-        if self._is_there(launch):
+        if self._containers.has(launch):
             return
         with self._files(launch) as files:
             owner = files.owner()
@@ -87,29 +79,24 @@ class DockerRuntime:
             hold = self._bring_hold(directory) if kernel and launch.network else None
             body = container.body(launch, directory, self._installation, owner, hold)
             with self._engine.doing(f"create '{name}'"):
-                made = self._engine().create_container_from_config(
-                    body, container.container_name(name)
-                )
+                self._engine().create_container_from_config(body, container.container_name(name))
             rundir.seal(directory.path, launch)
         except BaseException:
             with contextlib.suppress(CseError):
                 self.remove(name)
             raise
-        with self._lock:
-            self._ids[name] = str(made["Id"])
-        self._watch()
 
     def start(self, name: str) -> Observed:
         """See `Runtime.start`."""
-        identity = self._id(name)
+        identity = self._containers.id_of(name)
         refused: Refused | None = None
-        self._forget(identity)
+        self._containers.forget(identity)
         try:
             with self._engine.doing(f"start '{name}'"):
                 self._engine().start(identity)
         except Refused as error:
             refused = error  # Docker has noted the reason: it is the application's state now
-        found = self._inspect(identity)
+        found = self._containers.inspect(identity)
         init = int(found["State"]["Pid"])
         if init and processes.program_of(init) is None:
             found = self._after(identity, init)
@@ -120,33 +107,28 @@ class DockerRuntime:
 
     def stop(self, name: str) -> Observed:
         """See `Runtime.stop`."""
-        identity = self._id(name)
+        identity = self._containers.id_of(name)
         launch = rundir.load(self._state, name)
         grace = launch.spec.stop.grace if launch else _DEFAULT_GRACE_S
         with self._engine.doing(f"stop '{name}'"):
             # Docker keeps the time itself, so the application ends even when we do not live on.
             self._engine().stop(identity, timeout=math.ceil(grace))
-        return self._observed(self._inspect(identity))
+        return self._observed(self._containers.inspect(identity))
 
     def remove(self, name: str) -> None:
         """See `Runtime.remove`."""
-        identity = None
+        self._containers.look_again(name)
         with contextlib.suppress(NotFound):
-            identity = self._id(name)
-        if identity is not None:
-            with contextlib.suppress(NotFound):
-                self.stop(name)
-            self._remove_container(identity, name)
-        with self._lock:
-            self._ids.pop(name, None)
+            self.stop(name)
+            self._containers.remove(name)
         rundir.remove(self._state, name)
 
     def wait(self, name: str, timeout_s: float | None = None) -> Observed:
         """See `Runtime.wait`."""
-        identity = self._id(name)
+        identity = self._containers.id_of(name)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
-            found = self._inspect(identity)
+            found = self._containers.inspect(identity)
             if inspected.over(found):
                 return self._observed(found)
             left = None if deadline is None else deadline - time.monotonic()
@@ -157,32 +139,19 @@ class DockerRuntime:
                     self._engine().wait(identity, timeout=left)
             except TimedOut as error:
                 raise TimedOut(f"'{name}' still runs after {timeout_s:g} s") from error
-            if not inspected.over(self._inspect(identity)):
+            if not inspected.over(self._containers.inspect(identity)):
                 time.sleep(0.02)  # Docker answers at each end; it is starting it again
 
     # ---- what is there
 
     def observe(self) -> list[Observed]:
         """See `Runtime.observe`."""
-        self._sweep()
-        self._watch()
-        found = []
-        for row in self._rows():
-            if row.get("State") == "removing":
-                continue
-            known = self._watching.known(row["Id"]) if self._watching else None
-            try:
-                if known is None or known["State"]["Status"] != row.get("State"):
-                    known = self._inspect(str(row["Id"]))
-                found.append(self._observed(known))
-            except NotFound:
-                continue  # removed since the list was made
-        return found
+        return [self._observed(found) for found in self._containers.all()]
 
     def pids(self, name: str) -> list[int]:
         """See `Runtime.pids`."""
-        identity = self._id(name)
-        init = int(self._inspect(identity)["State"]["Pid"])
+        identity = self._containers.id_of(name)
+        init = int(self._containers.inspect(identity)["State"]["Pid"])
         if not init:
             return []
         found = processes.all_of(init)
@@ -196,18 +165,20 @@ class DockerRuntime:
         self, name: str, *, follow: bool = False, tail: int | None = None
     ) -> Iterator[LogLine]:
         """See `Runtime.logs`."""
-        identity = self._id(name)
+        identity = self._containers.id_of(name)
         return streams.log(
             self._engine,
             identity,
             tail,
-            follow_until=(lambda: inspected.over(self._inspect(identity))) if follow else None,
+            follow_until=(lambda: inspected.over(self._containers.inspect(identity)))
+            if follow
+            else None,
         )
 
     def exec(self, name: str, command: list[str], *, timeout_s: float = 60.0) -> ExecResult:
         """See `Runtime.exec`. Docker gives the command the container's environment and user."""
-        identity = self._id(name)
-        if self._inspect(identity)["State"]["Status"] != "running":
+        identity = self._containers.id_of(name)
+        if self._containers.inspect(identity)["State"]["Status"] != "running":
             raise Conflict(f"'{name}' is not running", remedy=f"start it: cse start {name}")
         return streams.execute(self._engine, identity, name, command, timeout_s)
 
@@ -217,14 +188,8 @@ class DockerRuntime:
             with self._engine.doing("tell its version"):
                 version = self._engine().version()
         except CseError as error:
-            return [
-                Finding(
-                    check="docker",
-                    ok=False,
-                    observation=error.detail,
-                    remedy=error.remedy or "",
-                )
-            ]
+            text, remedy = error.detail, error.remedy or ""
+            return [Finding(check="docker", ok=False, observation=text, remedy=remedy)]
         text = f"Docker {version.get('Version')} (API {version.get('ApiVersion')})"
         return [Finding(check="docker", ok=True, observation=text)]
 
@@ -253,51 +218,6 @@ class DockerRuntime:
         shutil.copy(self._hold, place)
         return str(place)
 
-    def _is_there(self, launch: Launch) -> bool:
-        """Whether it was created before; Conflict where the name is somebody else's."""
-        try:
-            found = self._inspect(container.container_name(launch.name))
-        except NotFound:
-            return False
-        labels = found["Config"]["Labels"] or {}
-        if labels.get(container.INSTALLATION_LABEL) != self._installation:
-            raise Conflict(
-                f"a container named {container.container_name(launch.name)} is there already, "
-                "and it is not of this installation",
-                remedy="remove it with 'docker rm', or choose another name",
-            )
-        if labels.get(container.ID_LABEL) != launch.id:
-            raise Conflict(f"'{launch.name}' exists already on this host", remedy="remove it first")
-        directory = rundir.application_directory(self._state, launch.name)
-        if directory.is_dir():
-            rundir.seal(directory, launch)
-        return True
-
-    def _id(self, name: str) -> str:
-        """The container's id; NotFound where this installation has no such application."""
-        with self._lock:
-            known = self._ids.get(name)
-        if known is not None:
-            return known
-        missing = NotFound(f"there is no application '{name}' on this host")
-        try:
-            found = self._inspect(container.container_name(name))
-        except NotFound:
-            raise missing from None
-        labels = found["Config"]["Labels"] or {}
-        if labels.get(container.INSTALLATION_LABEL) != self._installation:
-            raise missing
-        with self._lock:
-            self._ids[name] = str(found["Id"])
-        return str(found["Id"])
-
-    def _inspect(self, identity: str) -> dict[str, Any]:
-        with self._engine.doing("find a container"):
-            found: dict[str, Any] = self._engine().inspect_container(identity)
-        if self._watching is not None:
-            self._watching.remember(str(found["Id"]), found)
-        return found
-
     def _observed(self, found: dict[str, Any]) -> Observed:
         init = int(found["State"]["Pid"])
         pid = (processes.program_of(init, 0) or init) if init else None
@@ -312,56 +232,8 @@ class DockerRuntime:
         """What Docker says once it has noticed that process 1 has ended, as it soon will."""
         deadline = time.monotonic() + _NOTICE_WAIT_S
         while True:
-            found = self._inspect(identity)
+            found = self._containers.inspect(identity)
             settled = int(found["State"]["Pid"]) != init or not processes.has_ended(init)
             if settled or time.monotonic() > deadline:
                 return found
             time.sleep(0.005)
-
-    def _remove_container(self, identity: str, name: str) -> None:
-        self._forget(identity)
-        deadline = time.monotonic() + _GONE_WAIT_S
-        while True:
-            try:
-                with self._engine.doing(f"remove '{name}'"):
-                    self._engine().remove_container(identity, force=True, v=True)
-            except NotFound:
-                return
-            except Refused as error:
-                # 409: another call is removing it already
-                if error.status != 409 or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
-
-    def _rows(self) -> list[dict[str, Any]]:
-        label = f"{container.INSTALLATION_LABEL}={self._installation}"
-        with self._engine.doing("list its containers"):
-            rows: list[dict[str, Any]] = self._engine().containers(
-                all=True, filters={"label": [label]}
-            )
-        return rows
-
-    def _sweep(self) -> None:
-        """Once, before anything else: what an agent that was killed has left half-made."""
-        with self._lock:
-            if self._swept:
-                return
-            for row in self._rows():
-                name = str(row["Labels"].get(container.NAME_LABEL))
-                if rundir.load(self._state, name) is None:
-                    self._remove_container(str(row["Id"]), name)
-                    rundir.remove(self._state, name)
-            remove_leftover_readers(self._engine, self._installation)
-            self._swept = True
-
-    def _forget(self, identity: str) -> None:
-        if self._watching is not None:
-            self._watching.forget(identity)
-
-    def _watch(self) -> None:
-        """Follow events from the first application on, so that a host without Docker is quiet."""
-        if self._changed is None:
-            return
-        with self._lock:
-            if self._watching is None:
-                self._watching = Watch(self._engine, self._installation, self._changed)

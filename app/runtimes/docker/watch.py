@@ -28,6 +28,7 @@ class Watch:
         self._changed = changed
         self._lock = threading.Lock()
         self._known: dict[str, dict[str, Any]] = {}
+        self._changes = 0
         self._connected = False
         self._stream: Any = None
         self._closed = threading.Event()
@@ -38,15 +39,21 @@ class Watch:
         with self._lock:
             return self._known.get(container) if self._connected else None
 
-    def remember(self, container: str, inspected: dict[str, Any]) -> None:
-        """Keep an answer until the container changes."""
+    def ticket(self) -> int:
+        """Taken before a question, and given back with its answer."""
         with self._lock:
-            if self._connected:
+            return self._changes
+
+    def remember(self, container: str, inspected: dict[str, Any], ticket: int) -> None:
+        """Keep an answer until the container changes; not one that a change has overtaken."""
+        with self._lock:
+            if self._connected and ticket == self._changes:
                 self._known[container] = inspected
 
     def forget(self, container: str) -> None:
         """Called at our own changes, whose events may still be under way."""
         with self._lock:
+            self._changes += 1
             self._known.pop(container, None)
 
     def close(self) -> None:
