@@ -14,6 +14,7 @@ from app.domain.network import NetworkSpec
 from app.domain.observed import Observed, State
 from app.domain.ports import Agent
 from app.domain.status import Condition
+from app.reconcile.history import History
 from app.reconcile.plan import Step, plan, waits_for
 from app.reconcile.view import View
 from app.store.records import ApplicationRecord
@@ -31,12 +32,14 @@ class Converger:
         agent: Agent,
         catalog: Catalog,
         view: View,
+        history: History,
         look: Callable[[], None],
     ) -> None:
         self._store = store
         self._agent = agent
         self._catalog = catalog
         self._view = view
+        self._history = history
         self._look = look
         self._networks: dict[str, NetworkSpec] = {}
         self._networks_lock = threading.Lock()
@@ -104,7 +107,8 @@ class Converger:
 
     def _take(self, step: Step, name: str, record: ApplicationRecord | None) -> None:
         if step is Step.REMOVE:
-            with self._view.ending(name) as before:
+            before = self._view.status(name).observed
+            with self._history.ending(name):
                 self._agent.remove(name)
                 self._record(name, before, None)
             if record is None:
@@ -120,9 +124,11 @@ class Converger:
         elif step is Step.START:
             self._start(record)
         elif step is Step.STOP:
-            with self._view.ending(name) as before:
+            before = self._view.status(name).observed
+            with self._history.ending(name):
                 observed = self._agent.stop(name)
                 self._record(name, before, observed)
+            self._history.known(observed)
             self._store.record_event("stopped", name, f"stopped, status {observed.exit_code}")
 
     def _create(self, record: ApplicationRecord) -> None:
@@ -150,14 +156,14 @@ class Converger:
 
     def _start(self, record: ApplicationRecord) -> None:
         before = self._view.status(record.name).observed
-        observed = self._agent.start(record.name)
-        failed = observed.state is State.FAILED
-        message = observed.reason or "did not start" if failed else f"started, pid {observed.pid}"
-        with self._store.write() as transaction:
-            transaction.applications.mark_run(record.name, record.id, record.run_wanted)
-            transaction.events.add("failed" if failed else "started", record.name, message)
-        # After the event: what the program does next is told after it.
-        self._record(record.name, before, observed)
+        with self._history.starting(record.name):
+            observed = self._agent.start(record.name)
+            self._record(record.name, before, observed)
+            failed = observed.state is State.FAILED
+            said = observed.reason or "did not start" if failed else f"started, pid {observed.pid}"
+            with self._store.write() as transaction:
+                transaction.applications.mark_run(record.name, record.id, record.run_wanted)
+                transaction.events.add("failed" if failed else "started", record.name, said)
 
     def _mark_run(self, record: ApplicationRecord) -> None:
         with self._store.write() as transaction:

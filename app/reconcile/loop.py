@@ -18,11 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from app.catalog.catalog import Catalog
 from app.domain.errors import AgentUnavailable, CseError
 from app.domain.network import NetworkSpec
-from app.domain.observed import Observed, State
 from app.domain.ports import Agent
 from app.domain.status import Status
 from app.reconcile.converge import Converger
-from app.reconcile.plan import ALIVE
+from app.reconcile.history import History
 from app.reconcile.view import Difference, View
 from app.store.store import Store
 
@@ -41,7 +40,8 @@ class Reconciler:
         self.agent_error: CseError | None = None
         self._store = store
         self._agent = agent
-        self._converger = Converger(store, agent, catalog, self.view, self._look)
+        self._history = History(store)
+        self._converger = Converger(store, agent, catalog, self.view, self._history, self._look)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="converge")
         self._looking = threading.Lock()
         self._again: set[str] = set()
@@ -165,15 +165,7 @@ class Reconciler:
             self.wake(name)
 
     def _react(self, differences: list[Difference]) -> None:
-        events = [
-            (name, *told)
-            for name, before, after in differences
-            if self.view.ends_by_itself(name) and (told := _event(before, after)) is not None
-        ]
-        if events:
-            with self._store.write() as transaction:
-                for name, kind, message in events:
-                    transaction.events.add(kind, name, message)
+        self._history.note(differences)
         for name, _, _ in differences:
             self.wake(name)
 
@@ -185,20 +177,3 @@ class Reconciler:
                     self.view.changed.wait(delay)
             for name in due:
                 self.wake(name)
-
-
-def _event(before: Observed | None, after: Observed | None) -> tuple[str, str] | None:
-    """Kind and message of what the host did by itself; None where it is not worth one."""
-    if before is None:
-        return None
-    if after is None:
-        return "lost", "disappeared from the host"
-    if before.state not in ALIVE:
-        return None
-    if after.id != before.id:
-        return None
-    if after.state is State.EXITED:
-        return "exited", f"ended with status {after.exit_code}"
-    if after.restarts > before.restarts:
-        return "restarted", f"restarted ({after.restarts}), last status {after.exit_code}"
-    return None

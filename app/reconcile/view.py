@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from app.domain.errors import AgentUnavailable, CseError, HostLacks, RuntimeFailure, TimedOut
 from app.domain.observed import Observed
@@ -32,7 +31,6 @@ class View:
         self.busy: set[str] = set()
         self._observed: dict[str, Observed] = {}
         self._conditions: dict[str, Condition] = {}
-        self._ending: set[str] = set()
         self._epoch = 0
         self._changed_at: dict[str, int] = {}
         self.synced = False
@@ -99,22 +97,6 @@ class View:
             self._set(name, after)
             self.changed.notify_all()
             return undisputed
-
-    @contextmanager
-    def ending(self, name: str) -> Iterator[Observed | None]:
-        """Around a step that ends the program; gives what was there before."""
-        with self.changed:
-            self._ending.add(name)
-        try:
-            yield self.status(name).observed
-        finally:
-            with self.changed:
-                self._ending.discard(name)
-
-    def ends_by_itself(self, name: str) -> bool:
-        """False while a step ends the program."""
-        with self.changed:
-            return name not in self._ending
 
     def fail(self, name: str, generation: int, error: CseError) -> Condition:
         """Remember an error; passing ones get a time for the next attempt."""
