@@ -14,12 +14,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from app.api.app import description
 from app.domain.application import ApplicationSpec
 from app.domain.element import ElementManifest
 from app.domain.network import NetworkSpec
 from app.domain.stack import Stack
 from app.domain.volume import VolumeSpec
-from app.settings import reference
+from app.settings import product_version, reference
 
 _PROJECT = Path(__file__).resolve().parent.parent
 _MODELS: dict[str, type[BaseModel]] = {
@@ -62,6 +63,8 @@ def generated() -> Iterator[tuple[str, str]]:
     for name, model in _MODELS.items():
         text = json.dumps(_schema(model), indent=2, sort_keys=True)
         yield f"schemas/{name}.schema.json", text + "\n"
+    document = json.dumps(description(product_version()), indent=2, sort_keys=True)
+    yield "schemas/openapi.json", document + "\n"
     yield "docs/settings.md", reference()
 
 

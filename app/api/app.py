@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio.to_thread
 from fastapi import FastAPI
@@ -18,7 +19,19 @@ _THREADS = 100
 
 def create_app(services: Services) -> FastAPI:
     """The ASGI application over these services."""
+    api = _routes(services.version)
+    api.state.services = services
+    problems.install(api)
+    api.add_middleware(Guard, loopback_only=services.loopback_only)
+    return api
 
+
+def description(version: str) -> dict[str, Any]:
+    """The OpenAPI document."""
+    return _routes(version).openapi()
+
+
+def _routes(version: str) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
@@ -27,15 +40,12 @@ def create_app(services: Services) -> FastAPI:
     api = FastAPI(
         title="CSE",
         summary="Private TCP/IP stacks, file systems and clocks for unmodified programs.",
-        version=services.version,
+        version=version,
         openapi_url="/v1/openapi.json",
         docs_url="/v1/docs",
         redoc_url=None,
         lifespan=lifespan,
     )
-    api.state.services = services
     for room in (applications, stacks, observing, catalogue, events, host):
         api.include_router(room.router)
-    problems.install(api)
-    api.add_middleware(Guard, loopback_only=services.loopback_only)
     return api

@@ -1,0 +1,213 @@
+"""The store: allocation without sharing, all or nothing, and migrations that match the tables."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import create_engine
+
+from app.domain.application import ApplicationSpec
+from app.domain.errors import Conflict, CseError, HostLacks, NotFound
+from app.domain.network import NetworkSpec
+from app.store import database, tables
+from app.store.store import Store
+
+SMALL = NetworkSpec(name="small", subnet=IPv4Network("10.9.0.0/28"))
+
+
+def spec(name: str, address: str | None = None, ports: tuple[str, ...] = ()) -> ApplicationSpec:
+    return ApplicationSpec.model_validate(
+        {
+            "name": name,
+            "command": ["x"],
+            "network": {"name": "small", "address": address},
+            "ports": list(ports),
+        }
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store(f"sqlite:///{tmp_path}/store.sqlite")
+    with made.write() as transaction:
+        transaction.networks.put(SMALL)
+    yield made
+    made.close()
+
+
+def add(store: Store, one: ApplicationSpec) -> IPv4Address | None:
+    with store.write() as transaction:
+        return transaction.applications.insert(store.installation, one, SMALL).address
+
+
+def test_migrations_make_the_tables(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/store.sqlite"
+    Store(url).close()
+    with create_engine(url).connect() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, tables.metadata) == []
+    folder = Path(database.__file__).parent / "migrations"
+    assert ScriptDirectory(str(folder)).get_current_head() == database.HEAD
+
+
+def test_what_was_stored_is_there_after_opening_again(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/store.sqlite"
+    first = Store(url)
+    with first.write() as transaction:
+        transaction.networks.put(SMALL)
+        transaction.applications.insert(first.installation, spec("a"), SMALL)
+    installation = first.installation
+    first.close()
+    second = Store(url)
+    assert second.installation == installation
+    with second.read() as transaction:
+        assert [record.spec for record in transaction.applications.all()] == [spec("a")]
+    second.close()
+
+
+def test_lowest_free_address(store: Store) -> None:
+    assert [str(add(store, spec(name))) for name in "abc"] == ["10.9.0.2", "10.9.0.3", "10.9.0.4"]
+    with store.write() as transaction:
+        transaction.applications.forget("b")
+    assert str(add(store, spec("d"))) == "10.9.0.3"
+    assert str(add(store, spec("e"))) == "10.9.0.5"
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["add", "forget"]),
+            st.integers(0, 15),
+            st.none() | st.integers(0, 16).map(lambda low: f"10.9.0.{low}"),
+        ),
+        max_size=40,
+    )
+)
+def test_addresses_are_never_shared(steps: list[tuple[str, int, str | None]]) -> None:
+    with TemporaryDirectory() as home:
+        store = Store(f"sqlite:///{home}/store.sqlite")
+        with store.write() as transaction:
+            transaction.networks.put(SMALL)
+        held: dict[str, IPv4Address] = {}
+        for verb, number, wanted in steps:
+            name = f"a{number}"
+            if verb == "forget":
+                with store.write() as transaction:
+                    transaction.applications.forget(name)
+                held.pop(name, None)
+                continue
+            try:
+                address = add(store, spec(name, wanted))
+            except CseError:
+                full = len(held) == 13
+                taken = wanted is not None and IPv4Address(wanted) in held.values()
+                unfit = wanted in ("10.9.0.0", "10.9.0.1", "10.9.0.15", "10.9.0.16")
+                assert full or taken or unfit or name in held
+                continue
+            assert address is not None and address not in held.values()
+            assert address in SMALL.subnet and address != SMALL.gateway.ip
+            assert wanted is None or str(address) == wanted
+            held[name] = address
+        with store.read() as transaction:
+            assert {r.name: r.address for r in transaction.applications.all()} == held
+        store.close()
+
+
+def test_a_failed_transaction_leaves_nothing(store: Store) -> None:
+    add(store, spec("a", ports=("80:80",)))
+    with pytest.raises(Conflict) as caught:
+        add(store, spec("b", ports=("81:80", "127.0.0.1:80:80")))
+    assert caught.value.pointer == "/ports/1"
+    assert "'a'" in caught.value.detail
+    with store.read() as transaction:
+        assert transaction.applications.names() == ["a"]
+    assert str(add(store, spec("c", ports=("81:80", "80:80/udp")))) == "10.9.0.3"
+
+
+def test_ports_of_different_addresses_do_not_collide(store: Store) -> None:
+    add(store, spec("a", ports=("127.0.0.1:80:80",)))
+    add(store, spec("b", ports=("127.0.0.2:80:80",)))
+    with pytest.raises(Conflict):
+        add(store, spec("c", ports=("80:80",)))
+
+
+def test_threads_and_processes_get_different_addresses(tmp_path: Path, store: Store) -> None:
+    # A second store on the same file stands for another process: it has its own locks.
+    other = Store(f"sqlite:///{tmp_path}/store.sqlite")
+    found: list[IPv4Address | None] = []
+
+    def take(which: Store, name: str) -> None:
+        found.append(add(which, spec(name)))
+
+    threads = [
+        threading.Thread(target=take, args=(store if index % 2 else other, f"a{index}"))
+        for index in range(12)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(found)) == 12
+    other.close()
+
+
+def test_replacing_keeps_the_address_where_it_fits(store: Store) -> None:
+    before = add(store, spec("a"))
+    with store.write() as transaction:
+        record = transaction.applications.replace(store.installation, spec("a"), SMALL)
+    assert record.address == before
+    with store.write() as transaction:
+        moved = transaction.applications.replace(store.installation, spec("a", "10.9.0.9"), SMALL)
+    assert str(moved.address) == "10.9.0.9"
+    assert str(add(store, spec("b"))) == str(before)
+
+
+def test_leases_of_the_dead_are_given_back(store: Store) -> None:
+    with store.write() as transaction:
+        transaction.applications.lease(SMALL, spec("run-1"))
+        transaction.applications.lease(SMALL, spec("run-2"))
+        add_record = transaction.applications.insert(store.installation, spec("a"), SMALL)
+    with store.write() as transaction:
+        transaction.applications.release_leftovers({"run-2"}, older_than_s=-1)
+        assert transaction.networks.holders("small") == ["a", "run-2"]
+    assert str(add_record.address) == "10.9.0.4"
+
+
+def test_unknown_names_come_with_the_nearest(store: Store) -> None:
+    add(store, spec("web-a"))
+    with store.read() as transaction, pytest.raises(NotFound) as caught:
+        transaction.applications.get("web-b")
+    assert caught.value.remedy == "did you mean 'web-a'?"
+
+
+def test_events_are_numbered_and_old_ones_go(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/events.sqlite", event_history=100)
+    for _ in range(6):
+        with store.write() as transaction:
+            for _ in range(100):
+                transaction.events.add("created", "a", "x")
+    with store.read() as transaction:
+        events = transaction.events.latest(limit=1000)
+    assert 100 <= len(events) < 600
+    assert [event.id for event in events] == list(range(601 - len(events), 601))
+    store.close()
+
+
+def test_a_store_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HostLacks, match="cannot be opened"):
+        Store(f"sqlite:///{tmp_path}/file/store.sqlite")
+    (tmp_path / "broken.sqlite").write_bytes(b"this is no database" * 100)
+    with pytest.raises(HostLacks):
+        Store(f"sqlite:///{tmp_path}/broken.sqlite")
