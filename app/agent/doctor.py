@@ -14,6 +14,7 @@ from app.domain.observed import Finding
 from app.runtimes.namespace.cgroups import ControlGroups
 from app.runtimes.namespace.runtime import SHIM
 from app.runtimes.namespace.sandbox import find_bubblewrap
+from app.wiring import nft
 
 _MIN_FREE_BYTES = 256 * 2**20
 _CAP_NET_ADMIN, _CAP_SYS_ADMIN = 12, 21
@@ -112,10 +113,8 @@ def _tun() -> Finding:
 
 
 def _nft() -> Finding:
-    from app.wiring.nft import Nft
-
     try:
-        count = Nft().run("list tables").count("table ")
+        count = nft.run("list tables").count("table ")
     except CseError as error:
         return _lacking("packet filter", error)
     return Finding(check="packet filter", ok=True, observation=f"nftables answers, {count} tables")

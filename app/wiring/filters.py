@@ -13,18 +13,38 @@ import re
 from ipaddress import IPv4Address, IPv4Network
 
 from app.domain.application import PublishedPort
-from app.wiring.nft import Nft, NftError
+from app.wiring import nft
+from app.wiring.nfnetlink import (
+    ETHER,
+    IFNAME,
+    IPV4,
+    PROTOCOL,
+    SERVICE,
+    Member,
+    Netfilter,
+    Set,
+    Type,
+    address,
+    ether,
+    interface,
+    protocol,
+    service,
+)
+from app.wiring.nft import NftError
 
 _ANY = IPv4Address("0.0.0.0")
 
+_SETS: list[tuple[str, str, tuple[Type, ...], tuple[Type, ...], bool]] = [
+    ("inet", "bridges", (IFNAME,), (), False),
+    ("inet", "same", (IFNAME, IFNAME), (), False),
+    ("inet", "nat_subnets", (IPV4,), (), True),
+    ("inet", "published", (PROTOCOL, SERVICE), (IPV4, SERVICE), False),
+    ("inet", "published_at", (IPV4, PROTOCOL, SERVICE), (IPV4, SERVICE), False),
+    ("bridge", "ports", (IFNAME,), (), False),
+    ("bridge", "allowed", (IFNAME, ETHER, IPV4), (), False),
+]
+
 _RULES = """
-add table inet {t} {{ comment "cse {mark}"; }}
-add set inet {t} bridges {{ type ifname; }}
-add set inet {t} same {{ type ifname . ifname; }}
-add set inet {t} nat_subnets {{ type ipv4_addr; flags interval; }}
-add map inet {t} published {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
-add map inet {t} published_at \
-{{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
 add chain inet {t} raw {{ type filter hook prerouting priority -300; }}
 add chain inet {t} prerouting {{ type nat hook prerouting priority -100; }}
 add chain inet {t} output {{ type nat hook output priority -100; }}
@@ -52,9 +72,6 @@ comment "networks are apart"
 add rule inet {t} postrouting ip saddr 127.0.0.0/8 oifname @bridges masquerade
 add rule inet {t} postrouting iifname . oifname @same ct status dnat masquerade
 add rule inet {t} postrouting ip saddr @nat_subnets oifname != @bridges masquerade
-add table bridge {t} {{ comment "cse {mark}"; }}
-add set bridge {t} ports {{ type ifname; }}
-add set bridge {t} allowed {{ type ifname . ether_addr . ipv4_addr; }}
 add counter bridge {t} refused
 add chain bridge {t} prerouting {{ type filter hook prerouting priority -300; }}
 flush chain bridge {t} prerouting
@@ -71,13 +88,20 @@ class Filters:
     """`mark` (the installation's id) names the tables and stands in every comment."""
 
     def __init__(self, mark: str) -> None:
-        self._nft = Nft()
+        self._netfilter = Netfilter()
         self._mark = mark
         self._table = "cse_" + re.sub(r"[^0-9a-z]", "_", mark.lower())[:12]
 
     def ensure(self) -> None:
         """Both tables with their rules; members of sets stay."""
-        self._nft.run(_RULES.format(t=self._table, mark=self._mark))
+        self._netfilter.make(
+            [("inet", self._table), ("bridge", self._table)],
+            [
+                Set(family, self._table, name, key, data, interval)
+                for family, name, key, data, interval in _SETS
+            ],
+        )
+        nft.run(_RULES.format(t=self._table))
 
     def add_network(self, bridge: str, subnet: IPv4Network, *, nat: bool) -> None:
         """Rules for one bridge. Members that another firewall needs are added too."""
@@ -87,7 +111,7 @@ class Filters:
         ]
         if nat:
             lines.append(f"add element inet {self._table} nat_subnets {{ {subnet} }}")
-        self._nft.run("\n".join(lines))
+        nft.run("\n".join(lines))
         if not nat:
             self._try(f"delete element inet {self._table} nat_subnets {{ {subnet} }}")
         self._open_foreign_firewall(bridge)
@@ -101,48 +125,57 @@ class Filters:
         self._close_foreign_firewall(bridge)
 
     def add_application(
-        self, port: str, mac: str, address: IPv4Address, published: list[PublishedPort]
+        self, port: str, mac: str, ip: IPv4Address, published: list[PublishedPort]
     ) -> None:
         """The bridge port may send from this MAC and address only; DNAT for published ports."""
-        lines = [
-            f'add element bridge {self._table} ports {{ "{port}" }}',
-            f'add element bridge {self._table} allowed {{ "{port}" . {mac} . {address} }}',
-        ]
-        lines += [
-            f"add element inet {self._table} {name} {{ {key} : {address} . {one.container_port} }}"
-            for one in published
-            for name, key in [_published_key(one)]
-        ]
-        self._nft.run("\n".join(lines))
+        self._netfilter.add(self._members(port, mac, ip, published))
 
     def remove_application(
-        self, port: str, mac: str, address: IPv4Address, published: list[PublishedPort]
+        self, port: str, mac: str, ip: IPv4Address, published: list[PublishedPort]
     ) -> None:
         """What `add_application` added; nothing where it is gone already."""
-        self._try(f'delete element bridge {self._table} ports {{ "{port}" }}')
-        self._try(f'delete element bridge {self._table} allowed {{ "{port}" . {mac} . {address} }}')
+        self._netfilter.delete(self._members(port, mac, ip, published))
+
+    def _members(
+        self, port: str, mac: str, ip: IPv4Address, published: list[PublishedPort]
+    ) -> list[Member]:
+        table, name = self._table, interface(port)
+        members = [
+            Member("bridge", table, "allowed", name + ether(mac) + address(ip)),
+            Member("bridge", table, "ports", name),
+        ]
         for one in published:
-            name, key = _published_key(one)
-            self._try(f"delete element inet {self._table} {name} {{ {key} }}")
+            key = protocol(one.protocol) + service(one.host_port)
+            to = address(ip) + service(one.container_port)
+            if one.host_address == _ANY:
+                members.append(Member("inet", table, "published", key, to))
+            else:
+                at = address(one.host_address) + key
+                members.append(Member("inet", table, "published_at", at, to))
+        return members
 
     def refused_packets(self) -> int | None:
         """Packets whose source was not their sender's; None where it cannot be read."""
         try:
-            text = self._nft.run(f"list counter bridge {self._table} refused")
+            text = nft.run(f"list counter bridge {self._table} refused")
         except NftError:
             return None
         found = re.search(r"packets (\d+)", text)
         return int(found[1]) if found else None
 
+    def close(self) -> None:
+        """Rules and members stay."""
+        self._netfilter.close()
+
     def remove(self) -> None:
         """Both tables and every rule elsewhere that bears our mark."""
         for family in ("inet", "bridge"):
-            self._try(f"delete table {family} {self._table}")
+            self._netfilter.delete_table(family, self._table)
         self._close_foreign_firewall(None)
 
     def _try(self, command: str) -> None:
         with contextlib.suppress(NftError):
-            self._nft.run(command)
+            nft.run(command)
 
     def _comment(self, bridge: str | None) -> str:
         return f"cse {self._mark}" + (f" {bridge}" if bridge else "")
@@ -151,7 +184,7 @@ class Filters:
         """(chain, its rules with handles): where a dropping firewall lets users add rules."""
         for chain in ("DOCKER-USER", "FORWARD"):
             try:
-                text = self._nft.run(f"list chain ip filter {chain}")
+                text = nft.run(f"list chain ip filter {chain}")
             except NftError:
                 continue
             if chain == "DOCKER-USER" or "policy drop" in text:
@@ -163,7 +196,7 @@ class Filters:
         if found is None or self._comment(bridge) in found[1]:
             return
         chain, comment = found[0], self._comment(bridge)
-        self._nft.run(
+        nft.run(
             f'insert rule ip filter {chain} iifname "{bridge}" accept comment "{comment}"\n'
             f'insert rule ip filter {chain} oifname "{bridge}" accept comment "{comment}"'
         )
@@ -171,7 +204,7 @@ class Filters:
     def _close_foreign_firewall(self, bridge: str | None) -> None:
         for chain in ("DOCKER-USER", "FORWARD"):
             try:
-                text = self._nft.run(f"list chain ip filter {chain}")
+                text = nft.run(f"list chain ip filter {chain}")
             except NftError:
                 continue
             if self._comment(bridge) not in text:
@@ -180,14 +213,6 @@ class Filters:
                 self._try(f"delete rule ip filter {chain} handle {handle}")
 
     def _handles(self, chain: str, comment: str) -> list[str]:
-        text = self._nft.run(f"list chain ip filter {chain}", handles=True)
+        text = nft.run(f"list chain ip filter {chain}", handles=True)
         pattern = re.compile(rf'comment "{re.escape(comment)}[ "].*# handle (\d+)')
         return [found[1] for line in text.splitlines() if (found := pattern.search(line))]
-
-
-def _published_key(one: PublishedPort) -> tuple[str, str]:
-    """(map, key): ports of all addresses are in a map of their own."""
-    key = f"{one.protocol} . {one.host_port}"
-    if one.host_address == _ANY:
-        return "published", key
-    return "published_at", f"{one.host_address} . {key}"

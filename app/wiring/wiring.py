@@ -152,6 +152,8 @@ class Wiring:
     def close(self) -> None:
         """Nothing that was made goes away."""
         self._netlink.close()
+        if self._filters is not None:
+            self._filters.close()
 
     def _plug_namespace(self, application: str, binding: NetworkBinding, fd: int) -> None:
         inside = netns.netlink_in(fd)
@@ -295,8 +297,10 @@ class Wiring:
         return self._filters
 
     def _remove_filters(self) -> None:
+        filters = self._filters or Filters(self._installation)
         with contextlib.suppress(HostLacks):
-            (self._filters or Filters(self._installation)).remove()
+            filters.remove()
+        filters.close()
         self._filters = None
 
 

@@ -22,14 +22,16 @@ def element(tmp_path: Path, name: str, kind: str, **more: Any) -> Element:
     home = tmp_path / "elements" / name
     (home / "lib" / TARGET).mkdir(parents=True)
     (home / "lib" / TARGET / f"lib{name}.so").touch()
-    manifest = ElementManifest(
-        name=name,
-        kind=kind,
-        version="1.0.0",
-        summary="for tests",
-        license="Apache-2.0",
-        libraries={TARGET: {"preload": [f"lib{name}.so"]}},
-        **more,
+    manifest = ElementManifest.model_validate(
+        {
+            "name": name,
+            "kind": kind,
+            "version": "1.0.0",
+            "summary": "for tests",
+            "license": "Apache-2.0",
+            "libraries": {TARGET: {"preload": [f"lib{name}.so"]}},
+            **more,
+        }
     )
     return Element(manifest=manifest, directory=str(home))
 
@@ -79,7 +81,9 @@ def test_network_conf_holds_the_binding_and_files_are_bound(tmp_path: Path) -> N
         ),
         settings={"mounts": [{"path": "/srv", "source": str(archive)}]},
     )
-    network = NetworkSpec(name="n1", subnet="10.9.0.0/24", dns=["9.9.9.9"])  # type: ignore[arg-type]
+    network = NetworkSpec.model_validate(
+        {"name": "n1", "subnet": "10.9.0.0/24", "dns": ["9.9.9.9"]}
+    )
     address = network.subnet[5]
     binding = NetworkBinding(network=network, address=address, mac=mac_for(address))
 
