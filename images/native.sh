@@ -49,13 +49,16 @@ else
     build
 fi
 
-# Only what is delivered: no other variants, no other targets.
+# Only what is delivered: no other variants; other libcs and machines where they were built.
 for manifest in "$tree"/build/elements/*/element.json; do
     element=$(basename "$(dirname "$manifest")")
     mkdir -p "/elements/$element/lib"
     cp "$manifest" "/elements/$element/"
-    for target in $targets; do
-        cp -r "$tree/build/elements/$element/lib/$target" "/elements/$element/lib/"
+    for place in "$tree/build/elements/$element"/lib/*-*; do
+        case ${place##*/} in
+        *-debug | *-asan) ;;
+        *) cp -r "$place" "/elements/$element/lib/" ;;
+        esac
     done
 done
 cp -r "$tree/build/bin" /programs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -19,6 +20,7 @@ import pytest
 from tests.acceptance.world import ROOT, curl, free_port, until
 
 pytestmark = pytest.mark.docker
+SUBNET = "10.214.0.0/20"
 WEBS = {"web-a": 8081, "web-b": 8082}
 
 
@@ -37,6 +39,7 @@ class Project:
             "COMPOSE_PROFILES": "example",
             "CSE_STATE": str(self.state),
             "CSE_PORT": str(self.port),
+            "CSE_SUBNET": SUBNET,
         }
         command = ["docker", "compose", "--project-name", self.name, *words]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -115,6 +118,10 @@ def project(tmp_path: Path) -> Iterator[Project]:
                 pytest.skip(f"port {port} of this host is in use, and the example publishes on it")
     made = Project(tmp_path / "state")
     yield made
+    with contextlib.suppress(httpx.HTTPError, LookupError):
+        api = httpx.Client(base_url=f"http://127.0.0.1:{made.port}", timeout=60)
+        for name in running(api):
+            api.delete(f"/v1/applications/{name}")
     made.compose("down", "--volumes", "--timeout", "60", check=False)
     for name in made.containers():
         docker("rm", "-f", name)
@@ -124,7 +131,6 @@ def project(tmp_path: Path) -> Iterator[Project]:
 @pytest.mark.root
 @pytest.mark.native
 def test_up_serves_the_example_and_down_leaves_nothing(project: Project) -> None:
-    links = interfaces()
     project.compose("up", "--build", "--detach", "--wait", "--wait-timeout", "300")
     api = httpx.Client(base_url=f"http://127.0.0.1:{project.port}", timeout=30)
     try:
@@ -146,9 +152,11 @@ def test_up_serves_the_example_and_down_leaves_nothing(project: Project) -> None
     pages(api)
     api.close()
 
+    mark = (project.state / "network-mark").read_text().strip()
+    assert interfaces(mark)
     project.compose("down", "--volumes", "--timeout", "90")
     assert project.containers() == set()
-    settle(lambda: interfaces() == links)
+    settle(lambda: not interfaces(mark))
 
 
 def pages(api: httpx.Client) -> None:
@@ -171,9 +179,11 @@ def pids(api: httpx.Client) -> dict[str, int]:
     return {item["name"]: item["status"]["pid"] for item in items}
 
 
-def interfaces() -> set[str]:
-    shown = json.loads(subprocess.check_output(["ip", "-j", "link"], text=True))
-    return {link["ifname"] for link in shown if link["ifname"].startswith("cs")}
+def interfaces(mark: str) -> set[str]:
+    """Interfaces of this host that bear the mark of one agent's networks."""
+    shown = json.loads(subprocess.check_output(["ip", "-j", "-d", "link"], text=True))
+    ours = f"cse {mark} "
+    return {link["ifname"] for link in shown if link.get("ifalias", "").startswith(ours)}
 
 
 def settle(what: Callable[[], bool]) -> None:
