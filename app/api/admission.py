@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from app.api.services import Services
 from app.catalog import resolve
 from app.domain.application import ApplicationSpec
-from app.domain.errors import PreflightRefused
+from app.domain.errors import CseError, PreflightRefused
 from app.domain.explain import FieldError, InvalidFields, did_you_mean, pointer_to
 from app.domain.network import NetworkSpec
 from app.domain.observed import Coverage
@@ -139,3 +139,14 @@ def _cycle(depends_on: Mapping[str, list[str]], start: str, then: str) -> list[s
             seen.add(path[-1])
             paths += [[*path, other] for other in depends_on.get(path[-1], [])]
     return None
+
+
+def ensure_network(services: Services, network: NetworkSpec | None, pointer: str) -> None:
+    """Make the network on the host; what keeps it from that is told at `pointer`."""
+    if network is None:
+        return
+    try:
+        services.convergence.ensure_network(network)
+    except CseError as error:
+        error.pointer = pointer
+        raise

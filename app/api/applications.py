@@ -60,8 +60,7 @@ def create(services: Given, spec: Spec, response: Response, wait: Wait = 10.0) -
     if taken:
         raise _taken(taken)
     admitted = _admit(services, spec)
-    if admitted.network is not None:
-        services.convergence.ensure_network(admitted.network)
+    admission.ensure_network(services, admitted.network, "/network/name")
     with services.store.write() as transaction:
         record = transaction.applications.insert(
             services.store.installation, spec, admitted.network, admitted.coverage
@@ -126,8 +125,7 @@ def replace(
     if present is not None and present.spec == spec and present.desired == "running":
         return _answer(present, services.convergence.status(name), 200)
     admitted = _admit(services, spec)
-    if admitted.network is not None:
-        services.convergence.ensure_network(admitted.network)
+    admission.ensure_network(services, admitted.network, "/network/name")
     with services.store.write() as transaction:
         _check_match(transaction.applications.find(name), if_match)
         act = transaction.applications.replace if present else transaction.applications.insert

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated
 
@@ -50,7 +50,7 @@ def apply(
     stack = _labelled(services, stack)
     _check_keys(stack)
     admitted = _admit_all(services, stack)
-    _ensure_networks(services, admitted.values())
+    _ensure_networks(services, stack, admitted)
     with services.store.write() as transaction:
         changes = _record(services, transaction, stack, admitted, prune)
         transaction.events.add("applied", None, f"stack '{name}' applied")
@@ -139,23 +139,23 @@ def _admit_all(services: Services, stack: Stack) -> dict[str, Admitted]:
     }
 
 
-def _ensure_networks(services: Services, admitted: Iterable[Admitted]) -> None:
+def _ensure_networks(services: Services, stack: Stack, admitted: dict[str, Admitted]) -> None:
     """Make the networks that are used; where one cannot be made, none of the new ones stays."""
-    wanted: dict[str, NetworkSpec] = {}
-    for item in admitted:
-        if item.network is not None:
-            wanted[item.network.name] = item.network
     with services.store.read() as transaction:
         present = {network.name for network in transaction.networks.all()}
-    made: list[str] = []
+    made: set[str] = set()
     try:
-        for network in wanted.values():
-            services.convergence.ensure_network(network)
-            made.append(network.name)
+        for key, item in admitted.items():
+            if item.network is None or item.network.name in made:
+                continue
+            place = pointer_to(["applications", key, "network", "name"])
+            if item.network.name in stack.networks:
+                place = pointer_to(["networks", item.network.name])
+            admission.ensure_network(services, item.network, place)
+            made.add(item.network.name)
     except CseError:
-        for name in made:
-            if name not in present:
-                services.convergence.remove_network(name)
+        for name in made - present:
+            services.convergence.remove_network(name)
         raise
 
 

@@ -42,9 +42,9 @@ class Applications:
         """Raises `NotFound`; an application that is being removed is not found either."""
         record = self.find(name)
         if record is None or record.desired == "removed":
-            raise NotFound(
-                f"there is no application '{name}'", remedy=did_you_mean(name, self.names())
-            )
+            names = self.names()
+            remedy = did_you_mean(name, names) if names else "create it first"
+            raise NotFound(f"there is no application '{name}'", remedy=remedy)
         return record
 
     def names(self) -> list[str]:
