@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,8 +35,22 @@ def instances(
                 item["kind"],
                 "yes" if item["started"] else "not yet",
                 " ".join(map(str, item["pids"])),
-                " ".join(f"{key}={value}" for key, value in item["details"].items()),
+                _brief(item["details"]),
             )
             for item in items
         ],
     )
+
+
+def _brief(details: dict[str, Any]) -> str:
+    """Plain values, and numbers that are not zero; --json shows the rest."""
+    words = [
+        f"{key}={value}"
+        for key, value in details.items()
+        if isinstance(value, str | int) and not isinstance(value, bool) and value
+    ]
+    for group in ("counters", "escapes"):
+        inner = details.get(group)
+        if isinstance(inner, dict):
+            words += [f"{key}={value}" for key, value in inner.items() if value]
+    return " ".join(words)
