@@ -168,17 +168,21 @@ def _shown(
     if record.desired == "removed":
         return "removing", status.condition.detail if status.condition else None, None, None
     observed, condition = status.observed, status.condition
+    if condition is not None and condition.generation != record.generation:
+        condition = None
+    error = condition.error if condition else None
+    reason = condition.detail if condition else None
+    if error is not None:
+        reason = f"{error.pointer}: {error.detail}" if error.pointer else error.detail
+    problem = f"urn:cse:problem:{error.slug}" if error else None
+    remedy = error.remedy if error else None
     if observed is not None and observed.id == record.id:
         if observed.state is State.RUNNING:
-            return "running", None, None, None
+            return "running", reason, remedy, problem
         if observed.state is State.RESTARTING:
-            return "restarting", observed.reason, None, None
-    if condition is not None and condition.generation == record.generation:
-        if condition.error is None:
-            return "waiting", condition.detail, None, None
-        error = condition.error
-        reason = f"{error.pointer}: {error.detail}" if error.pointer else error.detail
-        return "failed", reason, error.remedy, f"urn:cse:problem:{error.slug}"
+            return "restarting", reason or observed.reason, remedy, problem
+    if condition is not None:
+        return ("failed" if error else "waiting"), reason, remedy, problem
     wanted = record.desired == "running"
     if observed is None or observed.id != record.id or observed.state is State.CREATED:
         return ("starting" if wanted else "stopped"), None, None, None

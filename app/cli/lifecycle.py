@@ -48,7 +48,8 @@ def _each(verb: str, names: list[str], api: str | None, as_json: bool) -> None:
             continue
         results.append(resource)
         status = resource["status"]
-        if status["state"] == "failed":
+        ended = status["state"] in ("stopped", "exited")
+        if status["state"] == "failed" or (verb == "stop" and not ended):
             worst = max(worst, 1)
         if not as_json:
             reason = f": {status['reason']}" if status.get("reason") else ""

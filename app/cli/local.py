@@ -69,6 +69,21 @@ def private_agent(settings: Settings) -> Iterator[Agent]:
         os.close(lock)
 
 
+def server_is_there(settings: Settings) -> bool:
+    """Whether an agent works in the state directory; `private_agent`'s networks are its own."""
+    try:
+        lock = os.open(settings.state_dir / "agent.lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 def _remove_leftovers(settings: Settings, parent: Path) -> None:
     for home in parent.iterdir():
         with suppress(OSError):

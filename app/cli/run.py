@@ -98,10 +98,10 @@ def run(
 
 
 def _run(settings: Settings, catalog: Catalog, spec: ApplicationSpec) -> int:
-    from app.cli.local import private_agent
+    from app.cli.local import private_agent, server_is_there
     from app.main import open_store
 
-    store = open_store(settings)
+    store, on_network = open_store(settings), resolve.uses_network(spec, catalog)
     with private_agent(settings) as agent:
         try:
             binding = _bind(store, agent, catalog, spec)
@@ -114,6 +114,9 @@ def _run(settings: Settings, catalog: Catalog, spec: ApplicationSpec) -> int:
             agent.remove(spec.name)
             with store.write() as transaction:
                 transaction.applications.forget(spec.name)
+                unused = not transaction.networks.holders(spec.network.name)
+                if on_network and unused and not server_is_there(settings):
+                    agent.remove_network(spec.network.name)
             store.close()
 
 
