@@ -15,7 +15,7 @@ from tests.bench.harness import CannotMeasure, Figure, program
 from tests.bench.worlds import ours
 
 INSTANCES = 10
-PORT = 7000
+PORT = 27000
 
 
 def dirty_kib(pid: int) -> int:
@@ -35,18 +35,19 @@ def tree(pid: int) -> list[int]:
 
 
 def program_pid(world: World, name: str) -> int:
-    pid = world.get(name)["status"]["pid"]
-    if pid is None:
-        raise CannotMeasure(f"{name} does not run")
-    return int(pid)
+    status = world.get(name)["status"]
+    if status["state"] != "running":
+        raise CannotMeasure(f"{name} does not run: {status}")
+    return int(status["pid"])
 
 
 def idle(world: World, prefix: str, elements: dict[str, object]) -> list[float]:
     """MiB of each of several idle servers, all of them running at the same time."""
     tcp = program("tcp")
     names = [f"{prefix}-{number}" for number in range(INSTANCES)]
-    for name in names:
-        world.run(name, [tcp, "server", str(PORT)], elements=elements)
+    for number, name in enumerate(names):
+        # Without the element they share the host's ports.
+        world.run(name, [tcp, "server", str(PORT + number)], elements=elements)
     time.sleep(2)  # until lazy starts, gratuitous ARP and the first timers are over
     pids = [program_pid(world, name) for name in names]
     amounts = [sum(map(dirty_kib, tree(pid))) / 1024 for pid in pids]

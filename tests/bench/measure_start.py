@@ -27,7 +27,8 @@ DOCKER_ROUNDS = 7
 IMAGE = "cse/example"
 COMMAND = ["sh", "-c", "echo up >/bench/started; exec sleep 1000"]
 BWRAP = (
-    "--dev-bind / / --proc /proc --dev /dev --unshare-pid --unshare-net --unshare-ipc --unshare-uts"
+    "--dev-bind / / --proc /proc --dev /dev "
+    "--unshare-pid --unshare-net --unshare-ipc --unshare-uts --die-with-parent"
 )
 _CASES: dict[str, dict[str, Any]] = {"no element": {}, "network-lwip": {"network-lwip": {}}}
 
