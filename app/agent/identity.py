@@ -30,6 +30,11 @@ def share_networks(owner: Path, guest: Path) -> None:
     _read_or_make(guest / _NETWORK, network_mark(owner))
 
 
+def is_guest(state: Path) -> bool:
+    """It plugs into another one's networks, and leaves none of its own behind."""
+    return network_mark(state) != installation(state)
+
+
 def _read_or_make(path: Path, value: str) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():

@@ -64,6 +64,9 @@ class LocalAgent:
                 self._replugger.close()
                 self._replugger = None
             if self._wiring_made is not None:
+                if identity.is_guest(self._state):
+                    with contextlib.suppress(CseError):
+                        self._wiring_made.remove_idle_networks()
                 self._wiring_made.close()
             if self._lock_file >= 0:
                 os.close(self._lock_file)

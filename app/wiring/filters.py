@@ -163,6 +163,10 @@ class Filters:
         found = re.search(r"packets (\d+)", text)
         return int(found[1]) if found else None
 
+    def has_applications(self) -> bool:
+        """Any bridge port of any agent with this mark is allowed to send."""
+        return "elements" in nft.run(f"list set bridge {self._table} ports")
+
     def close(self) -> None:
         """Rules and members stay."""
         self._netfilter.close()

@@ -182,7 +182,7 @@ class Netlink:
         except PermissionError as error:
             raise HostLacks(
                 f"{what}: not permitted",
-                remedy="run the agent as root, or with the capability NET_ADMIN",
+                remedy="private stacks need an agent that runs as root; other elements do not",
             ) from error
         except OSError as error:
             raise RuntimeFailure(f"{what}: {error.strerror}") from error

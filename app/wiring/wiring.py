@@ -7,8 +7,10 @@ of its own: bridges are found by the mark in their alias, the packet filter by i
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
@@ -21,6 +23,7 @@ from app.wiring.filters import Filters
 from app.wiring.netlink import Link, LinkRequest, Netlink, silence_ipv6
 from app.wiring.ports import HostPorts
 
+_LOCKS = Path("/run")
 _PROC_NET = Path("/proc/sys/net/ipv4")
 
 
@@ -34,7 +37,7 @@ class Wiring:
         self._filters: Filters | None = None
         self._ports = HostPorts()
         self._group = naming.group_of(installation)
-        self._bridges: dict[str, int] = {}
+        self._bridges: dict[str, Link] = {}
 
     def ensure_network(self, network: NetworkSpec) -> str:
         """Make or adjust the bridge, its address, NAT and filters; returns the bridge's name."""
@@ -56,7 +59,7 @@ class Wiring:
             _set_sysctl(f"conf/{bridge.name}/route_localnet", "1")
             filters = self._ensured_filters()
             filters.add_network(bridge.name, network.subnet, nat=network.nat)
-            self._bridges[network.name] = bridge.index
+            self._bridges[network.name] = bridge
             return bridge.name
 
     def remove_network(self, name: str) -> None:
@@ -76,16 +79,21 @@ class Wiring:
             if not self._our_bridges():
                 self._remove_filters()
 
+    def remove_idle_networks(self) -> None:
+        """All of this mark, if no application of any agent is plugged in."""
+        with self._lock, self._shared_lock():
+            if self._our_bridges() and not self._ensured_filters().has_applications():
+                self.remove_all()
+
     def plug(self, application: str, binding: NetworkBinding, ports: list[PublishedPort]) -> None:
         """Let the application's bridge port send as its address only, and publish its ports.
 
         Raises Conflict where a port of the host is taken; then nothing was changed.
         """
-        with self._lock:
+        with self._lock, self._shared_lock():
             self._ports.keep(application, ports)
             try:
-                if binding.network.name not in self._bridges:
-                    self.ensure_network(binding.network)
+                self._live_bridge(binding.network)
                 port = naming.port_name(self._installation, application)
                 self._ensured_filters().add_application(port, binding.mac, binding.address, ports)
             except BaseException:
@@ -188,18 +196,35 @@ class Wiring:
     def _port_request(
         self, application: str, binding: NetworkBinding, *, name: str | None = None
     ) -> LinkRequest:
-        with self._lock:
-            bridge = self._bridges.get(binding.network.name)
-            if bridge is None:
-                self.ensure_network(binding.network)
-                bridge = self._bridges[binding.network.name]
+        bridge = self._live_bridge(binding.network)
         return LinkRequest(
             name=name,
             mtu=binding.network.mtu,
             alias=naming.application_alias(self._installation, application),
             group=self._group,
-            master=bridge,
+            master=bridge.index,
         )
+
+    def _live_bridge(self, network: NetworkSpec) -> Link:
+        """The network's bridge, made again if somebody has removed it meanwhile."""
+        with self._lock:
+            known = self._bridges.get(network.name)
+            present = self._netlink.link(known.name) if known is not None else None
+            if known is None or present is None or present.index != known.index:
+                self._forget_filters()
+                self.ensure_network(network)
+            return self._bridges[network.name]
+
+    @contextlib.contextmanager
+    def _shared_lock(self) -> Iterator[None]:
+        """Between the agents that share this mark: plugging in, and removing what is idle."""
+        path = _LOCKS / f"cse-{self._installation}.lock"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
 
     def _our_bridges(self) -> list[Link]:
         prefix = naming.network_alias(self._installation, "")
@@ -295,6 +320,12 @@ class Wiring:
             filters.ensure()
             self._filters = filters
         return self._filters
+
+    def _forget_filters(self) -> None:
+        """Whether they are still there is looked at anew."""
+        if self._filters is not None:
+            self._filters.close()
+        self._filters = None
 
     def _remove_filters(self) -> None:
         filters = self._filters or Filters(self._installation)
