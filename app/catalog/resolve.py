@@ -86,7 +86,9 @@ def launch(
         if errors := entry.schema.check(use.settings, pointer_to(["elements", name, "settings"])):
             raise InvalidFields(errors)
         filled = entry.schema.with_defaults(use.settings)
-        bound.append(BoundElement(element=entry.element, settings=filled, variant=use.variant))
+        bound.append(
+            BoundElement(element=entry.element, settings=filled, variant=use.variant, link=use.link)
+        )
     mounts = [
         BoundMount(
             source=mount.source if mount.source is not None else volumes[str(mount.volume)],

@@ -41,7 +41,9 @@ def test_needed_library_serves_without_preload(
         environment={"LD_LIBRARY_PATH": "/run/cse/lib/filesystem"},
         elements={"filesystem": bundled},
     )
-    shown = world.exec("linked", "sh", "-c", "echo ${LD_PRELOAD-none}; /opt/cat /srv/packed/hello.txt")
+    shown = world.exec(
+        "linked", "sh", "-c", "echo ${LD_PRELOAD-none}; /opt/cat /srv/packed/hello.txt"
+    )
     assert shown.stdout == "none\nhello", shown.stderr
     # The same program without the entry finds nothing there.
     assert world.exec("linked", "cat", "/srv/packed/hello.txt").returncode != 0

@@ -24,7 +24,8 @@ import httpx
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "cse/example"
 NETWORK = "accept"
-SUBNET = "10.213.0.0/20"
+# One of many, so that what a killed run may have left does not stop the next one.
+SUBNET = f"10.{100 + os.getpid() % 30}.0.0/20"
 
 
 def free_port() -> int:

@@ -1,4 +1,4 @@
-"""The main job end to end: `cse up` on the example, in each runtime, and nothing left afterwards."""
+"""The main job end to end: `cse up` on the example in each runtime, and nothing left afterwards."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def up(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[httpx.Client]
         assert user.wait(60) == 0, log.read_text()
         assert "holds" in log.read_text()
         assert _network_objects() == before
-        assert not [p for p in (tmp_path / "apps").glob("*")]
+        assert not list((tmp_path / "apps").glob("*"))
     finally:
         api.close()
         if user.poll() is None:
