@@ -37,7 +37,7 @@ class HostView:
         target, source = best
         if source is None:
             return None
-        return str(Path(source) / path[len(target) :].lstrip("/"))
+        return f"{source.rstrip('/')}/{path[len(target) :].lstrip('/')}".rstrip("/") or "/"
 
     def find(self, path: str) -> ProgramFile | None:
         """See `preflight.Files`."""
