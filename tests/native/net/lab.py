@@ -1,0 +1,165 @@
+"""A small laboratory for the network element: a bridge, taps, and the real broker.
+
+Used by test_net_*.py. Each `Host` is an application as a runtime would start it: an empty network
+namespace, a run directory with settings and a broker socket, the overlay preloaded. The machine
+that runs the tests is a peer on the bridge, with the kernel's own stack.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import shutil
+import struct
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from app.broker.broker import Broker
+
+_TUNSETIFF = 0x400454CA
+_TAP_FLAGS = 0x0002 | 0x1000 | 0x4000  # IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
+MTU = 65520
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+def _bridge_is_filtered() -> bool:
+    switch = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+    return switch.exists() and switch.read_text().strip() == "1"
+
+
+class Lab:
+    """Bridge and hosts of one test session; `close` removes all of it."""
+
+    def __init__(self, libraries: Path, environment: dict[str, str] | None = None) -> None:
+        self.libraries = libraries
+        self.environment = environment or {}
+        self.bridge = f"nt{os.getpid() % 100000}"
+        self.network = f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}"
+        self.gateway = f"{self.network}.1"
+        self.directory = Path(tempfile.mkdtemp(prefix="cse-net-"))
+        self.broker = Broker()
+        self.hosts: dict[str, Host] = {}
+        self._numbers = itertools.count(2)
+        ip("link", "add", self.bridge, "mtu", str(MTU), "type", "bridge")
+        ip("addr", "add", f"{self.gateway}/24", "dev", self.bridge)
+        ip("link", "set", self.bridge, "up")
+        self._filtered = _bridge_is_filtered()
+        self._forward("-I")
+
+    def _forward(self, action: str) -> None:
+        """Docker's firewall drops what it does not know, on every bridge of the machine."""
+        if self._filtered:
+            words = ["iptables", "-w", action, "FORWARD", "-i", self.bridge, "-o", self.bridge]
+            subprocess.run([*words, "-j", "ACCEPT"], check=action == "-I", capture_output=True)
+
+    def host(self, name: str = "") -> Host:
+        number = next(self._numbers)
+        host = Host(self, name or f"host{number}", f"{self.network}.{number}", number)
+        self.hosts[host.name] = host
+        return host
+
+    def find(self, name: str) -> str | None:
+        return self.hosts[name].address if name in self.hosts else None
+
+    def close(self) -> None:
+        for host in self.hosts.values():
+            host.close()
+        self.broker.close()
+        self._forward("-D")
+        subprocess.run(["ip", "link", "del", self.bridge], capture_output=True, check=False)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class Host:
+    """One application: what `Popen` starts here shares one instance."""
+
+    def __init__(self, lab: Lab, name: str, address: str, number: int) -> None:
+        self.lab = lab
+        self.name = name
+        self.address = address
+        self.run = lab.directory / name
+        (self.run / "data").mkdir(parents=True)
+        self.trace = self.run / "trace"
+        self._tap = f"{lab.bridge}.{number}"
+        self.processes: list[subprocess.Popen[str]] = []
+        (self.run / "network.conf").write_text(
+            f"name={name}\naddress={address}\nprefix=24\ngateway={lab.gateway}\n"
+            f"mac=02:c5:00:00:{number // 256:02x}:{number % 256:02x}\nmtu={MTU}\n"
+            f"dns.0={lab.gateway}\n"
+        )
+        lab.broker.serve(name, self.run, self._make_tap, lab.find)
+
+    def _make_tap(self, _again: bool) -> int:
+        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", self._tap.encode(), _TAP_FLAGS))
+        ip("link", "set", self._tap, "mtu", str(MTU), "master", self.lab.bridge, "up")
+        return fd
+
+    def command(self, *words: str) -> list[str]:
+        """The words as a command line that runs them as this application."""
+        preload = str(self.lab.libraries / "libcse-net.so")
+        variables = {
+            **self.lab.environment,
+            "CSE_RUN_DIR": str(self.run),
+            "LD_PRELOAD": f"{self.lab.environment.get('LD_PRELOAD', '')} {preload}".strip(),
+        }
+        if "CSE_TEST_TRACE" in os.environ:
+            variables["CSE_TRACE"] = str(self.trace)
+        pairs = [f"{key}={value}" for key, value in variables.items()]
+        return ["unshare", "-n", "env", *pairs, *words]
+
+    def start(self, *words: str, cwd: Path | None = None) -> subprocess.Popen[str]:
+        """A server; ended with the laboratory if not before."""
+        log = (self.run / "log").open("a")
+        process = subprocess.Popen(
+            self.command(*words), stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True, cwd=cwd
+        )
+        self.processes.append(process)
+        return process
+
+    def check(self, *words: str, timeout: float = 30, given: str | None = None) -> str:
+        """A program that ends by itself with status 0; its output."""
+        done = subprocess.run(
+            self.command(*words), input=given, capture_output=True, text=True, timeout=timeout,
+            check=False,
+        )
+        assert done.returncode == 0, f"{words[0]}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def log(self) -> str:
+        return (self.run / "log").read_text(errors="replace") if (self.run / "log").exists() else ""
+
+    def stop(self, process: subprocess.Popen[str], grace: float = 5) -> int:
+        process.terminate()
+        try:
+            return process.wait(grace)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+
+    def close(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                self.stop(process)
+        self.lab.broker.forget(self.name)
+
+
+def retry(check: object, seconds: float = 8) -> object:
+    """Calls `check` until it gives a true value or its last error stands."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            value = check()  # type: ignore[operator]
+        except (AssertionError, OSError, subprocess.SubprocessError):
+            if time.monotonic() > end:
+                raise
+        else:
+            if value or time.monotonic() > end:
+                return value
+        time.sleep(0.05)
