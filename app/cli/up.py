@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,7 +58,8 @@ def up(
 
     settings = load()
     source = stackfile.read(file)
-    signal.signal(signal.SIGTERM, _interrupt)
+    # By hand, not Python's own: a shell's background job starts with SIGINT ignored.
+    _on_stop(_interrupt)
     listener = listen(settings)
     with _serving(settings, ControlPlane(settings, make_agent(settings)), listener) as plane:
         client = Client(address(settings, listener))
@@ -69,9 +70,7 @@ def up(
         except KeyboardInterrupt:
             pass
         finally:
-            # A second Ctrl-C would leave things half removed.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            _on_stop(signal.SIG_IGN)
             with Console(stderr=True).status("removing everything"):
                 left = _remove(client, plane, others)
             say(f"left behind: {', '.join(left)}" if left else "removed")
@@ -79,7 +78,14 @@ def up(
             raise Failed(ExitStatus.FAILED)
 
 
+def _on_stop(action: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, action)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    """The first signal ends the wait; a second would leave things half removed."""
+    _on_stop(signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
