@@ -60,7 +60,6 @@ static int keep(struct builder *b, struct archive *reader, uint32_t number)
     if (!S_ISREG(entry->mode) || entry->is_hard_link || entry->size == 0) return 0;
     if (b->pack < 0 || entry->size > b->limits->cache_bytes - b->packed) return 0;
     int error = copy_data(reader, entry->size, b->pack, b->packed);
-    if (error == EIO) b->say(b->context, b->strings + entry->path, reason(reader));
     if (error != 0) return error == ENOSPC ? 0 : error;
     entry->packed_at = b->packed + 1;
     b->packed += entry->size;
@@ -106,7 +105,7 @@ int tar_build(struct builder *b, int archive)
             error = add_member(b, reader, found, ordinal);
         }
     }
-    if (error == 0 && got != ARCHIVE_EOF) {
+    if (error == EIO || (error == 0 && got != ARCHIVE_EOF)) {
         char text[256];
         snprintf(text, sizeof text, "is damaged or no tar or zip archive: %s", reason(reader));
         b->say(b->context, "", text);

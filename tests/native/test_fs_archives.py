@@ -1,0 +1,277 @@
+"""Hostile, damaged and over-large archives: a limit, an errno and a line that names the entry."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.native.fs_harness import MOUNT, Overlay, make_tree, pack, tar_of, zip_of
+
+pytestmark = pytest.mark.native
+LibDir = Callable[[str], Path]
+Make = Callable[..., Overlay]
+
+
+@pytest.fixture
+def mount(tmp_path: Path, libdir: LibDir) -> Make:
+    """`mount(archive, **settings)` is an application with that archive at MOUNT."""
+
+    def make(archive: Path, **settings: Any) -> Overlay:
+        source = {"path": MOUNT, "source": "archive", "from": archive, **settings}
+        library = libdir("filesystem") / "libcse-fs.so"
+        return Overlay(tmp_path / f"run-{len(os.listdir(tmp_path))}", library, [source])
+
+    return make
+
+
+def member(
+    name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = ""
+) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, len(content)
+    return info, content
+
+
+def listing(overlay: Overlay) -> list[str]:
+    found = overlay.run(["find", MOUNT, "-mindepth", "1", "-printf", "%P\n"])
+    assert found.returncode == 0, found.stderr
+    return sorted(found.stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (member("../outside", b"x"), "'../outside' has '..' in its name"),
+        (member("a/../../outside", b"x"), "'a/../../outside' has '..' in its name"),
+        (member("/etc/passwd", b"x"), "'/etc/passwd' has an absolute name"),
+        (member("out", kind=tarfile.SYMTYPE, link="/etc/passwd"), "'out' is a symbolic link that leads"),
+        (member("out", kind=tarfile.SYMTYPE, link="../x"), "'out' is a symbolic link that leads"),
+        (member("d/out", kind=tarfile.SYMTYPE, link="x/../../../y"), "'d/out' is a symbolic link that"),
+        (member("hard", kind=tarfile.LNKTYPE, link="/etc/passwd"), "'hard' is a hard link to a file that"),
+        (member("hard", kind=tarfile.LNKTYPE, link="../../etc/passwd"), "'hard' is a hard link"),
+        (member("hard", kind=tarfile.LNKTYPE, link="hard"), "'hard' is a hard link"),
+        (member("disk", kind=tarfile.BLKTYPE), "'disk' is neither file, directory nor link"),
+        (member("tty", kind=tarfile.CHRTYPE), "'tty' is neither file, directory nor link"),
+        (member("pipe", kind=tarfile.FIFOTYPE), "'pipe' is neither file, directory nor link"),
+        (member("good/below", b"x"), "'good/below' lies below something that is not a directory"),
+        (member("n" * 256, b"x"), "has too long a name"),
+        (member("deep/" * 900 + "x", b"x"), "has too long a name"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0].name[:20],
+)
+def test_a_bad_member_is_left_out_and_named(
+    bad: tuple[tarfile.TarInfo, bytes], says: str, mount: Make, tmp_path: Path
+) -> None:
+    overlay = mount(tar_of([member("good", b"good\n"), bad], tmp_path / "t.tar.gz"))
+    assert listing(overlay) == ["good"]
+    assert overlay.run(["cat", f"{MOUNT}/good"]).stdout == "good\n"
+    assert says in overlay.errors
+    assert overlay.errors.startswith(f"{MOUNT}: ")
+
+
+def test_links_may_lead_out_where_that_is_allowed(mount: Make, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("outside\n")
+    link = member("out", kind=tarfile.SYMTYPE, link=str(tmp_path / "outside"))
+    overlay = mount(tar_of([link], tmp_path / "t.tar.gz"), links="any")
+    assert overlay.run(["cat", f"{MOUNT}/out"]).stdout == "outside\n"
+
+
+def test_links_that_hide_where_they_lead_do_not_get_out(mount: Make, tmp_path: Path) -> None:
+    """By text the links stay inside; followed one through the other they would climb out."""
+    links = [
+        member("d", kind=tarfile.SYMTYPE, link="."),
+        member("x", kind=tarfile.SYMTYPE, link="d/d/d/../../../etc/passwd"),
+        member("y", kind=tarfile.SYMTYPE, link="d/d/d/d/../../.."),
+        member("z", kind=tarfile.SYMTYPE, link="y/../etc/passwd"),
+    ]
+    overlay = mount(tar_of(links, tmp_path / "t.tar.gz"))
+    for name in ("x", "y/etc/passwd", "z"):
+        assert overlay.run(["cat", f"{MOUNT}/{name}"]).returncode == 1
+
+
+def test_a_member_through_a_link_does_not_escape(mount: Make, tmp_path: Path) -> None:
+    members = [member("l", kind=tarfile.SYMTYPE, link="sub"), member("l/passwd", b"x")]
+    overlay = mount(tar_of(members, tmp_path / "t.tar.gz"))
+    assert listing(overlay) == ["l"]
+    assert "'l/passwd' lies below something that is not a directory" in overlay.errors
+
+
+def test_a_later_member_replaces_an_earlier_one(mount: Make, tmp_path: Path) -> None:
+    members = [member("f", b"old content\n"), member("f", b"new\n")]
+    overlay = mount(tar_of(members, tmp_path / "t.tar.gz"))
+    assert overlay.run(["cat", f"{MOUNT}/f"]).stdout == "new\n"
+
+
+@pytest.mark.parametrize("name", ["../outside", "/absolute", "a/../../b"])
+def test_zip_names_are_checked_as_well(name: str, mount: Make, tmp_path: Path) -> None:
+    overlay = mount(zip_of([("good", b"good"), (name, b"bad")], tmp_path / "t.zip"))
+    assert listing(overlay) == ["good"]
+    assert f"'{name}'" in overlay.errors
+
+
+# ---- limits --------------------------------------------------------------------------------------
+
+
+def _refused(overlay: Overlay, says: str) -> None:
+    for path in (MOUNT, f"{MOUNT}/f0"):
+        found = overlay.run(["stat", path])
+        assert found.returncode == 1
+        assert "File too large" in found.stderr
+    assert says in overlay.errors
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "zip"])
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ({"max_entries": 5}, "exceeds max_entries (5); the archive is refused"),
+        ({"max_bytes": 4000}, "exceeds max_bytes (4000); the archive is refused"),
+    ],
+    ids=["entries", "bytes"],
+)
+def test_limits(
+    setting: dict[str, int], says: str, kind: str, mount: Make, tmp_path: Path
+) -> None:
+    content = [(f"f{i}", b"x" * 1000) for i in range(10)]
+    archive = tmp_path / f"t.{kind}"
+    if kind == "zip":
+        zip_of(content, archive)
+    else:
+        tar_of([member(*one) for one in content], archive)
+    _refused(mount(archive, **setting), says)
+
+
+def test_a_bomb_is_refused_by_what_it_declares(mount: Make, tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.tar.gz"
+    command = "truncate -s 2G f0 && tar -czf bomb.tar.gz f0 && rm f0"
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
+    overlay = mount(bomb, max_ratio=100)
+    _refused(overlay, "exceeds max_ratio (100); the archive is refused")
+    kept = overlay.run_directory / "private/fs/a0/pack"
+    assert not kept.exists() or kept.stat().st_size == 0
+
+
+# ---- damage ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.xz", "tar.zst", "zip"])
+@pytest.mark.parametrize("left", [0.0, 0.3, 0.9], ids=["empty", "third", "tail-missing"])
+def test_a_truncated_archive_fails_with_eio(
+    left: float, kind: str, mount: Make, tmp_path: Path
+) -> None:
+    archive = pack(make_tree(tmp_path / "tree"), tmp_path / f"t.{kind}")
+    content = archive.read_bytes()
+    if kind == "tar" and left == 0.9:
+        left = 0.5  # the last tenth of a plain tar may be padding alone
+    archive.write_bytes(content[: int(len(content) * left)])
+    overlay = mount(archive)
+    found = overlay.run(["ls", MOUNT])
+    assert found.returncode != 0
+    assert "Input/output error" in found.stderr
+    assert f"{MOUNT}: is damaged" in overlay.errors
+
+
+def test_something_else_is_no_archive(mount: Make, tmp_path: Path) -> None:
+    archive = tmp_path / "t.tar.gz"
+    archive.write_bytes(os.urandom(5000))
+    overlay = mount(archive)
+    assert "Input/output error" in overlay.run(["ls", MOUNT]).stderr
+    assert "is damaged or no tar or zip archive" in overlay.errors
+
+
+def test_a_missing_archive_fails_cleanly(mount: Make, tmp_path: Path) -> None:
+    overlay = mount(tmp_path / "missing.tar.gz")
+    found = overlay.run(["cat", f"{MOUNT}/x", "/etc/hostname"])
+    assert "No such file or directory" in found.stderr
+    assert found.stdout == Path("/etc/hostname").read_text()
+    assert "its archive cannot be opened" in overlay.errors
+
+
+def test_one_damaged_member_of_a_zip_fails_alone(mount: Make, tmp_path: Path) -> None:
+    archive = zip_of([("bad", b"b" * 500), ("good", b"good")], tmp_path / "t.zip")
+    content = bytearray(archive.read_bytes())
+    at = content.index(b"bad") + 3
+    content[at : at + 4] = b"\xff\xff\xff\xff"
+    archive.write_bytes(content)
+    overlay = mount(archive)
+    found = overlay.run(["cat", f"{MOUNT}/bad", f"{MOUNT}/good"])
+    assert found.stdout == "good"
+    assert "bad: Input/output error" in found.stderr
+    assert f"{MOUNT}: 'bad'" in overlay.errors
+
+
+def test_a_wrong_checksum_is_noticed(mount: Make, tmp_path: Path) -> None:
+    archive = zip_of([("f", b"content")], tmp_path / "t.zip")
+    content = bytearray(archive.read_bytes())
+    central = content.index(b"PK\1\2")
+    content[central + 16 : central + 20] = struct.pack("<I", 1)
+    archive.write_bytes(content)
+    overlay = mount(archive)
+    assert "Input/output error" in overlay.run(["cat", f"{MOUNT}/f"]).stderr
+    assert "'f' has a wrong checksum" in overlay.errors
+
+
+def test_a_zip_that_yields_more_than_it_declares(mount: Make, tmp_path: Path) -> None:
+    archive = zip_of([("f", b"x" * 100_000)], tmp_path / "t.zip")
+    content = bytearray(archive.read_bytes())
+    central = content.index(b"PK\1\2")
+    content[central + 24 : central + 28] = struct.pack("<I", 10)
+    archive.write_bytes(content)
+    overlay = mount(archive)
+    assert "Input/output error" in overlay.run(["cat", f"{MOUNT}/f"]).stderr
+    written = overlay.run_directory / "private/fs/a0/tree/f"
+    assert written.stat().st_size <= 10
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip"])
+def test_flipped_bytes_never_harm_the_program(kind: str, mount: Make, tmp_path: Path) -> None:
+    """Whatever is in the archive: the program ends by itself, with content or with an error."""
+    original = pack(make_tree(tmp_path / "tree"), tmp_path / f"t.{kind}").read_bytes()
+    state = 12345
+    for turn in range(12):
+        content = bytearray(original)
+        for _ in range(8):
+            state = (state * 1103515245 + 12345) % 2**31
+            content[state % len(content)] ^= 1 << (state >> 20) % 8
+        archive = tmp_path / f"flipped{turn}.{kind}"
+        archive.write_bytes(content)
+        found = mount(archive).run(["sh", "-c", f"tar cf - {MOUNT} | wc -c"])
+        assert found.returncode == 0, found.stderr
+        assert "Sanitizer" not in found.stderr, found.stderr
+
+
+# ---- settings -----------------------------------------------------------------------------------------
+
+
+def test_subpath_and_strip(mount: Make, tmp_path: Path) -> None:
+    members = [member("site-1.0/public/index.html", b"index"), member("site-1.0/src/x", b"x")]
+    archive = tar_of(members, tmp_path / "t.tar.gz")
+    assert listing(mount(archive, strip=1)) == ["public", "public/index.html", "src", "src/x"]
+    assert listing(mount(archive, subpath="site-1.0/public")) == ["index.html"]
+    assert listing(mount(archive, strip=1, subpath="src")) == ["x"]
+
+
+def test_an_archive_is_read_only(mount: Make, tmp_path: Path) -> None:
+    overlay = mount(tar_of([member("f", b"x"), member("d/x", b"x")], tmp_path / "t.tar.gz"))
+    for command in (
+        f"echo x > {MOUNT}/f",
+        f"echo x > {MOUNT}/new",
+        f"mkdir {MOUNT}/new",
+        f"rm {MOUNT}/f",
+        f"rmdir {MOUNT}/d",
+        f"mv {MOUNT}/f {MOUNT}/g",
+        f"ln -s x {MOUNT}/l",
+        f"chmod 600 {MOUNT}/f",
+        f"touch {MOUNT}/f",
+        f"truncate -s 0 {MOUNT}/f",
+    ):
+        found = overlay.run(["sh", "-c", command])
+        assert found.returncode != 0, command
+        assert "Read-only file system" in found.stderr, (command, found.stderr)
