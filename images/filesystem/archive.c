@@ -6,8 +6,9 @@
  * it is first opened, under a lock on the file itself. What is done is marked in the mapped index,
  * which all processes of the application share, so each step happens once.
  *
- * Where the skeleton is made by root, another user of the application may have to fill a file or list a
- * directory: the real permissions then allow it, and fs_archive_fix shows what the archive says.
+ * Where several users may share the skeleton (a server whose workers drop root), each may have to fill
+ * a file or list a directory: the real permissions then allow it, and fs_archive_fix shows what the
+ * archive says.
  */
 #include "fs.h"
 #include "tree.h"
@@ -30,6 +31,7 @@ struct fs_archive {
     struct cse_index_header *index; /* mapped; NULL: not yet */
     uid_t owner;
     gid_t group;
+    bool shared; /* processes of several users may use the skeleton */
 };
 
 static struct fs_archive *archives[ARCHIVES_MAX];
@@ -209,7 +211,7 @@ static int make_index(struct fs_archive *archive)
 
 static int map_index(struct fs_archive *archive)
 {
-    struct stat status;
+    struct stat status, above;
     int fd = open_in(archive, "index", O_RDWR, 0);
     if (fd < 0) return fd;
     long result = raw_fstat(fd, &status);
@@ -225,6 +227,7 @@ static int map_index(struct fs_archive *archive)
     }
     archive->owner = status.st_uid;
     archive->group = status.st_gid;
+    archive->shared = status.st_uid == 0 || raw_lstat(fs_private(), &above) != 0 || above.st_uid != status.st_uid;
     struct cse_index_header *expected = NULL;
     if (!__atomic_compare_exchange_n(&archive->index, &expected, index, false, __ATOMIC_ACQ_REL,
                                      __ATOMIC_ACQUIRE))
@@ -276,9 +279,8 @@ static int tree_path(const struct fs_archive *archive, const struct cse_index_en
 static mode_t open_mode(const struct fs_archive *archive, const struct cse_index_entry *entry)
 {
     mode_t mode = entry->mode & 07777;
-    bool shared = archive->owner == 0;
-    if (S_ISDIR(entry->mode)) return mode | (shared ? 0777 : 0700);
-    return entry->size == 0 ? mode : mode | (shared ? 0222 : 0200);
+    if (S_ISDIR(entry->mode)) return mode | (archive->shared ? 0777 : 0700);
+    return entry->size == 0 ? mode : mode | (archive->shared ? 0222 : 0200);
 }
 
 static void set_times(int fd, const char *path, const struct cse_index_entry *entry)

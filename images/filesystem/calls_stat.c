@@ -259,37 +259,42 @@ CALL(eaccess, int, const char *path, int mode)
 
 /* ---- links --------------------------------------------------------------------------------------------- */
 
-/* /proc shows the real path behind a descriptor, the working directory or the program. */
-static ssize_t through_proc(const char *path, char *out, size_t size, ssize_t length)
+/* /proc shows the real path behind a descriptor, the working directory or the program. True when
+ * that is in a mount; the program's view of it is in `virtual` then. */
+static bool through_proc(const char *path, char *virtual)
 {
-    char real[PATH_MAX], virtual[PATH_MAX];
-    if (length <= 0 || strncmp(path, "/proc/", 6) != 0 || !fs_ready()) return length;
-    long whole = raw(SYS_readlinkat, AT_FDCWD, path, real, sizeof real - 1);
-    if (whole <= 0 || real[0] != '/') return length;
-    real[whole] = '\0';
-    if (!fs_virtual_of(real, virtual)) return length;
-    size_t now = strlen(virtual);
-    if (now > size) now = size;
-    memcpy(out, virtual, now);
-    return (ssize_t)now;
+    char real[PATH_MAX];
+    if (path == NULL || strncmp(path, "/proc/", 6) != 0 || !fs_ready()) return false;
+    long length = raw(SYS_readlinkat, AT_FDCWD, path, real, sizeof real - 1);
+    if (length <= 0 || real[0] != '/') return false;
+    real[length] = '\0';
+    return fs_virtual_of(real, virtual);
+}
+
+static ssize_t give_text(const char *text, char *out, size_t size)
+{
+    size_t length = strlen(text);
+    if (size == 0) return fs_fail(-EINVAL);
+    if (length > size) length = size;
+    memcpy(out, text, length);
+    return (ssize_t)length;
 }
 
 static ssize_t do_readlink(int dirfd, const char *path, char *out, size_t size)
 {
-    if (!fs_maybe(dirfd, path)) return through_proc(path, out, size, libc(readlinkat)(dirfd, path, out, size));
+    char text[PATH_MAX];
+    if (!fs_maybe(dirfd, path))
+        return through_proc(path, text) ? give_text(text, out, size)
+                                        : libc(readlinkat)(dirfd, path, out, size);
     struct fs_where where;
     int found = fs_find(dirfd, path, FS_NOFOLLOW, &where);
     if (found < 0) return fs_fail(found);
     if (found == FS_OUTSIDE) return libc(readlinkat)(dirfd, path, out, size);
     if (found == FS_REWRITTEN) return libc(readlinkat)(AT_FDCWD, where.path, out, size);
     if (where.layer < 0) return fs_fail(-ENOENT);
-    if (!S_ISLNK(where.mode) || size == 0) return fs_fail(-EINVAL);
-    char text[PATH_MAX];
+    if (!S_ISLNK(where.mode)) return fs_fail(-EINVAL);
     int length = fs_link_text(&where, text, sizeof text);
-    if (length < 0) return fs_fail(length);
-    size_t part = (size_t)length < size ? (size_t)length : size;
-    memcpy(out, text, part);
-    return (ssize_t)part;
+    return length < 0 ? fs_fail(length) : give_text(text, out, size);
 }
 
 CALL(readlink, ssize_t, const char *path, char *out, size_t size)

@@ -73,13 +73,14 @@ int fs_make_directories(const char *path, mode_t mode)
     if (length >= sizeof part) return -ENAMETOOLONG;
     memcpy(part, path, length + 1);
     long made = raw(SYS_mkdirat, AT_FDCWD, part, mode);
+    if (made == 0) raw(SYS_fchmodat, AT_FDCWD, part, mode); /* whatever the umask is */
     if (made == 0 || made == -EEXIST) return 0;
     for (size_t i = 1; i <= length; i++) {
         if (part[i] != '/' && part[i] != '\0') continue;
         char kept = part[i];
         part[i] = '\0';
         made = raw(SYS_mkdirat, AT_FDCWD, part, mode);
-        if (made == 0) raw(SYS_fchmodat, AT_FDCWD, part, mode); /* whatever the umask is */
+        if (made == 0) raw(SYS_fchmodat, AT_FDCWD, part, mode);
         part[i] = kept;
     }
     return made == 0 || made == -EEXIST ? 0 : (int)made;
