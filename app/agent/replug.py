@@ -32,7 +32,7 @@ class Replugger:
         self._wiring = wiring
         self._observe = observe
         self._bindings: dict[str, NetworkBinding] = {}
-        self._plugged: dict[str, str] = {}
+        self._plugged: dict[str, tuple[int, str]] = {}
         self._lock = threading.Lock()
         self._closed = False
         threading.Thread(target=self._run, name="cse-replug", daemon=True).start()
@@ -60,10 +60,12 @@ class Replugger:
             if binding is None or observed.pid is None:
                 return
             namespace = proc.namespace(observed.pid, "net")
-            if namespace is None or self._plugged.get(observed.name) == namespace:
+            # The kernel gives a new namespace the number of one that has just gone.
+            present = (observed.pid, str(namespace))
+            if namespace is None or self._plugged.get(observed.name) == present:
                 return
             self._wiring.plug_process(observed.name, binding, observed.pid)
-            self._plugged[observed.name] = namespace
+            self._plugged[observed.name] = present
 
     def _run(self) -> None:
         seen = -1
