@@ -43,11 +43,11 @@ run: native ## start the server and examples/two-webs.yaml; Ctrl-C removes all o
 	@if [ "$(RUNTIME)" = docker ]; then $(MAKE) --no-print-directory images; fi
 	@.venv/bin/cse up -f examples/two-webs.yaml --runtime $(RUNTIME)
 
-test: native test-asan ## all tests that this machine can run; the others say why they are skipped
-	@$(IMAGES) TARGET=$(TARGET) VARIANT=debug network-lwip
+test: native ## all tests that this machine can run; the others say why they are skipped
 	@images/docker.sh || echo "docker tests will be skipped" >&2
 	@if docker info >/dev/null 2>&1; then docker compose build --quiet; fi
-	@$(PY) -m pytest $(ARGS)
+	@status=0; $(MAKE) --no-print-directory test-asan || status=1; \
+	  $(PY) -m pytest $(ARGS) || status=1; exit $$status
 
 test-asan: setup # the native tests on libraries with address and undefined-behaviour sanitizers
 	@$(IMAGES) TARGET=$(TARGET) VARIANT=asan
