@@ -220,6 +220,7 @@ void sock_set_state(struct sock *s, enum sock_state state);
 void sock_close_end(uint32_t index);
 void sock_sweep_ends(void);
 void sock_orphaned(struct sock *s);
+bool sock_just_closed(struct sock *s);
 int sock_check_bind(struct sock *s, const struct sockaddr_in *address);
 
 /* tcp.c, listen.c, udp.c, connect.c */

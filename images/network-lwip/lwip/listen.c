@@ -25,7 +25,8 @@ int listen_start(struct sock *s, int backlog)
             other->local.sin_port != s->local.sin_port || !s->bound)
             continue;
         uint32_t a = s->local.sin_addr.s_addr, b = other->local.sin_addr.s_addr;
-        if ((a == b || a == 0 || b == 0) && !(s->reuse_port && other->reuse_port))
+        if ((a == b || a == 0 || b == 0) && !(s->reuse_port && other->reuse_port) &&
+            !sock_just_closed(other))
             return -EADDRINUSE;
     }
     int failed = tcp_make_pcb(s);

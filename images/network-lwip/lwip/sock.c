@@ -8,10 +8,13 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <linux/futex.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { PAIR_BUFFER = 212992 };
@@ -249,6 +252,19 @@ void sock_orphaned(struct sock *s)
 
 /* ---- binding: Linux's rules for conflicts --------------------------------------------------- */
 
+/* The program may have closed this socket a moment ago, before the pump heard of it: what has hung
+ * up is taken down at once. True if it is gone. */
+bool sock_just_closed(struct sock *s)
+{
+    struct pollfd end = {sock_end(s), 0, 0};
+    struct timespec now = {0, 0};
+    uint32_t index = s->index;
+    if (end.fd < 0 || s->owner != me.slot) return false;
+    if (syscall(SYS_ppoll, &end, 1, &now, NULL, 0) != 1 || !(end.revents & POLLHUP)) return false;
+    pump_serve(s, EPOLLHUP | EPOLLIN);
+    return instance->sockets[index] != s || s->state == ENDED;
+}
+
 int sock_check_bind(struct sock *s, const struct sockaddr_in *address)
 {
     if (address->sin_port == 0) return 0;
@@ -263,6 +279,7 @@ int sock_check_bind(struct sock *s, const struct sockaddr_in *address)
         if (s->reuse_address && other->reuse_address &&
             (s->kind == KIND_UDP || other->state != LISTENING))
             continue;
+        if (sock_just_closed(other)) continue;
         return -EADDRINUSE;
     }
     return 0;

@@ -93,6 +93,8 @@ class Host:
             f"mac=02:c5:00:00:{number // 256:02x}:{number % 256:02x}\nmtu={MTU}\n"
             f"dns.0={lab.gateway}\n"
         )
+        self.namespace = self._tap.replace(".", "-")
+        ip("netns", "add", self.namespace)
         lab.broker.serve(name, self.run, self._make_tap, lab.find)
 
     def _make_tap(self, _again: bool) -> int:
@@ -112,7 +114,7 @@ class Host:
         if "CSE_TEST_TRACE" in os.environ:
             variables["CSE_TRACE"] = str(self.trace)
         pairs = [f"{key}={value}" for key, value in variables.items()]
-        return ["unshare", "-n", "env", *pairs, *words]
+        return ["nsenter", f"--net=/run/netns/{self.namespace}", "env", *pairs, *words]
 
     def start(self, *words: str, cwd: Path | None = None) -> subprocess.Popen[str]:
         """A server; ended with the laboratory if not before."""
@@ -148,6 +150,7 @@ class Host:
             if process.poll() is None:
                 self.stop(process)
         self.lab.broker.forget(self.name)
+        ip("netns", "del", self.namespace)
 
 
 def retry(check: object, seconds: float = 8) -> object:
