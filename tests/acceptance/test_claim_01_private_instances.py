@@ -1,4 +1,4 @@
-"""Claim 1: two unmodified applications at once, each with its own unshared instance of one element."""
+"""Claim 1: unmodified applications at once, each with its own unshared instance of an element."""
 
 from __future__ import annotations
 

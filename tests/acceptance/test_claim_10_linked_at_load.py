@@ -1,4 +1,4 @@
-"""Claim 10: the element is linked as the application is loaded, to that application's own instance."""
+"""Claim 10: the element is linked as the application is loaded, to its own instance."""
 
 from __future__ import annotations
 
