@@ -12,6 +12,9 @@
 #include <string.h>
 
 enum { COPY_BYTES = 64 << 10 };
+#ifndef RENAME_NOREPLACE
+#define RENAME_NOREPLACE 1
+#endif
 
 /* What the parent-making and the tree copy do with one rel path, without disturbing the caller. */
 static int find_in_mount(const struct fs_mount *mount, const char *rel, struct fs_where *out)
