@@ -177,10 +177,11 @@ def _shown(
     problem = f"urn:cse:problem:{error.slug}" if error else None
     remedy = error.remedy if error else None
     if observed is not None and observed.id == record.id:
+        trouble = reason if error else None
         if observed.state is State.RUNNING:
-            return "running", reason, remedy, problem
+            return "running", trouble, remedy, problem
         if observed.state is State.RESTARTING:
-            return "restarting", reason or observed.reason, remedy, problem
+            return "restarting", trouble or observed.reason, remedy, problem
     if condition is not None:
         return ("failed" if error else "waiting"), reason, remedy, problem
     wanted = record.desired == "running"

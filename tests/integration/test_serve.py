@@ -1,0 +1,107 @@
+"""`cse serve` and `cse run` as real processes on the namespace runtime: kill -9 and back again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.runtimes.namespace.runtime import SHIM
+from tests.integration.planes import until, write_elements
+
+CSE = [sys.executable, "-c", "import sys; from app.cli import main; sys.exit(main())"]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _needs() -> None:
+    if shutil.which("bwrap") is None or not SHIM.exists():
+        pytest.skip("needs bubblewrap and the shim; run `make native`")
+
+
+@contextmanager
+def server(state: Path, socket: Path) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+    environment = {
+        **os.environ,
+        "CSE_STATE_DIR": str(state),
+        "CSE_LISTEN": f"unix:{socket}",
+        "CSE_ELEMENTS_DIR": str(write_elements(state / "elements")),
+    }
+    process = subprocess.Popen([*CSE, "serve"], env=environment, cwd=ROOT)
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://cse") as api:
+
+        def answers() -> bool:
+            try:
+                return bool(api.get("/v1/health").json()["status"] == "ok")
+            except httpx.TransportError:
+                return False
+
+        try:
+            until(answers, 20)
+            yield process, api
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(20)
+
+
+def test_killed_server_finds_its_applications_again(tmp_path: Path) -> None:
+    state, socket = tmp_path / "state", tmp_path / "api.sock"
+    with server(state, socket) as (process, api):
+        body = {"name": "nap", "command": ["sleep", "600"]}
+        first = api.post("/v1/applications", json=body).json()
+        assert first["status"]["state"] == "running"
+        ended = {"name": "job", "command": ["sh", "-c", "echo done; exit 3"]}
+        api.post("/v1/applications", json=ended)
+        until(lambda: api.get("/v1/applications/job").json()["status"]["state"] == "exited")
+        process.kill()
+        process.wait()
+    os.kill(first["status"]["pid"], 0)
+    with server(state, socket) as (_, api):
+        again = api.get("/v1/applications/nap").json()
+        assert again == first
+        job = api.get("/v1/applications/job").json()["status"]
+        assert (job["state"], job["exit_code"]) == ("exited", 3)
+        assert '"text":"done"' in api.get("/v1/applications/job/logs").text
+        for name in ("nap", "job"):
+            assert api.delete(f"/v1/applications/{name}").status_code == 204
+    assert not list((state / "apps").iterdir())
+    with pytest.raises(ProcessLookupError):
+        os.kill(first["status"]["pid"], 0)
+
+
+def test_run_is_the_program_itself(tmp_path: Path) -> None:
+    environment = {**os.environ, "CSE_STATE_DIR": str(tmp_path / "state")}
+    command = [*CSE, "run", "--env", "COLOUR=red", "--", "sh", "-c"]
+    done = subprocess.run(
+        [*command, "read word; echo $word $COLOUR; echo err >&2; exit 9"],
+        input="typed\n",
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (9, "typed red\n", "err\n")
+    assert not list((tmp_path / "state" / "runs").iterdir())
+
+
+def test_run_tells_why_it_did_not_start(tmp_path: Path) -> None:
+    environment = {**os.environ, "CSE_STATE_DIR": str(tmp_path / "state")}
+    for words, said in (
+        (["--", "no-such-program"], "no-such-program"),
+        (["--element", "netwrok", "--", "true"], "netwrok"),
+        (["--mount", "/no/such:/x", "--", "true"], "/no/such"),
+        (["--user", "no such user", "--", "true"], "/user"),
+    ):
+        done = subprocess.run(
+            [*CSE, "run", *words], capture_output=True, text=True, env=environment, cwd=ROOT
+        )
+        assert done.returncode == 125, done.stderr
+        assert said in done.stderr and "Traceback" not in done.stderr
