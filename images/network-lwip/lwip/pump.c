@@ -19,7 +19,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { EVENTS = 64, READS = 64, STACK_BYTES = 256 * 1024, TRIM_MS = 1000, RECONNECT_MS = 1000 };
+enum { EVENTS = 64, READS = 64, STACK_BYTES = 256 * 1024, TRIM_MS = 500, RECONNECT_MS = 1000 };
 
 void pump_watch_fd(int fd, uint64_t tag)
 {
