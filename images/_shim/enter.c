@@ -20,13 +20,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static int fail(const char *what) {
+static int fail(const char *what)
+{
     fprintf(stderr, "cse exec: %s: %s\n", what, strerror(errno));
     return 125;
 }
 
 /* `key=` of DIR/status as a number; 0 where absent. */
-static long status_number(int directory, const char *key) {
+static long status_number(int directory, const char *key)
+{
     char text[1400];
     int fd = openat(directory, "status", O_RDONLY | O_CLOEXEC);
     ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
@@ -39,25 +41,29 @@ static long status_number(int directory, const char *key) {
     return 0;
 }
 
-static int open_namespace(long pid, const char *name) {
+static int open_namespace(long pid, const char *name)
+{
     char path[64];
     snprintf(path, sizeof path, "/proc/%ld/ns/%s", pid, name);
     return open(path, O_RDONLY | O_CLOEXEC);
 }
 
-static bool is_own(int fd, const char *name) {
+static bool is_own(int fd, const char *name)
+{
     char path[64];
     struct stat theirs, ours;
     snprintf(path, sizeof path, "/proc/self/ns/%s", name);
     return fstat(fd, &theirs) == 0 && stat(path, &ours) == 0 && theirs.st_ino == ours.st_ino;
 }
 
-static bool is_same(int one, int other) {
+static bool is_same(int one, int other)
+{
     struct stat a, b;
     return fstat(one, &a) == 0 && fstat(other, &b) == 0 && a.st_ino == b.st_ino;
 }
 
-static bool enter_namespaces(long pid) {
+static bool enter_namespaces(long pid)
+{
     static const char *const names[] = {"cgroup", "ipc", "uts", "net", "pid", "mnt"};
     int fds[6], user = open_namespace(pid, "user");
     for (int i = 0; i < 6; i++)
@@ -72,7 +78,8 @@ static bool enter_namespaces(long pid) {
     return !enter_user || setns(user, CLONE_NEWUSER) == 0;
 }
 
-int enter_main(int directory, const struct spec *spec, char **command) {
+int enter_main(int directory, const struct spec *spec, char **command)
+{
     long pid = status_number(directory, "init_pid");
     if (pid <= 0) return errno = ESRCH, fail("the application is not running");
     if (!join_cgroups(spec)) return fail("joining the control group");

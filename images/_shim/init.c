@@ -14,24 +14,28 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-static void tell(int what, int value, const char *step) {
+static void tell(int what, int value, const char *step)
+{
     struct report report = {.what = what, .value = value};
     if (step) strncpy(report.step, step, sizeof report.step - 1);
     while (send(FD_REPORT, &report, sizeof report, MSG_NOSIGNAL) < 0 && errno == EINTR) continue;
 }
 
-static void drop_capabilities(void) {
+static void drop_capabilities(void)
+{
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct none[2] = {{0}, {0}};
     syscall(SYS_capset, &header, none);
 }
 
-const char *become_program(const struct spec *spec) {
+const char *become_program(const struct spec *spec)
+{
     for (int capability = 0; capability < 64; capability++)
         prctl(PR_CAPBSET_DROP, capability); /* fails where there is nothing to drop */
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
@@ -42,24 +46,32 @@ const char *become_program(const struct spec *spec) {
     }
     drop_capabilities();
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return "no_new_privs";
+    struct rlimit files;
+    if (spec->open_files && getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = (rlim_t)spec->open_files;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
     if (spec->cwd && chdir(spec->cwd) != 0) return "entering the working directory";
     return NULL;
 }
 
 /* execvpe with the program's own PATH; errno says why when it returns. */
-void exec_in_path(char **args, char **env) {
+void exec_in_path(char **args, char **env)
+{
     environ = env;
     execvp(args[0], args);
 }
 
-static void reset_signals(void) {
+static void reset_signals(void)
+{
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     for (int number = 1; number < 65; number++) signal(number, SIG_DFL);
 }
 
-static void run_program(const struct spec *spec, int pipe_fd) {
+static void run_program(const struct spec *spec, int pipe_fd)
+{
     struct {
         int error;
         char step[60];
@@ -78,7 +90,8 @@ static void run_program(const struct spec *spec, int pipe_fd) {
 }
 
 /* True when the program has been executed; tells the shim either way. */
-static bool executed(int pipe_fd) {
+static bool executed(int pipe_fd)
+{
     struct {
         int error;
         char step[60];
@@ -86,22 +99,26 @@ static bool executed(int pipe_fd) {
     ssize_t got;
     while ((got = read(pipe_fd, &failure, sizeof failure)) < 0 && errno == EINTR) continue;
     close(pipe_fd);
-    if (got == (ssize_t)sizeof failure) return tell(REPORT_FAILED, failure.error, failure.step), false;
+    if (got == (ssize_t)sizeof failure)
+        return tell(REPORT_FAILED, failure.error, failure.step), false;
     return tell(REPORT_STARTED, 0, NULL), true;
 }
 
-static int code_of(int status) {
+static int code_of(int status)
+{
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-int init_main(void) {
+int init_main(void)
+{
     struct spec spec;
     char error[256];
     int ends[2];
     close(FD_EXE);
     fcntl(FD_REPORT, F_SETFD, FD_CLOEXEC);
     tell(REPORT_INIT, 0, NULL);
-    if (!spec_read(FD_SPEC, &spec, error, sizeof error)) return tell(REPORT_FAILED, EINVAL, error), 1;
+    if (!spec_read(FD_SPEC, &spec, error, sizeof error))
+        return tell(REPORT_FAILED, EINVAL, error), 1;
     close(FD_SPEC);
     if (pipe2(ends, O_CLOEXEC) != 0) return tell(REPORT_FAILED, errno, "pipe"), 1;
     pid_t program = fork();

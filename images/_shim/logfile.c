@@ -13,7 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
-bool logfile_open(struct logfile *log, int directory, long limit) {
+bool logfile_open(struct logfile *log, int directory, long limit)
+{
     struct stat info;
     log->directory = directory, log->limit = limit;
     log->fd = openat(directory, "log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -22,21 +23,24 @@ bool logfile_open(struct logfile *log, int directory, long limit) {
     return true;
 }
 
-static void rotate(struct logfile *log) {
+static void rotate(struct logfile *log)
+{
     close(log->fd);
     renameat(log->directory, "log", log->directory, "log.1");
     logfile_open(log, log->directory, log->limit);
 }
 
 static void write_line(struct logfile *log, struct stream *stream, const char *text, size_t length,
-                       char end) {
+                       char end)
+{
     char head[64], newline = '\n';
     struct timespec now;
     struct tm parts;
     clock_gettime(CLOCK_REALTIME, &now);
     gmtime_r(&now.tv_sec, &parts);
     size_t at = strftime(head, sizeof head, "%Y-%m-%dT%H:%M:%S", &parts);
-    at += (size_t)snprintf(head + at, sizeof head - at, ".%09ldZ %s %c ", now.tv_nsec, stream->name, end);
+    at += (size_t)snprintf(head + at, sizeof head - at, ".%09ldZ %s %c ", now.tv_nsec, stream->name,
+                           end);
     struct iovec parts_of_line[3] = {{head, at}, {(void *)text, length}, {&newline, 1}};
     if (log->size > log->limit) rotate(log);
     ssize_t written;
@@ -44,7 +48,8 @@ static void write_line(struct logfile *log, struct stream *stream, const char *t
     if (written > 0) log->size += written; /* a full disk loses output, never stops the program */
 }
 
-bool logfile_take(struct logfile *log, struct stream *stream) {
+bool logfile_take(struct logfile *log, struct stream *stream)
+{
     ssize_t got = read(stream->fd, stream->line + stream->used, sizeof stream->line - stream->used);
     if (got < 0) return errno == EAGAIN || errno == EINTR;
     if (got == 0) return false;
@@ -63,7 +68,8 @@ bool logfile_take(struct logfile *log, struct stream *stream) {
     return true;
 }
 
-void logfile_flush(struct logfile *log, struct stream *stream) {
+void logfile_flush(struct logfile *log, struct stream *stream)
+{
     if (stream->used) write_line(log, stream, stream->line, stream->used, 'F');
     stream->used = 0;
 }

@@ -7,7 +7,8 @@
  * and start time in DIR/status, and stops the application by sending it SIGTERM.
  *
  *   agent --posix_spawn--> cse-shim run DIR --fork--> shim (own session)
- *     shim --fork,exec--> bwrap --clone--> cse-shim init (pid 1 of the sandbox) --fork,exec--> program
+ *     shim --fork,exec--> bwrap --clone--> cse-shim init (pid 1 of the sandbox) --fork,exec-->
+ * program
  *
  * `init` is this same file, executed through an inherited descriptor, so that nothing of it needs
  * to be visible inside. It reports over a socket when the program has been executed (a
@@ -16,8 +17,8 @@
  * Everything it must know is in DIR/shim.spec; see spec.c.
  *
  *   cse-shim run DIR            supervise in the background; one line on stdout when started
- *   cse-shim foreground DIR     the same with this terminal, once, without log; returns the exit code
- *   cse-shim exec DIR COMMAND…  run a command beside the running program
+ *   cse-shim foreground DIR     the same with this terminal, once, without log; returns the exit
+ * code cse-shim exec DIR COMMAND…  run a command beside the running program
  */
 #include "shim.h"
 
@@ -30,13 +31,15 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-static int usage(void) {
+static int usage(void)
+{
     fprintf(stderr, "usage: cse-shim run|foreground DIR, or cse-shim exec DIR COMMAND…\n");
     return 64;
 }
 
 /* The lock says "a shim lives here" even when a pid was reused. */
-static bool take_lock(int directory) {
+static bool take_lock(int directory)
+{
     int lock = openat(directory, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (lock < 0) return false;
     if (flock(lock, LOCK_EX | LOCK_NB) != 0) return false;
@@ -44,7 +47,8 @@ static bool take_lock(int directory) {
 }
 
 /* Leaves the agent's session, terminal and child list; the caller's process ends here. */
-static void go_to_background(void) {
+static void go_to_background(void)
+{
     pid_t pid = fork();
     if (pid < 0) {
         printf("failed fork: %s\n", strerror(errno));
@@ -57,7 +61,8 @@ static void go_to_background(void) {
     dup2(null, 2);
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     if (argc == 2 && strcmp(argv[1], "init") == 0) return init_main();
     if (argc < 3) return usage();
     bool run = strcmp(argv[1], "run") == 0, foreground = strcmp(argv[1], "foreground") == 0;

@@ -36,6 +36,7 @@ struct spec {
     int stop_signal;
     long grace_ms;
     long log_bytes;
+    long open_files; /* soft limit of RLIMIT_NOFILE; 0: as inherited */
 };
 /* Reads from `fd` at offset 0; false with a message in `error`. The texts live for ever. */
 bool spec_read(int fd, struct spec *spec, char *error, size_t size);
@@ -92,13 +93,15 @@ int64_t now_ns(void);
 /* Replaces DIR/status as a whole. */
 bool status_write(const struct status *status);
 
-/* ---- supervise.c ------------------------------------------------------------------------------- */
+/* ---- supervise.c -------------------------------------------------------------------------------
+ */
 
 /* Runs the application until it has ended for good. `announce` (or -1) gets one line when it has
  * been executed or has failed to, and is closed. Returns the last exit code. */
 int supervise(int directory, const struct spec *spec, int spec_fd, bool foreground, int announce);
 
-/* ---- start.c ------------------------------------------------------------------------------------ */
+/* ---- start.c ------------------------------------------------------------------------------------
+ */
 
 struct started {
     pid_t bwrap;
@@ -110,7 +113,8 @@ bool start_bwrap(const struct spec *spec, int spec_fd, bool foreground, struct s
                  const char **step);
 bool join_cgroups(const struct spec *spec);
 
-/* ---- enter.c ------------------------------------------------------------------------------------ */
+/* ---- enter.c ------------------------------------------------------------------------------------
+ */
 
 /* Runs a command in the namespaces of the running application; returns its exit code. */
 int enter_main(int directory, const struct spec *spec, char **command);

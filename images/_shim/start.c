@@ -11,7 +11,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-bool join_cgroups(const struct spec *spec) {
+bool join_cgroups(const struct spec *spec)
+{
     for (char **path = spec->cgroups; *path; path++) {
         int fd = open(*path, O_WRONLY | O_CLOEXEC);
         bool done = fd >= 0 && write(fd, "0", 1) == 1;
@@ -22,17 +23,22 @@ bool join_cgroups(const struct spec *spec) {
 }
 
 /* dup2 that also clears close-on-exec where both numbers are the same. */
-static void place(int fd, int number) {
-    if (fd == number) fcntl(fd, F_SETFD, 0);
-    else dup2(fd, number);
+static void place(int fd, int number)
+{
+    if (fd == number)
+        fcntl(fd, F_SETFD, 0);
+    else
+        dup2(fd, number);
 }
 
-static void die(const char *step) {
+static void die(const char *step)
+{
     dprintf(2, "%s: %s\n", step, strerror(errno));
     _exit(125);
 }
 
-static void become_bwrap(const struct spec *spec, int spec_fd, int report, int out, int err) {
+static void become_bwrap(const struct spec *spec, int spec_fd, int report, int out, int err)
+{
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -57,7 +63,8 @@ static void become_bwrap(const struct spec *spec, int spec_fd, int report, int o
 }
 
 bool start_bwrap(const struct spec *spec, int spec_fd, bool foreground, struct started *started,
-                 const char **step) {
+                 const char **step)
+{
     int out[2] = {-1, -1}, err[2] = {-1, -1}, sockets[2], on = 1;
     *step = "pipe";
     if (!foreground && (pipe2(out, O_CLOEXEC) != 0 || pipe2(err, O_CLOEXEC) != 0)) return false;

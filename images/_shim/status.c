@@ -9,14 +9,16 @@
 #include <time.h>
 #include <unistd.h>
 
-int64_t now_ns(void) {
+int64_t now_ns(void)
+{
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 
 /* Field 22 of /proc/self/stat: with the pid it names this process for ever. */
-static unsigned long long start_time(void) {
+static unsigned long long start_time(void)
+{
     static unsigned long long cached;
     char text[1024];
     if (cached) return cached;
@@ -30,7 +32,8 @@ static unsigned long long start_time(void) {
     return cached = at ? strtoull(at + 1, NULL, 10) : 0;
 }
 
-bool status_write(const struct status *status) {
+bool status_write(const struct status *status)
+{
     char text[1400];
     int length = snprintf(
         text, sizeof text,
@@ -39,7 +42,8 @@ bool status_write(const struct status *status) {
         status->state, getpid(), start_time(), status->init_pid, status->pid, status->exit_code,
         status->restarts, (long long)status->started_ns, (long long)status->finished_ns,
         status->reason);
-    int fd = openat(status->directory, ".status.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    int fd =
+        openat(status->directory, ".status.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0) return false;
     bool whole = write(fd, text, (size_t)length) == length;
     close(fd);

@@ -20,7 +20,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BACKOFF_MAX_MS = 30000, HEALTHY_AFTER_MS = 10000, REASON_SIZE = 512 };
+enum {
+    BACKOFF_MAX_MS = 30000,
+    HEALTHY_AFTER_MS = 10000,
+    REASON_SIZE = 512,
+    RACES_MAX = 8,
+    RACE_PAUSE_NS = 10000000
+};
 
 struct life {
     const struct spec *spec;
@@ -36,13 +42,15 @@ struct life {
     int64_t kill_at_ns; /* 0: none */
 };
 
-static int64_t clock_ns(void) {
+static int64_t clock_ns(void)
+{
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 
-static void announce(struct life *life, const char *word) {
+static void announce(struct life *life, const char *word)
+{
     if (life->announce < 0) return;
     dprintf(life->announce, "%s %s\n", word, life->status.reason);
     close(life->announce);
@@ -50,7 +58,8 @@ static void announce(struct life *life, const char *word) {
 }
 
 /* Direct children of init: what is left when the program went to the background. */
-static int signal_children(struct life *life, int number, pid_t *first) {
+static int signal_children(struct life *life, int number, pid_t *first)
+{
     char path[64], text[4096];
     int count = 0;
     snprintf(path, sizeof path, "/proc/%d/task/%d/children", life->status.init_pid,
@@ -70,22 +79,28 @@ static int signal_children(struct life *life, int number, pid_t *first) {
     return count;
 }
 
-static void end_everything(struct life *life) {
+static void end_everything(struct life *life)
+{
     if (life->killed) return;
     life->killed = true;
     kill(life->status.init_pid > 0 ? life->status.init_pid : life->at.bwrap, SIGKILL);
 }
 
-static void stop(struct life *life) {
+static void stop(struct life *life)
+{
     if (life->stopping) return;
     life->stopping = true;
     life->kill_at_ns = clock_ns() + life->spec->grace_ms * 1000000;
-    if (!life->executed || life->spec->stop_signal == SIGKILL) end_everything(life);
-    else if (!life->program_ended) kill(life->status.pid, life->spec->stop_signal);
-    else if (signal_children(life, life->spec->stop_signal, NULL) == 0) end_everything(life);
+    if (!life->executed || life->spec->stop_signal == SIGKILL)
+        end_everything(life);
+    else if (!life->program_ended)
+        kill(life->status.pid, life->spec->stop_signal);
+    else if (signal_children(life, life->spec->stop_signal, NULL) == 0)
+        end_everything(life);
 }
 
-static void take_signals(struct life *life) {
+static void take_signals(struct life *life)
+{
     struct signalfd_siginfo info;
     while (read(life->signals, &info, sizeof info) == (ssize_t)sizeof info) {
         if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGHUP) stop(life);
@@ -96,7 +111,8 @@ static void take_signals(struct life *life) {
         if (pid == life->at.bwrap) life->reaped = true, life->bwrap_status = status;
 }
 
-static void program_started(struct life *life) {
+static void program_started(struct life *life)
+{
     life->executed = true;
     life->status.state = "running";
     life->status.started_ns = now_ns();
@@ -108,7 +124,8 @@ static void program_started(struct life *life) {
     if (life->stopping) kill(life->status.pid, life->spec->stop_signal);
 }
 
-static void start_failed(struct life *life, const char *step, int error) {
+static void start_failed(struct life *life, const char *step, int error)
+{
     const char *program = life->spec->args[0];
     life->failed = true;
     if (strcmp(step, "exec") == 0)
@@ -116,27 +133,33 @@ static void start_failed(struct life *life, const char *step, int error) {
     else if (strcmp(step, "entering the working directory") == 0)
         snprintf(life->status.reason, REASON_SIZE, "working directory %.300s: %s", life->spec->cwd,
                  strerror(error));
-    else snprintf(life->status.reason, REASON_SIZE, "%.300s: %s", step, strerror(error));
+    else
+        snprintf(life->status.reason, REASON_SIZE, "%.300s: %s", step, strerror(error));
 }
 
-static void program_ended(struct life *life, int code) {
+static void program_ended(struct life *life, int code)
+{
     life->program_ended = true;
     life->status.exit_code = code;
-    if (life->stopping) end_everything(life);
+    if (life->stopping)
+        end_everything(life);
     else if (code == 0 && signal_children(life, 0, &life->status.pid) > 0)
         status_write(&life->status); /* it lives on in the background under another pid */
 }
 
 /* False when init is gone. */
-static bool take_report(struct life *life) {
+static bool take_report(struct life *life)
+{
     struct report report;
     union {
         char space[CMSG_SPACE(sizeof(struct ucred))];
         struct cmsghdr align;
     } control;
     struct iovec vector = {&report, sizeof report};
-    struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1,
-                             .msg_control = &control, .msg_controllen = sizeof control};
+    struct msghdr message = {.msg_iov = &vector,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = sizeof control};
     ssize_t got = recvmsg(life->at.report, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (got < 0) return errno == EAGAIN || errno == EINTR;
     if (got == 0) return false;
@@ -155,7 +178,8 @@ static bool take_report(struct life *life) {
     return true;
 }
 
-static void drain(struct life *life, struct stream *stream) {
+static void drain(struct life *life, struct stream *stream)
+{
     if (stream->fd < 0) return;
     for (;;) {
         struct pollfd ready = {.fd = stream->fd, .events = POLLIN};
@@ -167,7 +191,8 @@ static void drain(struct life *life, struct stream *stream) {
 }
 
 /* bubblewrap's own last words are the reason: nothing else has written since. */
-static void take_complaint(struct life *life) {
+static void take_complaint(struct life *life)
+{
     char text[401];
     off_t from = life->log.size > 400 ? life->log.size - 400 : 0;
     int fd = openat(life->directory, "log", O_RDONLY | O_CLOEXEC);
@@ -179,13 +204,15 @@ static void take_complaint(struct life *life) {
     if (words) snprintf(life->status.reason, REASON_SIZE, "%s", words + strlen("stderr F "));
 }
 
-static int until(int64_t when_ns) {
+static int until(int64_t when_ns)
+{
     if (!when_ns) return -1;
     int64_t left = (when_ns - clock_ns() + 999999) / 1000000;
     return left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
 }
 
-static void run_until_ended(struct life *life) {
+static void run_until_ended(struct life *life)
+{
     bool reports = true;
     while (reports || !life->reaped) {
         struct pollfd ready[4] = {{.fd = life->signals, .events = POLLIN},
@@ -212,7 +239,8 @@ static void run_until_ended(struct life *life) {
 }
 
 /* One start to its end; the result is in life->status. */
-static void run_once(struct life *life) {
+static void run_once(struct life *life)
+{
     const char *step;
     bool stopping = life->stopping;
     life->executed = life->failed = life->program_ended = life->killed = life->reaped = false;
@@ -239,14 +267,36 @@ static void run_once(struct life *life) {
     life->status.pid = life->status.init_pid = 0;
 }
 
-static bool wants_restart(const struct life *life, long in_a_row) {
+/* Another program (Docker, say) unmounted something while bubblewrap went through the host's mounts
+ * to make them read-only: nothing is wrong, and the next attempt succeeds. */
+static bool lost_a_race(const struct life *life)
+{
+    return life->failed && !life->executed &&
+           strstr(life->status.reason, "Unable to apply mount flags") != NULL;
+}
+
+static void run_with_patience(struct life *life)
+{
+    for (int attempt = 0;; attempt++) {
+        long size = life->log.size;
+        run_once(life);
+        if (!lost_a_race(life) || attempt == RACES_MAX || life->foreground) return;
+        if (ftruncate(life->log.fd, size) == 0) life->log.size = size; /* not the program's words */
+        nanosleep(&(struct timespec){.tv_nsec = (attempt + 1) * RACE_PAUSE_NS}, NULL);
+    }
+}
+
+static bool wants_restart(const struct life *life, long in_a_row)
+{
     const struct spec *spec = life->spec;
-    if (life->stopping || life->failed || life->foreground || spec->restart == RESTART_NO) return false;
+    if (life->stopping || life->failed || life->foreground || spec->restart == RESTART_NO)
+        return false;
     if (spec->restart == RESTART_ON_FAILURE && life->status.exit_code == 0) return false;
     return spec->max_retries < 0 || in_a_row < spec->max_retries;
 }
 
-static void back_off(struct life *life, long delay_ms) {
+static void back_off(struct life *life, long delay_ms)
+{
     int64_t end = clock_ns() + delay_ms * 1000000;
     life->status.state = "restarting";
     status_write(&life->status);
@@ -260,10 +310,14 @@ static void back_off(struct life *life, long delay_ms) {
     }
 }
 
-int supervise(int directory, const struct spec *spec, int spec_fd, bool foreground, int announce_fd) {
+int supervise(int directory, const struct spec *spec, int spec_fd, bool foreground, int announce_fd)
+{
     static struct life life;
-    life = (struct life){.spec = spec, .directory = directory, .spec_fd = spec_fd,
-                         .announce = announce_fd, .foreground = foreground};
+    life = (struct life){.spec = spec,
+                         .directory = directory,
+                         .spec_fd = spec_fd,
+                         .announce = announce_fd,
+                         .foreground = foreground};
     life.status = (struct status){.directory = directory, .exit_code = -1};
     sigset_t taken;
     sigemptyset(&taken);
@@ -277,7 +331,7 @@ int supervise(int directory, const struct spec *spec, int spec_fd, bool foregrou
     long in_a_row = 0, delay_ms = spec->delay_ms;
     for (;;) {
         int64_t began = clock_ns();
-        run_once(&life);
+        run_with_patience(&life);
         if (clock_ns() - began > HEALTHY_AFTER_MS * INT64_C(1000000))
             in_a_row = 0, delay_ms = spec->delay_ms;
         if (!wants_restart(&life, in_a_row)) break;

@@ -240,6 +240,31 @@ def test_limits_are_enforced(runtime: NamespaceRuntime) -> None:
     assert left.stdout == b""
 
 
+@pytest.mark.root
+def test_mounts_that_come_and_go_on_the_host_do_not_fail_a_start(
+    runtime: NamespaceRuntime, tmp_path: Path
+) -> None:
+    """As Docker's do: bubblewrap goes through all mounts of the host."""
+    places = [tmp_path / f"m{number}" for number in range(30)]
+    for place in places:
+        place.mkdir()
+    words = " ".join(str(place) for place in places)
+    script = f"while :; do for d in {words}; do mount -t tmpfs none $d; done; umount {words}; done"
+    churn = subprocess.Popen(["sh", "-c", script])
+    try:
+        for number in range(25):
+            runtime.create(launch(f"a{number}", "true"))
+            started = runtime.start(f"a{number}")
+            assert started.state is not State.FAILED, started.reason
+            assert list(runtime.logs(f"a{number}")) == []
+    finally:
+        churn.kill()
+        churn.wait()
+        for place in places:
+            while subprocess.run(["umount", place], capture_output=True).returncode == 0:
+                pass
+
+
 def test_unknown_names_and_other_ids_are_refused(runtime: NamespaceRuntime) -> None:
     with pytest.raises(NotFound):
         runtime.start("nobody")

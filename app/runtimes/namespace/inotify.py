@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-import select
 import struct
 from pathlib import Path
 from types import TracebackType
 
 from app.domain.errors import HostLacks
+from app.runtimes.namespace.readable import readable
 
 _IN_MODIFY, _IN_MOVED_TO, _IN_CREATE = 0x2, 0x80, 0x100
 _EVENT = struct.Struct("iIII")
@@ -58,7 +58,7 @@ class Inotify:
 
     def wait(self, timeout_s: float) -> None:
         """Until something happened, or the time is over; forgets what it was."""
-        select.select([self.fd], [], [], timeout_s)
+        readable(self.fd, timeout_s)
         self.read()
 
     def __enter__(self) -> Inotify:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import platform
-import select
 import shutil
 import signal
 import subprocess
@@ -28,6 +27,7 @@ from app.runtimes import preflight, rundir
 from app.runtimes.changes import Changes
 from app.runtimes.namespace import logs, sandbox, status, users
 from app.runtimes.namespace.cgroups import ControlGroups
+from app.runtimes.namespace.readable import readable
 from app.runtimes.namespace.view import HostView
 from app.runtimes.namespace.watch import Watcher
 
@@ -58,6 +58,7 @@ class NamespaceRuntime:
         self._locks: dict[str, threading.Lock] = {}
         self._launches: dict[str, Launch] = {}
         self._hidden = [str(self._state.resolve())]
+        sandbox.raise_open_files()
         self._watcher = Watcher(self._heard)
         for launch in rundir.sealed(self._state):
             if launch.spec.runtime == NAME:
@@ -244,7 +245,7 @@ class NamespaceRuntime:
             finally:
                 os.close(writer)
             os.waitpid(pid, 0)
-            if not select.select([announcements], [], [], _ANNOUNCE_TIMEOUT_S)[0]:
+            if not readable(announcements.fileno(), _ANNOUNCE_TIMEOUT_S):
                 raise TimedOut(f"'{name}' was not started within {_ANNOUNCE_TIMEOUT_S:g} s")
             return announcements.readline().decode(errors="replace").strip()
 
@@ -262,7 +263,7 @@ class NamespaceRuntime:
                     signal.pidfd_send_signal(fd, number)
                 except ProcessLookupError:
                     return
-                if select.select([fd], [], [], patience)[0]:
+                if readable(fd, patience):
                     return
             raise TimedOut(f"process {found.shim_pid} does not end")
         finally:

@@ -7,6 +7,7 @@ images/_shim/spec.c.
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 from pathlib import Path
@@ -18,6 +19,8 @@ from app.runtimes.namespace.view import EMPTY
 from app.runtimes.preflight import DEFAULT_PATH
 from app.runtimes.rundir import INSIDE, RunDirectory
 
+_OPEN_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
+"""As this process was started with them: the agent raises its own (see `raise_open_files`)."""
 _MAX_COPIED_ENTRIES = 512
 """Of a directory that must be rebuilt because a mount point is missing in it."""
 
@@ -31,6 +34,12 @@ def find_bubblewrap() -> str:
             remedy="install the package 'bubblewrap', or use runtime: docker",
         )
     return found
+
+
+def raise_open_files() -> None:
+    """The agent holds some six descriptors for each application; programs get the old limit."""
+    hard = _OPEN_FILES[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def shim_specification(
@@ -55,6 +64,7 @@ def shim_specification(
         records += [("uid", user.uid), ("gid", user.gid)]
         records.append(("groups", ",".join(map(str, user.groups))))
     records += [
+        ("nofile", _OPEN_FILES[0]),
         ("cwd", spec.working_directory or "/"),
         ("restart", spec.restart.policy),
         ("max_retries", -1 if spec.restart.max_retries is None else spec.restart.max_retries),
