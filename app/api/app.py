@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio.to_thread
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from app.api import applications, catalogue, events, host, observing, problems, stacks
 from app.api.guard import Guard
@@ -37,13 +38,14 @@ def _routes(version: str) -> FastAPI:
         anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
         yield
 
-    api = FastAPI(
+    api = FastAPIOffline(
         title="CSE",
         summary="Private TCP/IP stacks, file systems and clocks for unmodified programs.",
         version=version,
         openapi_url="/v1/openapi.json",
         docs_url="/v1/docs",
         redoc_url=None,
+        static_url="/v1/docs-assets",
         lifespan=lifespan,
     )
     for room in (applications, stacks, observing, catalogue, events, host):
