@@ -2,13 +2,13 @@
  *
  * private/fs/a<n>/ holds `index` (made once, by the first process that needs it, under `lock`),
  * `pack` (contents kept while indexing) and `tree`, the skeleton. An entry becomes *present* as a
- * sparse file of the right size, mode and time when somebody looks at it; its content is *filled* in when
- * it is first opened, under a lock on the file itself. What is done is marked in the mapped index,
- * which all processes of the application share, so each step happens once.
+ * sparse file of the right size, mode and time when somebody looks at it; its content is *filled*
+ * in when it is first opened, under a lock on the file itself. What is done is marked in the mapped
+ * index, which all processes of the application share, so each step happens once.
  *
- * Where several users may share the skeleton (a server whose workers drop root), each may have to fill
- * a file or list a directory: the real permissions then allow it, and fs_archive_fix shows what the
- * archive says.
+ * Where several users may share the skeleton (a server whose workers drop root), each may have to
+ * fill a file or list a directory: the real permissions then allow it, and fs_archive_fix shows
+ * what the archive says.
  */
 #include "fs.h"
 #include "tree.h"
@@ -21,7 +21,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum { ARCHIVES_MAX = 64, REPORTS_MAX = 100, COPY_BYTES = 32 << 10 };
+enum { ARCHIVES_MAX = 64, REPORTS_MAX = 100 };
 
 struct fs_archive {
     int number;
@@ -29,6 +29,8 @@ struct fs_archive {
     char directory[PATH_MAX], tree[PATH_MAX];
     struct cse_tree_limits limits;
     struct cse_index_header *index; /* mapped; NULL: not yet */
+    const char *pack;               /* mapped; NULL: not yet */
+    uint64_t pack_size;
     uid_t owner;
     gid_t group;
     bool shared; /* processes of several users may use the skeleton */
@@ -65,7 +67,8 @@ struct fs_archive *fs_archive_new(const char *mount, const char *prefix)
     archive->number = archive_count;
     archive->mount = mount;
     archive->from = setting(prefix, "from", "");
-    snprintf(archive->directory, sizeof archive->directory, "%.4000s/a%d", fs_private(), archive->number);
+    snprintf(archive->directory, sizeof archive->directory, "%.4000s/a%d", fs_private(),
+             archive->number);
     snprintf(archive->tree, sizeof archive->tree, "%.4000s/tree", archive->directory);
     archive->limits = (struct cse_tree_limits){
         .max_bytes = number_setting(prefix, "max_bytes", UINT64_C(16) << 30),
@@ -90,7 +93,8 @@ bool fs_archive_links_inside(const struct fs_archive *archive)
     return archive->limits.links_inside;
 }
 
-/* ---- the implementation ------------------------------------------------------------------------ */
+/* ---- the implementation ------------------------------------------------------------------------
+ */
 
 struct speaker {
     const struct fs_archive *archive;
@@ -100,7 +104,8 @@ struct speaker {
 static void say(void *context, const char *entry, const char *what)
 {
     struct speaker *speaker = context;
-    if (speaker->lines++ < REPORTS_MAX) fs_report(speaker->archive->mount, entry, what);
+    if (speaker->lines++ < REPORTS_MAX)
+        fs_report(speaker->archive->mount, entry, what);
     else if (speaker->lines == REPORTS_MAX + 1)
         fs_report(speaker->archive->mount, "", "has more entries of which this must be said");
 }
@@ -112,10 +117,11 @@ static const struct cse_tree_provider *provider(void)
     if (found != NULL) return found;
     Dl_info self;
     char path[PATH_MAX];
-    if (dladdr((void *)(uintptr_t)fs_archive_new, &self) == 0 || self.dli_fname == NULL) return NULL;
+    if (dladdr((void *)(uintptr_t)fs_archive_new, &self) == 0 || self.dli_fname == NULL)
+        return NULL;
     const char *slash = strrchr(self.dli_fname, '/');
-    snprintf(path, sizeof path, "%.*slibcse-archive.so", slash ? (int)(slash + 1 - self.dli_fname) : 0,
-             self.dli_fname);
+    snprintf(path, sizeof path, "%.*slibcse-archive.so",
+             slash ? (int)(slash + 1 - self.dli_fname) : 0, self.dli_fname);
     void *library = libc(dlopen)(path, RTLD_NOW | RTLD_LOCAL);
     found = library ? dlsym(library, CSE_TREE_PROVIDER_SYMBOL) : NULL;
     if (found == NULL || found->version != CSE_TREE_VERSION) {
@@ -129,7 +135,8 @@ static const struct cse_tree_provider *provider(void)
     return found;
 }
 
-/* ---- the index ----------------------------------------------------------------------------------- */
+/* ---- the index
+ * ----------------------------------------------------------------------------------- */
 
 static int open_in(const struct fs_archive *archive, const char *name, int flags, mode_t mode)
 {
@@ -151,7 +158,8 @@ static int lock(const struct fs_archive *archive)
 
 static int store_error(const struct fs_archive *archive, int error)
 {
-    struct cse_index_header header = {.magic = CSE_INDEX_MAGIC, .error = error, .file_size = sizeof header};
+    struct cse_index_header header = {
+        .magic = CSE_INDEX_MAGIC, .error = error, .file_size = sizeof header};
     int fd = open_in(archive, "index.new", O_WRONLY | O_CREAT | O_TRUNC, 0666);
     if (fd < 0) return fd;
     raw(SYS_write, fd, &header, sizeof header);
@@ -227,7 +235,8 @@ static int map_index(struct fs_archive *archive)
     }
     archive->owner = status.st_uid;
     archive->group = status.st_gid;
-    archive->shared = status.st_uid == 0 || raw_lstat(fs_private(), &above) != 0 || above.st_uid != status.st_uid;
+    archive->shared =
+        status.st_uid == 0 || raw_lstat(fs_private(), &above) != 0 || above.st_uid != status.st_uid;
     struct cse_index_header *expected = NULL;
     if (!__atomic_compare_exchange_n(&archive->index, &expected, index, false, __ATOMIC_ACQ_REL,
                                      __ATOMIC_ACQUIRE))
@@ -266,9 +275,11 @@ static void add_state(struct cse_index_entry *entry, uint32_t bits)
     __atomic_fetch_or(&entry->state, bits, __ATOMIC_RELEASE);
 }
 
-/* ---- the skeleton ---------------------------------------------------------------------------------- */
+/* ---- the skeleton
+ * ---------------------------------------------------------------------------------- */
 
-static int tree_path(const struct fs_archive *archive, const struct cse_index_entry *entry, char *out)
+static int tree_path(const struct fs_archive *archive, const struct cse_index_entry *entry,
+                     char *out)
 {
     int length = snprintf(out, PATH_MAX, "%s%s%s", archive->tree, entry->path_length ? "/" : "",
                           cse_index_text(archive->index, entry->path));
@@ -287,23 +298,67 @@ static void set_times(int fd, const char *path, const struct cse_index_entry *en
 {
     struct timespec times[2];
     for (int i = 0; i < 2; i++)
-        times[i] = (struct timespec){.tv_sec = (time_t)entry->mtime, .tv_nsec = (long)entry->mtime_ns};
+        times[i] =
+            (struct timespec){.tv_sec = (time_t)entry->mtime, .tv_nsec = (long)entry->mtime_ns};
     raw(SYS_utimensat, fd, path, times, path && fd == AT_FDCWD ? AT_SYMLINK_NOFOLLOW : 0);
 }
 
-static int make_file(const struct fs_archive *archive, const struct cse_index_entry *entry, const char *path)
+/* The contents kept while indexing, mapped once; NULL where they cannot be. */
+static const char *map_pack(struct fs_archive *archive)
 {
-    raw(SYS_unlinkat, AT_FDCWD, path, 0); /* half-made by a process that died */
+    const char *pack = __atomic_load_n(&archive->pack, __ATOMIC_ACQUIRE);
+    if (pack != NULL) return pack == MAP_FAILED ? NULL : pack;
+    struct stat status;
+    int fd = open_in(archive, "pack", O_RDONLY, 0);
+    void *mapped = MAP_FAILED;
+    if (fd >= 0 && raw_fstat(fd, &status) == 0 && status.st_size > 0)
+        mapped = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    if (mapped != MAP_FAILED) archive->pack_size = (uint64_t)status.st_size; /* constant by now */
+    if (fd >= 0) raw_close(fd);
+    const char *expected = NULL;
+    if (!__atomic_compare_exchange_n(&archive->pack, &expected, (const char *)mapped, false,
+                                     __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+        if (mapped != MAP_FAILED) munmap(mapped, (size_t)status.st_size);
+        mapped = (void *)(uintptr_t)expected;
+    }
+    return mapped == MAP_FAILED ? NULL : mapped;
+}
+
+static int fill_from_pack(struct fs_archive *archive, const struct cse_index_entry *entry, int out)
+{
+    const char *pack = map_pack(archive);
+    if (pack == NULL || entry->size > archive->pack_size ||
+        entry->packed_at - 1 > archive->pack_size - entry->size)
+        return EIO;
+    for (uint64_t done = 0; done < entry->size;) {
+        long put =
+            raw(SYS_pwrite64, out, pack + entry->packed_at - 1 + done, entry->size - done, done);
+        if (put <= 0) return put < 0 ? (int)-put : ENOSPC;
+        done += (uint64_t)put;
+    }
+    return 0;
+}
+
+/* A sparse file; where the content is wanted and at hand, a full one at once. */
+static int make_file(struct fs_archive *archive, struct cse_index_entry *entry, const char *path,
+                     bool content)
+{
     int fd = raw_open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd == -EEXIST) { /* half-made by a process that died */
+        raw(SYS_unlinkat, AT_FDCWD, path, 0);
+        fd = raw_open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    }
     if (fd < 0) return fd;
-    long result = raw(SYS_ftruncate, fd, entry->size);
-    raw(SYS_fchmod, fd, open_mode(archive, entry));
+    bool full = content && entry->packed_at != 0 && fill_from_pack(archive, entry, fd) == 0;
+    long result = full ? 0 : raw(SYS_ftruncate, fd, entry->size);
+    raw(SYS_fchmod, fd, full ? entry->mode & 07777 : open_mode(archive, entry));
     set_times(fd, NULL, entry);
     raw_close(fd);
+    if (full) add_state(entry, CSE_ENTRY_FILLED);
     return (int)result;
 }
 
-static int make_object(const struct fs_archive *archive, const struct cse_index_entry *entry)
+static int make_object(struct fs_archive *archive, struct cse_index_entry *entry, bool content)
 {
     char path[PATH_MAX], target[PATH_MAX];
     long result = tree_path(archive, entry, path);
@@ -319,19 +374,19 @@ static int make_object(const struct fs_archive *archive, const struct cse_index_
         result = raw(SYS_symlinkat, cse_index_text(archive->index, entry->target), AT_FDCWD, path);
         if (result == 0) set_times(AT_FDCWD, path, entry);
     } else {
-        return make_file(archive, entry, path);
+        return make_file(archive, entry, path, content);
     }
     return result == -EEXIST ? 0 : (int)result;
 }
 
 /* Under the lock; parents first. */
-static int make_present(const struct fs_archive *archive, uint32_t number)
+static int make_present(struct fs_archive *archive, uint32_t number, bool content)
 {
     struct cse_index_entry *entry = entry_of(archive, number);
     if (has_state(entry, CSE_ENTRY_PRESENT)) return 0;
-    int error = entry->parent != CSE_NO_ENTRY ? make_present(archive, entry->parent) : 0;
-    if (error == 0 && entry->is_hard_link) error = make_present(archive, entry->target);
-    if (error == 0) error = make_object(archive, entry);
+    int error = entry->parent != CSE_NO_ENTRY ? make_present(archive, entry->parent, false) : 0;
+    if (error == 0 && entry->is_hard_link) error = make_present(archive, entry->target, content);
+    if (error == 0) error = make_object(archive, entry, content);
     if (error == 0) add_state(entry, CSE_ENTRY_PRESENT);
     return error;
 }
@@ -344,7 +399,7 @@ static void restore_times(const struct fs_archive *archive, uint32_t number)
     if (entry != NULL && tree_path(archive, entry, path) == 0) set_times(AT_FDCWD, path, entry);
 }
 
-int fs_archive_present(struct fs_archive *archive, uint32_t number)
+static int present(struct fs_archive *archive, uint32_t number, bool content)
 {
     struct cse_index_entry *entry = entry_of(archive, number);
     if (has_state(entry, CSE_ENTRY_PRESENT)) return 0;
@@ -353,13 +408,18 @@ int fs_archive_present(struct fs_archive *archive, uint32_t number)
     uint32_t above = entry->parent;
     while (above != CSE_NO_ENTRY && !has_state(entry_of(archive, above), CSE_ENTRY_PRESENT))
         above = entry_of(archive, above)->parent;
-    int error = make_present(archive, number);
+    int error = make_present(archive, number, content);
     for (uint32_t at = entry->parent; at != CSE_NO_ENTRY; at = entry_of(archive, at)->parent) {
         restore_times(archive, at);
         if (at == above) break;
     }
     raw_close(held);
     return error;
+}
+
+int fs_archive_present(struct fs_archive *archive, uint32_t number)
+{
+    return present(archive, number, false);
 }
 
 int fs_archive_list(struct fs_archive *archive, uint32_t number)
@@ -371,32 +431,15 @@ int fs_archive_list(struct fs_archive *archive, uint32_t number)
     if (held < 0) return held;
     for (uint32_t child = entry->first_child; child != CSE_NO_ENTRY && error == 0;
          child = entry_of(archive, child)->next_sibling)
-        error = make_present(archive, child);
+        error = make_present(archive, child, false);
     restore_times(archive, number);
     if (error == 0) add_state(entry, CSE_ENTRY_LISTED);
     raw_close(held);
     return error;
 }
 
-/* ---- contents --------------------------------------------------------------------------------------- */
-
-static int fill_from_pack(const struct fs_archive *archive, const struct cse_index_entry *entry, int out)
-{
-    char block[COPY_BYTES];
-    int pack = open_in(archive, "pack", O_RDONLY, 0);
-    if (pack < 0) return -pack;
-    int error = 0;
-    for (uint64_t done = 0; done < entry->size && error == 0;) {
-        size_t part = entry->size - done < sizeof block ? (size_t)(entry->size - done) : sizeof block;
-        long got = raw(SYS_pread64, pack, block, part, entry->packed_at - 1 + done);
-        if (got <= 0) error = got < 0 ? (int)-got : EIO;
-        long put = error == 0 ? raw(SYS_pwrite64, out, block, got, done) : 0;
-        if (error == 0 && put != got) error = put < 0 ? (int)-put : ENOSPC;
-        done += got > 0 ? (uint64_t)got : 0;
-    }
-    raw_close(pack);
-    return error;
-}
+/* ---- contents
+ * --------------------------------------------------------------------------------------- */
 
 static int fill_from_archive(struct fs_archive *archive, uint32_t number, int out)
 {
@@ -435,6 +478,8 @@ static int fill(struct fs_archive *archive, uint32_t number, struct cse_index_en
 int fs_archive_fill(struct fs_archive *archive, uint32_t number)
 {
     struct cse_index_entry *entry = entry_of(archive, number);
+    int absent = present(archive, number, true);
+    if (absent != 0) return absent;
     if (entry->is_hard_link) {
         number = entry->target;
         entry = entry_of(archive, number);
@@ -459,7 +504,8 @@ void fs_archive_fill_libraries(struct fs_archive *archive)
         const char *name = cse_index_text(index, entry->name);
         const char *so = strstr(name, ".so");
         if (S_ISDIR(entry->mode) || so == NULL || (so[3] != '\0' && so[3] != '.')) continue;
-        if (fs_archive_present(archive, i) == 0 && S_ISREG(entry->mode)) fs_archive_fill(archive, i);
+        if (fs_archive_present(archive, i) == 0 && S_ISREG(entry->mode))
+            fs_archive_fill(archive, i);
     }
 }
 

@@ -1,4 +1,5 @@
-/* Attributes: permissions, owners, times, sizes, extended attributes, and facts of the file system. */
+/* Attributes: permissions, owners, times, sizes, extended attributes, and facts of the file system.
+ */
 #include "calls.h"
 
 #include <stdio.h>
@@ -15,7 +16,8 @@
  * shadow, where they show. */
 static bool shadow_of(const struct fs_where *where, bool inside, char *out)
 {
-    return inside && S_ISDIR(where->mode) && where->mount->cow && fs_shadow_path(where->mount, where->rel, out);
+    return inside && S_ISDIR(where->mode) && where->mount->cow &&
+           fs_shadow_path(where->mount, where->rel, out);
 }
 
 /* A change through a descriptor that was opened for reading may meet the shared lower file: it has
@@ -25,10 +27,12 @@ static bool by_name(int fd, char *path)
     struct fs_where where;
     if (!fs_ready() || !fs_virtual_of_fd(fd, path)) return false;
     return fs_find_absolute(path, FS_NOFOLLOW, &where) == FS_INSIDE && where.layer >= 0 &&
-           (where.mount->cow || where.mount->read_only) && (where.layer > 0 || S_ISDIR(where.mode) || where.mount->read_only);
+           (where.mount->cow || where.mount->read_only) &&
+           (where.layer > 0 || S_ISDIR(where.mode) || where.mount->read_only);
 }
 
-/* ---- permissions and owners ------------------------------------------------------------------------------ */
+/* ---- permissions and owners
+ * ------------------------------------------------------------------------------ */
 
 static int do_chmod(int dirfd, const char *path, mode_t mode, int flags)
 {
@@ -84,10 +88,13 @@ CALL(fchownat, int, int dirfd, const char *path, uid_t user, gid_t group, int fl
 CALL(fchown, int, int fd, uid_t user, gid_t group)
 {
     char path[PATH_MAX];
-    return by_name(fd, path) ? do_chown(AT_FDCWD, path, user, group, 0) : libc(fchown)(fd, user, group);
+    return by_name(fd, path) ? do_chown(AT_FDCWD, path, user, group, 0)
+                             : libc(fchown)(fd, user, group);
 }
 
-/* ---- times --------------------------------------------------------------------------------------------------- */
+/* ---- times
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static int do_utimens(int dirfd, const char *path, const struct timespec times[2], int flags)
 {
@@ -114,7 +121,8 @@ CALL(futimens, int, int fd, const struct timespec times[2])
 static const struct timespec *from_micro(const struct timeval times[2], struct timespec out[2])
 {
     if (times == NULL) return NULL;
-    for (int i = 0; i < 2; i++) out[i] = (struct timespec){times[i].tv_sec, times[i].tv_usec * 1000};
+    for (int i = 0; i < 2; i++)
+        out[i] = (struct timespec){times[i].tv_sec, times[i].tv_usec * 1000};
     return out;
 }
 
@@ -145,7 +153,9 @@ CALL(utime, int, const char *path, const struct utimbuf *times)
     return do_utimens(AT_FDCWD, path, exact, 0);
 }
 
-/* ---- size ------------------------------------------------------------------------------------------------------ */
+/* ---- size
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 CALL(truncate, int, const char *path, off_t size)
 {
@@ -161,7 +171,8 @@ CALL(truncate64, int, const char *path, off_t size)
 }
 #endif
 
-/* ---- extended attributes ---------------------------------------------------------------------------------------- */
+/* ---- extended attributes
+ * ---------------------------------------------------------------------------------------- */
 
 #define XATTR(name, type, follow, use, parameters, types, arguments)                               \
     CALL(name, type, const char *path EXPAND parameters)                                           \
@@ -175,22 +186,29 @@ XATTR(getxattr, ssize_t, FS_FOLLOW, FS_USE_NAME, (, const char *name, void *valu
       (, const char *, void *, size_t), (, name, value, size))
 XATTR(lgetxattr, ssize_t, FS_NOFOLLOW, FS_USE_NAME, (, const char *name, void *value, size_t size),
       (, const char *, void *, size_t), (, name, value, size))
-XATTR(listxattr, ssize_t, FS_FOLLOW, FS_USE_NAME, (, char *list, size_t size), (, char *, size_t), (, list, size))
-XATTR(llistxattr, ssize_t, FS_NOFOLLOW, FS_USE_NAME, (, char *list, size_t size), (, char *, size_t), (, list, size))
-XATTR(setxattr, int, FS_FOLLOW, FS_USE_CHANGE, (, const char *name, const void *value, size_t size, int flags),
+XATTR(listxattr, ssize_t, FS_FOLLOW, FS_USE_NAME, (, char *list, size_t size), (, char *, size_t),
+      (, list, size))
+XATTR(llistxattr, ssize_t, FS_NOFOLLOW, FS_USE_NAME, (, char *list, size_t size),
+      (, char *, size_t), (, list, size))
+XATTR(setxattr, int, FS_FOLLOW, FS_USE_CHANGE,
+      (, const char *name, const void *value, size_t size, int flags),
       (, const char *, const void *, size_t, int), (, name, value, size, flags))
-XATTR(lsetxattr, int, FS_NOFOLLOW, FS_USE_CHANGE, (, const char *name, const void *value, size_t size, int flags),
+XATTR(lsetxattr, int, FS_NOFOLLOW, FS_USE_CHANGE,
+      (, const char *name, const void *value, size_t size, int flags),
       (, const char *, const void *, size_t, int), (, name, value, size, flags))
 XATTR(removexattr, int, FS_FOLLOW, FS_USE_CHANGE, (, const char *name), (, const char *), (, name))
-XATTR(lremovexattr, int, FS_NOFOLLOW, FS_USE_CHANGE, (, const char *name), (, const char *), (, name))
+XATTR(lremovexattr, int, FS_NOFOLLOW, FS_USE_CHANGE, (, const char *name), (, const char *),
+      (, name))
 
-/* ---- the file system ---------------------------------------------------------------------------------------------- */
+/* ---- the file system
+ * ---------------------------------------------------------------------------------------------- */
 
 XATTR(statfs, int, FS_FOLLOW, FS_USE_NAME, (, struct statfs *out), (, struct statfs *), (, out))
 XATTR(statvfs, int, FS_FOLLOW, FS_USE_NAME, (, struct statvfs *out), (, struct statvfs *), (, out))
 #ifdef __GLIBC__
 XATTR(statfs64, int, FS_FOLLOW, FS_USE_NAME, (, struct statfs *out), (, struct statfs *), (, out))
-XATTR(statvfs64, int, FS_FOLLOW, FS_USE_NAME, (, struct statvfs *out), (, struct statvfs *), (, out))
+XATTR(statvfs64, int, FS_FOLLOW, FS_USE_NAME, (, struct statvfs *out), (, struct statvfs *),
+      (, out))
 #endif
 XATTR(pathconf, long, FS_FOLLOW, FS_USE_NAME, (, int name), (, int), (, name))
 

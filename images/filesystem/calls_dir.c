@@ -32,30 +32,37 @@ typedef int ordered(const struct dirent **, const struct dirent **);
 CALL(scandir, int, const char *path, struct dirent ***list, chosen *choose, ordered *order)
 {
     WITH_PATH(path, FS_FOLLOW, FS_USE_CONTENT, where, -1)
-    return NEXT(scandir, int, const char *, struct dirent ***, chosen *, ordered *)(path, list, choose, order);
+    return NEXT(scandir, int, const char *, struct dirent ***, chosen *, ordered *)(path, list,
+                                                                                    choose, order);
 }
 
 #ifdef __GLIBC__
 CALL(scandir64, int, const char *path, struct dirent ***list, chosen *choose, ordered *order)
 {
     WITH_PATH(path, FS_FOLLOW, FS_USE_CONTENT, where, -1)
-    return NEXT(scandir64, int, const char *, struct dirent ***, chosen *, ordered *)(path, list, choose, order);
+    return NEXT(scandir64, int, const char *, struct dirent ***, chosen *,
+                ordered *)(path, list, choose, order);
 }
 
-CALL(scandirat, int, int dirfd, const char *path, struct dirent ***list, chosen *choose, ordered *order)
+CALL(scandirat, int, int dirfd, const char *path, struct dirent ***list, chosen *choose,
+     ordered *order)
 {
     WITH_PATH_AT(dirfd, path, FS_FOLLOW, FS_USE_CONTENT, where, -1)
-    return NEXT(scandirat, int, int, const char *, struct dirent ***, chosen *, ordered *)(dirfd, path, list, choose, order);
+    return NEXT(scandirat, int, int, const char *, struct dirent ***, chosen *,
+                ordered *)(dirfd, path, list, choose, order);
 }
 
-CALL(scandirat64, int, int dirfd, const char *path, struct dirent ***list, chosen *choose, ordered *order)
+CALL(scandirat64, int, int dirfd, const char *path, struct dirent ***list, chosen *choose,
+     ordered *order)
 {
     WITH_PATH_AT(dirfd, path, FS_FOLLOW, FS_USE_CONTENT, where, -1)
-    return NEXT(scandirat64, int, int, const char *, struct dirent ***, chosen *, ordered *)(dirfd, path, list, choose, order);
+    return NEXT(scandirat64, int, int, const char *, struct dirent ***, chosen *,
+                ordered *)(dirfd, path, list, choose, order);
 }
 #endif
 
-/* ---- the working directory ---------------------------------------------------------------------------- */
+/* ---- the working directory
+ * ---------------------------------------------------------------------------- */
 
 CALL(chdir, int, const char *path)
 {
@@ -76,7 +83,8 @@ CALL(fchdir, int, int fd)
 static bool cwd_inside(char *out)
 {
     char real[PATH_MAX];
-    return fs_ready() && raw(SYS_getcwd, real, sizeof real) > 0 && real[0] == '/' && fs_virtual_of(real, out);
+    return fs_ready() && raw(SYS_getcwd, real, sizeof real) > 0 && real[0] == '/' &&
+           fs_virtual_of(real, out);
 }
 
 static char *give(const char *path, char *out, size_t size)
@@ -108,7 +116,8 @@ CALL(getcwd, char *, char *out, size_t size)
 CALL(__getcwd_chk, char *, char *out, size_t size, size_t room)
 {
     char path[PATH_MAX];
-    if (!cwd_inside(path)) return NEXT(__getcwd_chk, char *, char *, size_t, size_t)(out, size, room);
+    if (!cwd_inside(path))
+        return NEXT(__getcwd_chk, char *, char *, size_t, size_t)(out, size, room);
     return give(path, out, size < room ? size : room);
 }
 #endif
@@ -132,7 +141,9 @@ CALL(getwd, char *, char *out)
     return NEXT(getwd, char *, char *)(out);
 }
 
-/* ---- glob ------------------------------------------------------------------------------------------------ */
+/* ---- glob
+ * ------------------------------------------------------------------------------------------------
+ */
 
 #ifdef __GLIBC__
 static void *glob_open(const char *path)
@@ -162,8 +173,8 @@ static int glob_lstat(const char *path, struct stat *status)
 
 typedef int glob_failed(const char *, int);
 
-static int do_glob(int (*next)(const char *, int, glob_failed *, glob_t *), const char *pattern, int flags,
-                   glob_failed *failed, glob_t *found)
+static int do_glob(int (*next)(const char *, int, glob_failed *, glob_t *), const char *pattern,
+                   int flags, glob_failed *failed, glob_t *found)
 {
     if (!fs_ready() || (flags & GLOB_ALTDIRFUNC)) return next(pattern, flags, failed, found);
     found->gl_opendir = glob_open;
@@ -178,16 +189,32 @@ static int do_glob(int (*next)(const char *, int, glob_failed *, glob_t *), cons
 
 CALL(glob, int, const char *pattern, int flags, glob_failed *failed, glob_t *found)
 {
-    return do_glob(NEXT(glob, int, const char *, int, glob_failed *, glob_t *), pattern, flags, failed, found);
+    return do_glob(NEXT(glob, int, const char *, int, glob_failed *, glob_t *), pattern, flags,
+                   failed, found);
 }
 
 CALL(glob64, int, const char *pattern, int flags, glob_failed *failed, glob_t *found)
 {
-    return do_glob(NEXT(glob64, int, const char *, int, glob_failed *, glob_t *), pattern, flags, failed, found);
+    return do_glob(NEXT(glob64, int, const char *, int, glob_failed *, glob_t *), pattern, flags,
+                   failed, found);
 }
 #endif
 
-/* ---- nftw -------------------------------------------------------------------------------------------------- */
+/* libc's fts reads directories by calls of its own; GNU programs bring theirs, which is served. */
+CALL(fts_open, void *, char *const *paths, int options, int (*compare)(const void *, const void *))
+{
+    for (int i = 0; paths != NULL && paths[i] != NULL; i++)
+        if (fs_maybe(AT_FDCWD, paths[i])) cse_escape("fts_open of libc");
+    void *(*next)(char *const *, int, int (*)(const void *, const void *)) =
+        (void *(*)(char *const *, int, int (*)(const void *, const void *)))cse_next("fts_open");
+    if (next != NULL) return next(paths, options, compare);
+    errno = ENOSYS;
+    return NULL;
+}
+
+/* ---- nftw
+ * --------------------------------------------------------------------------------------------------
+ */
 
 typedef int visit_nftw(const char *, const struct stat *, int, struct FTW *);
 typedef int visit_ftw(const char *, const struct stat *, int);
@@ -205,8 +232,8 @@ struct ancestor { /* to notice loops of links */
     ino_t inode;
 };
 
-static int visit(const struct visitor *visitor, const char *path, const struct stat *status, int kind,
-                 int base, int level)
+static int visit(const struct visitor *visitor, const char *path, const struct stat *status,
+                 int kind, int base, int level)
 {
     struct FTW place = {.base = base, .level = level};
     if (visitor->ftw == NULL) return visitor->nftw(path, status, kind, &place);
@@ -248,13 +275,15 @@ static int walk(const struct visitor *visitor, char *path, size_t length, int ba
         bool slash = path[length - 1] != '/';
         if (slash) path[length] = '/';
         memcpy(path + length + slash, entry->d_name, name + 1);
-        result = walk(visitor, path, length + slash + name, (int)(length + slash), level + 1, &self);
+        result =
+            walk(visitor, path, length + slash + name, (int)(length + slash), level + 1, &self);
         path[length] = '\0';
     }
     int saved_errno = errno;
     closedir(directory);
     errno = saved_errno;
-    if (result == 0 && (visitor->flags & FTW_DEPTH)) result = visit(visitor, path, &status, FTW_DP, base, level);
+    if (result == 0 && (visitor->flags & FTW_DEPTH))
+        result = visit(visitor, path, &status, FTW_DP, base, level);
     return result;
 }
 
@@ -275,18 +304,20 @@ static int walk_from(const char *path, struct visitor *visitor)
 
 /* The tree may begin outside and hold a mount point deeper down: then parents are listed by the
  * kernel, which does not show it, so libc's own function does as well. */
-#define TREE_WALK(name, visit_type, field, extra_parameter, extra_type, extra_argument, flag_value)  \
+#define TREE_WALK(name, visit_type, field, extra_parameter, extra_type, extra_argument,            \
+                  flag_value)                                                                      \
     CALL(name, int, const char *path, visit_type *visit_one, int room extra_parameter)             \
     {                                                                                              \
         if (!fs_maybe(AT_FDCWD, path))                                                             \
-            return NEXT(name, int, const char *, visit_type *, int extra_type)(path, visit_one, room extra_argument); \
+            return NEXT(name, int, const char *, visit_type *,                                     \
+                        int extra_type)(path, visit_one, room extra_argument);                     \
         struct visitor visitor = {.field = visit_one, .flags = flag_value};                        \
         return walk_from(path, &visitor);                                                          \
     }
 #define NOTHING
 #define FLAGS_PARAMETER , int flags
-#define FLAGS_TYPE , int
-#define FLAGS_ARGUMENT , flags
+#define FLAGS_TYPE      , int
+#define FLAGS_ARGUMENT  , flags
 
 TREE_WALK(nftw, visit_nftw, nftw, FLAGS_PARAMETER, FLAGS_TYPE, FLAGS_ARGUMENT, flags)
 TREE_WALK(ftw, visit_ftw, ftw, NOTHING, NOTHING, NOTHING, 0)

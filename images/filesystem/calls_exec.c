@@ -1,8 +1,9 @@
 /* Programs, libraries and sockets that lie in a mount: what the kernel or the dynamic loader opens.
  *
  * The kernel reads the first line of a script itself and would look for its interpreter outside,
- * so scripts of a mount, and scripts whose interpreter is in one, are started through the interpreter.
- * The loader opens further libraries without asking anybody; those of an archive are filled first.
+ * so scripts of a mount, and scripts whose interpreter is in one, are started through the
+ * interpreter. The loader opens further libraries without asking anybody; those of an archive are
+ * filled first.
  */
 #include "calls.h"
 
@@ -21,13 +22,15 @@ extern char **environ;
 
 enum { ARGUMENTS_MAX = 4096, SHEBANG_BYTES = 256 };
 
-/* ---- exec -------------------------------------------------------------------------------------------------- */
+/* ---- exec
+ * --------------------------------------------------------------------------------------------------
+ */
 
 /* A program made ready: what to execute, with room for a script's interpreter. */
 struct program {
     struct fs_where where;
-    const char *path; /* real */
-    char line[SHEBANG_BYTES]; /* the script's first line */
+    const char *path;                   /* real */
+    char line[SHEBANG_BYTES];           /* the script's first line */
     const char *interpreter, *argument; /* NULL: not a script that concerns us */
     struct fs_where interpreter_where;
     const char *interpreter_path;
@@ -65,7 +68,8 @@ static int prepare(int dirfd, const char *path, int follow, struct program *prog
     bool inside;
     program->interpreter = NULL;
     program->path = path;
-    if (!fs_argument(&dirfd, &program->path, follow, FS_USE_CONTENT, &program->where, &inside)) return -errno;
+    if (!fs_argument(&dirfd, &program->path, follow, FS_USE_CONTENT, &program->where, &inside))
+        return -errno;
     if (inside) {
         struct fs_archive *archive = program->where.mount->layers[program->where.layer].archive;
         if (archive != NULL) fs_archive_fill_libraries(archive);
@@ -78,16 +82,16 @@ static int prepare(int dirfd, const char *path, int follow, struct program *prog
     bool interpreter_inside;
     int at = AT_FDCWD;
     program->interpreter_path = program->interpreter;
-    if (!fs_argument(&at, &program->interpreter_path, FS_FOLLOW, FS_USE_CONTENT, &program->interpreter_where,
-                     &interpreter_inside))
+    if (!fs_argument(&at, &program->interpreter_path, FS_FOLLOW, FS_USE_CONTENT,
+                     &program->interpreter_where, &interpreter_inside))
         return -errno;
     if (!inside && !interpreter_inside) program->interpreter = NULL;
     return 0;
 }
 
 /* The arguments of the interpreter: [its name, its argument,] the script's name, the rest. */
-static char **script_arguments(const struct program *program, const char *script, char *const given[], char **room,
-                               size_t size)
+static char **script_arguments(const struct program *program, const char *script,
+                               char *const given[], char **room, size_t size)
 {
     size_t count = 0, at = 0;
     room[count++] = (char *)program->interpreter;
@@ -154,12 +158,15 @@ static int search_path(const char *name, int (*use)(const char *, void *), void 
     if (path == NULL) path = "/bin:/usr/bin";
     for (const char *at = path;; at++) {
         const char *end = strchrnul(at, ':');
-        int length = snprintf(whole, sizeof whole, "%.*s%s%s", (int)(end - at), at, end > at ? "/" : "", name);
+        int length = snprintf(whole, sizeof whole, "%.*s%s%s", (int)(end - at), at,
+                              end > at ? "/" : "", name);
         if (length < PATH_MAX) {
             int result = use(whole, context);
             if (result >= 0) return result;
-            if (errno == EACCES) worst = EACCES;
-            else if (errno != ENOENT && errno != ENOTDIR && errno != ENODEV && errno != ESTALE && errno != ETIMEDOUT)
+            if (errno == EACCES)
+                worst = EACCES;
+            else if (errno != ENOENT && errno != ENOTDIR && errno != ENODEV && errno != ESTALE &&
+                     errno != ETIMEDOUT)
                 return result;
         }
         if (*end == '\0') break;
@@ -225,7 +232,9 @@ EXECL(execl, do_execve(path, arguments, environ))
 EXECL(execlp, fs_ready() ? do_execvpe(path, arguments, environ) : libc(execvp)(path, arguments))
 EXECL(execle, do_execve(path, arguments, given_environment))
 
-/* ---- posix_spawn ------------------------------------------------------------------------------------------------ */
+/* ---- posix_spawn
+ * ------------------------------------------------------------------------------------------------
+ */
 
 struct spawn {
     pid_t *pid;
@@ -249,14 +258,16 @@ static int try_spawn(const char *path, void *context)
         if (arguments == NULL) return fs_fail(-E2BIG);
         real = program.interpreter_path;
     }
-    int result = libc(posix_spawn)(spawn->pid, real, spawn->actions, spawn->attributes, arguments, spawn->environment);
+    int result = libc(posix_spawn)(spawn->pid, real, spawn->actions, spawn->attributes, arguments,
+                                   spawn->environment);
     return result != 0 ? fs_fail(-result) : 0;
 }
 
 CALL(posix_spawn, int, pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
      const posix_spawnattr_t *attributes, char *const arguments[], char *const environment[])
 {
-    if (!fs_ready()) return libc(posix_spawn)(pid, path, actions, attributes, arguments, environment);
+    if (!fs_ready())
+        return libc(posix_spawn)(pid, path, actions, attributes, arguments, environment);
     struct spawn spawn = {pid, actions, attributes, arguments, environment};
     int saved_errno = errno;
     int result = try_spawn(path, &spawn) == 0 ? 0 : errno;
@@ -267,7 +278,8 @@ CALL(posix_spawn, int, pid_t *pid, const char *path, const posix_spawn_file_acti
 CALL(posix_spawnp, int, pid_t *pid, const char *name, const posix_spawn_file_actions_t *actions,
      const posix_spawnattr_t *attributes, char *const arguments[], char *const environment[])
 {
-    if (!fs_ready()) return libc(posix_spawnp)(pid, name, actions, attributes, arguments, environment);
+    if (!fs_ready())
+        return libc(posix_spawnp)(pid, name, actions, attributes, arguments, environment);
     struct spawn spawn = {pid, actions, attributes, arguments, environment};
     int saved_errno = errno;
     int result = search_path(name, try_spawn, &spawn) == 0 ? 0 : errno;
@@ -275,8 +287,8 @@ CALL(posix_spawnp, int, pid_t *pid, const char *name, const posix_spawn_file_act
     return result;
 }
 
-CALL(posix_spawn_file_actions_addopen, int, posix_spawn_file_actions_t *actions, int fd, const char *path, int flags,
-     mode_t mode)
+CALL(posix_spawn_file_actions_addopen, int, posix_spawn_file_actions_t *actions, int fd,
+     const char *path, int flags, mode_t mode)
 {
     struct fs_where where;
     bool creates;
@@ -289,14 +301,17 @@ CALL(posix_spawn_file_actions_addopen, int, posix_spawn_file_actions_t *actions,
 
 typedef int addchdir_call(posix_spawn_file_actions_t *, const char *);
 
-CALL(posix_spawn_file_actions_addchdir_np, int, posix_spawn_file_actions_t *actions, const char *path)
+CALL(posix_spawn_file_actions_addchdir_np, int, posix_spawn_file_actions_t *actions,
+     const char *path)
 {
     addchdir_call *next = (addchdir_call *)cse_next("posix_spawn_file_actions_addchdir_np");
     WITH_PATH(path, FS_FOLLOW, FS_USE_CONTENT, where, errno)
     return next ? next(actions, path) : ENOSYS;
 }
 
-/* ---- libraries --------------------------------------------------------------------------------------------------- */
+/* ---- libraries
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static const char *library_path(const char *path, struct fs_where *where)
 {
@@ -322,7 +337,8 @@ static __attribute__((noinline)) void *open_library(const char *path, int flags)
  * keeps the program's return address, so that it sees the program and not this library. */
 CALL(dlopen, void *, const char *path, int flags)
 {
-    if (path != NULL && strchr(path, '/') != NULL && fs_maybe(AT_FDCWD, path)) return open_library(path, flags);
+    if (path != NULL && strchr(path, '/') != NULL && fs_maybe(AT_FDCWD, path))
+        return open_library(path, flags);
     void *(*next)(const char *, int) = libc(dlopen);
 #if defined(__clang__)
     __attribute__((musttail))
@@ -330,11 +346,14 @@ CALL(dlopen, void *, const char *path, int flags)
     return next(path, flags);
 }
 
-/* ---- sockets with names ----------------------------------------------------------------------------------------------- */
+/* ---- sockets with names
+ * -----------------------------------------------------------------------------------------------
+ */
 
-/* A Unix socket's address holds 107 bytes; longer real paths go through a descriptor of the directory. */
-static int real_address(const struct sockaddr *given, socklen_t length, struct sockaddr_un *out, bool creates,
-                        struct fs_where *where, int *holder)
+/* A Unix socket's address holds 107 bytes; longer real paths go through a descriptor of the
+ * directory. */
+static int real_address(const struct sockaddr *given, socklen_t length, struct sockaddr_un *out,
+                        bool creates, struct fs_where *where, int *holder)
 {
     char path[sizeof out->sun_path + 1];
     *holder = -1;
@@ -383,10 +402,12 @@ static int with_address(int fd, const struct sockaddr *given, socklen_t length, 
 
 CALL(bind, int, int fd, const struct sockaddr *address, socklen_t length)
 {
-    return with_address(fd, address, length, true, NEXT(bind, int, int, const struct sockaddr *, socklen_t));
+    return with_address(fd, address, length, true,
+                        NEXT(bind, int, int, const struct sockaddr *, socklen_t));
 }
 
 CALL(connect, int, int fd, const struct sockaddr *address, socklen_t length)
 {
-    return with_address(fd, address, length, false, NEXT(connect, int, int, const struct sockaddr *, socklen_t));
+    return with_address(fd, address, length, false,
+                        NEXT(connect, int, int, const struct sockaddr *, socklen_t));
 }

@@ -145,7 +145,8 @@ CALL(link, int, const char *from, const char *to)
     return taken_linkat(AT_FDCWD, from, AT_FDCWD, to, 0);
 }
 
-/* ---- removing --------------------------------------------------------------------------------------- */
+/* ---- removing
+ * --------------------------------------------------------------------------------------- */
 
 CALL(unlinkat, int, int dirfd, const char *path, int flags)
 {
@@ -178,7 +179,8 @@ CALL(remove, int, const char *path)
     return taken_unlinkat(AT_FDCWD, path, AT_REMOVEDIR);
 }
 
-/* ---- renaming ----------------------------------------------------------------------------------------- */
+/* ---- renaming
+ * ----------------------------------------------------------------------------------------- */
 
 static int do_rename(int from_dirfd, const char *from, int to_dirfd, const char *to, unsigned flags)
 {

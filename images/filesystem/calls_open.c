@@ -64,7 +64,8 @@ int fs_prepare_open(int dirfd, const char *path, int flags, struct fs_where *whe
     if (found != FS_INSIDE) return found;
     int error;
     if (where->layer >= 0) {
-        error = exclusive && (flags & O_TMPFILE) != O_TMPFILE ? -EEXIST : prepare_existing(where, flags);
+        error = exclusive && (flags & O_TMPFILE) != O_TMPFILE ? -EEXIST
+                                                              : prepare_existing(where, flags);
     } else if (flags & O_CREAT) {
         *creates = true;
         error = where->must_be_directory ? -EISDIR : fs_for_creation(where, false);
@@ -151,11 +152,13 @@ CALL(__openat64_2, int, int dirfd, const char *path, int flags)
 }
 #endif
 
-/* ---- streams -------------------------------------------------------------------------------------- */
+/* ---- streams
+ * -------------------------------------------------------------------------------------- */
 
 static int flags_of_mode(const char *mode)
 {
-    int flags = mode[0] == 'r' ? O_RDONLY : O_WRONLY | O_CREAT | (mode[0] == 'w' ? O_TRUNC : O_APPEND);
+    int flags =
+        mode[0] == 'r' ? O_RDONLY : O_WRONLY | O_CREAT | (mode[0] == 'w' ? O_TRUNC : O_APPEND);
     for (const char *at = mode; *at && *at != ','; at++) {
         if (*at == '+') flags = (flags & ~O_ACCMODE) | O_RDWR;
         if (*at == 'x') flags |= O_EXCL;
@@ -164,7 +167,8 @@ static int flags_of_mode(const char *mode)
 }
 
 /* The path to open instead of `path`; NULL with errno. */
-static const char *stream_path(const char *path, const char *mode, struct fs_where *where, bool *creates)
+static const char *stream_path(const char *path, const char *mode, struct fs_where *where,
+                               bool *creates)
 {
     *creates = false;
     if (path == NULL) return NULL;
@@ -212,21 +216,24 @@ STREAM(fopen64)
 STREAM_AGAIN(freopen64)
 #endif
 
-/* ---- temporary names -------------------------------------------------------------------------------- */
+/* ---- temporary names
+ * -------------------------------------------------------------------------------- */
 
 /* mkstemp and mkdtemp inside a mount; outside, libc's own. `suffix` characters follow the Xs. */
 static int make_temporary(char *name, int suffix, int flags, bool directory)
 {
     static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
     size_t length = strlen(name);
-    if (suffix < 0 || length < 6 + (size_t)suffix || memcmp(name + length - 6 - suffix, "XXXXXX", 6) != 0)
+    if (suffix < 0 || length < 6 + (size_t)suffix ||
+        memcmp(name + length - 6 - suffix, "XXXXXX", 6) != 0)
         return fs_fail(-EINVAL);
     char *at = name + length - 6 - suffix;
     for (int tries = 0; tries < 1000; tries++) {
         uint64_t random = 0;
         raw(SYS_getrandom, &random, sizeof random, 0);
         for (int i = 0; i < 6; i++, random /= 62) at[i] = letters[random % 62];
-        int result = directory ? mkdir(name, 0700) : fs_open(AT_FDCWD, name, flags | O_RDWR | O_CREAT | O_EXCL, 0600);
+        int result = directory ? mkdir(name, 0700)
+                               : fs_open(AT_FDCWD, name, flags | O_RDWR | O_CREAT | O_EXCL, 0600);
         if (result >= 0 || errno != EEXIST) return result;
     }
     return fs_fail(-EEXIST);
@@ -241,14 +248,18 @@ static int make_temporary(char *name, int suffix, int flags, bool directory)
 #define PARAMETERS(...) __VA_ARGS__
 
 TEMPORARY(mkstemp, (char *template), NEXT(mkstemp, int, char *)(template), 0, 0)
-TEMPORARY(mkostemp, (char *template, int flags), NEXT(mkostemp, int, char *, int)(template, flags), 0, flags)
-TEMPORARY(mkstemps, (char *template, int suffix), NEXT(mkstemps, int, char *, int)(template, suffix), suffix, 0)
+TEMPORARY(mkostemp, (char *template, int flags), NEXT(mkostemp, int, char *, int)(template, flags),
+          0, flags)
+TEMPORARY(mkstemps, (char *template, int suffix),
+          NEXT(mkstemps, int, char *, int)(template, suffix), suffix, 0)
 TEMPORARY(mkostemps, (char *template, int suffix, int flags),
           NEXT(mkostemps, int, char *, int, int)(template, suffix, flags), suffix, flags)
 #ifdef __GLIBC__
 TEMPORARY(mkstemp64, (char *template), NEXT(mkstemp64, int, char *)(template), 0, 0)
-TEMPORARY(mkostemp64, (char *template, int flags), NEXT(mkostemp64, int, char *, int)(template, flags), 0, flags)
-TEMPORARY(mkstemps64, (char *template, int suffix), NEXT(mkstemps64, int, char *, int)(template, suffix), suffix, 0)
+TEMPORARY(mkostemp64, (char *template, int flags),
+          NEXT(mkostemp64, int, char *, int)(template, flags), 0, flags)
+TEMPORARY(mkstemps64, (char *template, int suffix),
+          NEXT(mkstemps64, int, char *, int)(template, suffix), suffix, 0)
 TEMPORARY(mkostemps64, (char *template, int suffix, int flags),
           NEXT(mkostemps64, int, char *, int, int)(template, suffix, flags), suffix, flags)
 #endif

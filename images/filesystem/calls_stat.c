@@ -1,8 +1,8 @@
 /* stat and its relatives, access, readlink, realpath: questions about a name. */
 #include "calls.h"
 
-#include <stdlib.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/statfs.h>
 #include <sys/statvfs.h>
@@ -25,8 +25,10 @@ int fs_next_fstatat(int dirfd, const char *path, struct stat *status, int flags)
     void *next = __atomic_load_n(&known, __ATOMIC_RELAXED);
     if (next == NULL && __atomic_load_n(&older, __ATOMIC_RELAXED) == NULL) {
         next = cse_next("fstatat");
-        if (next != NULL) __atomic_store_n(&known, next, __ATOMIC_RELAXED);
-        else __atomic_store_n(&older, cse_next("__fxstatat"), __ATOMIC_RELAXED);
+        if (next != NULL)
+            __atomic_store_n(&known, next, __ATOMIC_RELAXED);
+        else
+            __atomic_store_n(&older, cse_next("__fxstatat"), __ATOMIC_RELAXED);
     }
     if (next != NULL) return ((fstatat_call *)next)(dirfd, path, status, flags);
     return ((fxstatat_call *)older)(STAT_VERSION, dirfd, path, status, flags);
@@ -38,14 +40,17 @@ static int next_fstat(int fd, struct stat *status)
     void *next = __atomic_load_n(&known, __ATOMIC_RELAXED);
     if (next == NULL && __atomic_load_n(&older, __ATOMIC_RELAXED) == NULL) {
         next = cse_next("fstat");
-        if (next != NULL) __atomic_store_n(&known, next, __ATOMIC_RELAXED);
-        else __atomic_store_n(&older, cse_next("__fxstat"), __ATOMIC_RELAXED);
+        if (next != NULL)
+            __atomic_store_n(&known, next, __ATOMIC_RELAXED);
+        else
+            __atomic_store_n(&older, cse_next("__fxstat"), __ATOMIC_RELAXED);
     }
     if (next != NULL) return ((fstat_call *)next)(fd, status);
     return ((fxstat_call *)older)(STAT_VERSION, fd, status);
 }
 
-/* A descriptor of a skeleton or shadow: what the archive says instead of what makes sharing work. */
+/* A descriptor of a skeleton or shadow: what the archive says instead of what makes sharing work.
+ */
 static void fix_by_fd(int fd, struct stat *status)
 {
     if (!fs_ready() || (uint64_t)status->st_dev != fs_private_device) return;
@@ -63,7 +68,8 @@ static int do_stat(int dirfd, const char *path, struct stat *status, int flags)
     WITH_PATH_AT(dirfd, path, !(flags & AT_SYMLINK_NOFOLLOW), FS_USE_NAME, where, -1)
     if (!where_inside) {
         int result = fs_next_fstatat(dirfd, path, status, flags);
-        if (result == 0 && (flags & AT_EMPTY_PATH) && path != NULL && path[0] == '\0') fix_by_fd(dirfd, status);
+        if (result == 0 && (flags & AT_EMPTY_PATH) && path != NULL && path[0] == '\0')
+            fix_by_fd(dirfd, status);
         return result;
     }
     int result = fs_next_fstatat(AT_FDCWD, where.real, status, flags | AT_SYMLINK_NOFOLLOW);
@@ -113,7 +119,8 @@ CALL(fstatat, int, int dirfd, const char *path, struct stat *status, int flags)
     {                                                                                              \
         return do_fstat(fd, status);                                                               \
     }                                                                                              \
-    CALL(__fxstatat##suffix, int, int version, int dirfd, const char *path, struct stat *status, int flags) \
+    CALL(__fxstatat##suffix, int, int version, int dirfd, const char *path, struct stat *status,   \
+         int flags)                                                                                \
     {                                                                                              \
         return do_stat(dirfd, path, status, flags);                                                \
     }
@@ -142,7 +149,8 @@ CALL(fstatat64, int, int dirfd, const char *path, struct stat *status, int flags
 }
 #endif
 
-/* ---- statx ------------------------------------------------------------------------------------------ */
+/* ---- statx
+ * ------------------------------------------------------------------------------------------ */
 
 /* The head of the kernel's struct statx, as far as it is changed here. */
 struct statx_head {
@@ -183,7 +191,9 @@ static int next_statx(int dirfd, const char *path, int flags, unsigned mask, voi
 {
     static void *next;
     if (next == NULL) next = cse_next("statx");
-    if (next != NULL) return ((int (*)(int, const char *, int, unsigned, void *))next)(dirfd, path, flags, mask, out);
+    if (next != NULL)
+        return ((int (*)(int, const char *, int, unsigned, void *))next)(dirfd, path, flags, mask,
+                                                                         out);
     long result = raw(SYS_statx, dirfd, path, flags, mask, out);
     return result < 0 ? fs_fail((int)result) : (int)result;
 }
@@ -208,7 +218,8 @@ CALL(statx, int, int dirfd, const char *path, int flags, unsigned mask, void *ou
     return result;
 }
 
-/* ---- access ------------------------------------------------------------------------------------------ */
+/* ---- access
+ * ------------------------------------------------------------------------------------------ */
 
 /* Whether the effective user may write, by the permission bits. */
 static bool may_write(const struct stat *status)
@@ -257,7 +268,8 @@ CALL(eaccess, int, const char *path, int mode)
     return do_access(AT_FDCWD, path, mode, AT_EACCESS);
 }
 
-/* ---- links --------------------------------------------------------------------------------------------- */
+/* ---- links
+ * --------------------------------------------------------------------------------------------- */
 
 /* /proc shows the real path behind a descriptor, the working directory or the program. True when
  * that is in a mount; the program's view of it is in `virtual` then. */
@@ -341,7 +353,8 @@ CALL(__realpath_chk, char *, const char *path, char *out, size_t size)
     struct fs_where where;
     bool done;
     char *result = resolved_path(&path, out, &where, &done);
-    return done ? result : NEXT(__realpath_chk, char *, const char *, char *, size_t)(path, out, size);
+    return done ? result
+                : NEXT(__realpath_chk, char *, const char *, char *, size_t)(path, out, size);
 }
 
 CALL(canonicalize_file_name, char *, const char *path)

@@ -45,35 +45,47 @@ static long by_number(long number, const long a[6], bool *done)
     switch (number) {
     case SYS_openat: return fs_open((int)a[0], (const char *)a[1], (int)a[2], (mode_t)a[3]);
     case SYS_openat2: {
-        long result = open_by_rules((int)a[0], (const char *)a[1], (const void *)a[2], (size_t)a[3]);
+        long result =
+            open_by_rules((int)a[0], (const char *)a[1], (const void *)a[2], (size_t)a[3]);
         if (result != -2) return result;
         break;
     }
-    case SYS_statx: return taken_statx((int)a[0], (const char *)a[1], (int)a[2], (unsigned)a[3], (void *)a[4]);
-    case SYS_newfstatat: return taken_fstatat((int)a[0], (const char *)a[1], (struct stat *)a[2], (int)a[3]);
+    case SYS_statx:
+        return taken_statx((int)a[0], (const char *)a[1], (int)a[2], (unsigned)a[3], (void *)a[4]);
+    case SYS_newfstatat:
+        return taken_fstatat((int)a[0], (const char *)a[1], (struct stat *)a[2], (int)a[3]);
     case SYS_fstat: return taken_fstat((int)a[0], (struct stat *)a[1]);
     case SYS_faccessat: return faccessat((int)a[0], (const char *)a[1], (int)a[2], 0);
     case SYS_faccessat2: return faccessat((int)a[0], (const char *)a[1], (int)a[2], (int)a[3]);
-    case SYS_readlinkat: return readlinkat((int)a[0], (const char *)a[1], (char *)a[2], (size_t)a[3]);
+    case SYS_readlinkat:
+        return readlinkat((int)a[0], (const char *)a[1], (char *)a[2], (size_t)a[3]);
     case SYS_mkdirat: return mkdirat((int)a[0], (const char *)a[1], (mode_t)a[2]);
-    case SYS_mknodat: return taken_mknodat((int)a[0], (const char *)a[1], (mode_t)a[2], (dev_t)a[3]);
+    case SYS_mknodat:
+        return taken_mknodat((int)a[0], (const char *)a[1], (mode_t)a[2], (dev_t)a[3]);
     case SYS_unlinkat: return unlinkat((int)a[0], (const char *)a[1], (int)a[2]);
     case SYS_symlinkat: return symlinkat((const char *)a[0], (int)a[1], (const char *)a[2]);
-    case SYS_linkat: return linkat((int)a[0], (const char *)a[1], (int)a[2], (const char *)a[3], (int)a[4]);
+    case SYS_linkat:
+        return linkat((int)a[0], (const char *)a[1], (int)a[2], (const char *)a[3], (int)a[4]);
     case SYS_renameat2:
-        return taken_renameat2((int)a[0], (const char *)a[1], (int)a[2], (const char *)a[3], (unsigned)a[4]);
+        return taken_renameat2((int)a[0], (const char *)a[1], (int)a[2], (const char *)a[3],
+                               (unsigned)a[4]);
     case SYS_fchmodat: return fchmodat((int)a[0], (const char *)a[1], (mode_t)a[2], 0);
-    case SYS_fchownat: return fchownat((int)a[0], (const char *)a[1], (uid_t)a[2], (gid_t)a[3], (int)a[4]);
-    case SYS_utimensat: return utimensat((int)a[0], (const char *)a[1], (const struct timespec *)a[2], (int)a[3]);
+    case SYS_fchownat:
+        return fchownat((int)a[0], (const char *)a[1], (uid_t)a[2], (gid_t)a[3], (int)a[4]);
+    case SYS_utimensat:
+        return utimensat((int)a[0], (const char *)a[1], (const struct timespec *)a[2], (int)a[3]);
     case SYS_truncate: return truncate((const char *)a[0], (off_t)a[1]);
     case SYS_chdir: return chdir((const char *)a[0]);
     case SYS_fchdir: return fchdir((int)a[0]);
     case SYS_execve: return execve((const char *)a[0], (char *const *)a[1], (char *const *)a[2]);
 #ifdef __x86_64__
     case SYS_open: return fs_open(AT_FDCWD, (const char *)a[0], (int)a[1], (mode_t)a[2]);
-    case SYS_creat: return fs_open(AT_FDCWD, (const char *)a[0], O_CREAT | O_WRONLY | O_TRUNC, (mode_t)a[1]);
+    case SYS_creat:
+        return fs_open(AT_FDCWD, (const char *)a[0], O_CREAT | O_WRONLY | O_TRUNC, (mode_t)a[1]);
     case SYS_stat: return taken_fstatat(AT_FDCWD, (const char *)a[0], (struct stat *)a[1], 0);
-    case SYS_lstat: return taken_fstatat(AT_FDCWD, (const char *)a[0], (struct stat *)a[1], AT_SYMLINK_NOFOLLOW);
+    case SYS_lstat:
+        return taken_fstatat(AT_FDCWD, (const char *)a[0], (struct stat *)a[1],
+                             AT_SYMLINK_NOFOLLOW);
     case SYS_access: return access((const char *)a[0], (int)a[1]);
     case SYS_readlink: return readlink((const char *)a[0], (char *)a[1], (size_t)a[2]);
     case SYS_mkdir: return mkdir((const char *)a[0], (mode_t)a[1]);
@@ -91,7 +103,8 @@ static long by_number(long number, const long a[6], bool *done)
     return 0;
 }
 
-/* Callers pass as many arguments as their call has; all six are read, as libc's own version does. */
+/* Callers pass as many arguments as their call has; all six are read, as libc's own version does.
+ */
 long taken_syscall(long number, ...) __asm__("syscall") CSE_EXPORT;
 __attribute__((no_sanitize("address"))) long taken_syscall(long number, ...)
 {

@@ -1,7 +1,7 @@
 /* Copy-on-write: changes go to the upper layer, what lies below is only ever read.
  *
- * A file is copied up before its first change; a removed name that a lower layer has gets a marker in
- * data/fs-<n>/whiteouts that hides it and all below it there. Upper content is seen first, so a
+ * A file is copied up before its first change; a removed name that a lower layer has gets a marker
+ * in data/fs-<n>/whiteouts that hides it and all below it there. Upper content is seen first, so a
  * marker stays when the name is made anew, and then means: nothing from below (an opaque
  * directory). Copies are prepared in data/fs-<n>/work and linked into place, so that of two
  * processes one wins whole. Called by the calls that change something.
@@ -20,7 +20,8 @@ enum { COPY_BYTES = 64 << 10 };
 static int find_in_mount(const struct fs_mount *mount, const char *rel, struct fs_where *out)
 {
     out->mount = mount;
-    int length = snprintf(out->path, PATH_MAX, "%.*s%s%s", (int)mount->length, mount->path, rel[0] ? "/" : "", rel);
+    int length = snprintf(out->path, PATH_MAX, "%.*s%s%s", (int)mount->length, mount->path,
+                          rel[0] ? "/" : "", rel);
     if (length >= PATH_MAX) return -ENAMETOOLONG;
     out->rel = out->path + mount->length + (out->path[mount->length] == '/');
     int found = fs_lookup(out);
@@ -32,7 +33,8 @@ static bool lower_has(const struct fs_mount *mount, const char *rel)
 {
     struct fs_where below;
     below.mount = mount;
-    snprintf(below.path, PATH_MAX, "%.*s%s%s", (int)mount->length, mount->path, rel[0] ? "/" : "", rel);
+    snprintf(below.path, PATH_MAX, "%.*s%s%s", (int)mount->length, mount->path, rel[0] ? "/" : "",
+             rel);
     below.rel = below.path + mount->length + (below.path[mount->length] == '/');
     return fs_lookup_below(&below, 1) == 0;
 }
@@ -42,7 +44,8 @@ static int hide(const struct fs_mount *mount, const char *rel)
     char path[PATH_MAX];
     struct stat status;
     if (!lower_has(mount, rel)) return 0;
-    if (snprintf(path, sizeof path, "%s/%s", mount->layers[0].whiteouts, rel) >= PATH_MAX) return -ENAMETOOLONG;
+    if (snprintf(path, sizeof path, "%s/%s", mount->layers[0].whiteouts, rel) >= PATH_MAX)
+        return -ENAMETOOLONG;
     if (raw_lstat(path, &status) == 0) {
         if (S_ISREG(status.st_mode)) return 0;
         int error = fs_remove_tree(path); /* markers below it, now implied */
@@ -60,7 +63,8 @@ static int hide(const struct fs_mount *mount, const char *rel)
     return 0;
 }
 
-/* ---- copying up ---------------------------------------------------------------------------------- */
+/* ---- copying up
+ * ---------------------------------------------------------------------------------- */
 
 static int copy_bytes(const char *from, int to)
 {
@@ -134,7 +138,8 @@ static int raise_parents(const struct fs_mount *mount, const char *rel)
     if (slash == NULL) return 0;
     char path[PATH_MAX];
     struct stat status;
-    if (snprintf(path, sizeof path, "%s/%.*s", mount->layers[0].root, (int)(slash - rel), rel) >= PATH_MAX)
+    if (snprintf(path, sizeof path, "%s/%.*s", mount->layers[0].root, (int)(slash - rel), rel) >=
+        PATH_MAX)
         return -ENAMETOOLONG;
     if (raw_lstat(path, &status) == 0) return S_ISDIR(status.st_mode) ? 0 : -ENOTDIR;
     struct fs_where parent;
@@ -155,8 +160,10 @@ static int copy_up(struct fs_where *where, bool content)
         return error;
     }
     error = raise_parents(where->mount, where->rel);
-    if (error == 0 && content && !S_ISDIR(where->mode)) error = fs_real_content(where);
-    else if (error == 0) error = fs_real(where);
+    if (error == 0 && content && !S_ISDIR(where->mode))
+        error = fs_real_content(where);
+    else if (error == 0)
+        error = fs_real(where);
     if (error == 0) error = (int)raw_lstat(where->real, &status);
     if (error != 0) return error;
     fs_fix_status(where, &status);
@@ -174,7 +181,8 @@ static int copy_up(struct fs_where *where, bool content)
     return error;
 }
 
-/* ---- what the calls ask for ------------------------------------------------------------------------- */
+/* ---- what the calls ask for
+ * ------------------------------------------------------------------------- */
 
 int fs_for_change(struct fs_where *where, bool truncate)
 {

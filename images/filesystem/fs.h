@@ -3,11 +3,11 @@
  * Theory of operation. A mount shows a stack of layers at a path. A layer is a real directory: the
  * source itself (redirect, union, cow's lower), cow's upper directory, or the skeleton of an
  * archive on private tmpfs. `fs_find` (resolve.c) turns what the program names into a mount and
- * a path in it; `fs_lookup` (layers.c) finds the layer that has it; the call then goes on with the real
- * path, so the program gets real kernel files. Directories that several layers may share get a
- * *shadow*: a real directory on private tmpfs with an empty placeholder for each entry (shadow.c), so that
- * reading them, fchdir, dup, exec and passing descriptors are the kernel's work, and so that the
- * path of a descriptor (/proc/self/fd) always tells which directory of which mount it is.
+ * a path in it; `fs_lookup` (layers.c) finds the layer that has it; the call then goes on with the
+ * real path, so the program gets real kernel files. Directories that several layers may share get a
+ * *shadow*: a real directory on private tmpfs with an empty placeholder for each entry (shadow.c),
+ * so that reading them, fchdir, dup, exec and passing descriptors are the kernel's work, and so
+ * that the path of a descriptor (/proc/self/fd) always tells which directory of which mount it is.
  *
  * All state that processes share lies in files: private/fs (skeletons, shadows, indexes) and
  * data/fs-<n> (cow's upper directory and its whiteouts). Nothing is passed on by exec or fork.
@@ -30,7 +30,7 @@ struct fs_archive;
 struct fs_layer {
     const char *root; /* a real path without symbolic links */
     size_t root_length;
-    const char *whiteouts; /* cow's upper only: markers that hide what lies in layers below */
+    const char *whiteouts;      /* cow's upper only: markers that hide what lies in layers below */
     struct fs_archive *archive; /* root is the skeleton of this archive */
 };
 
@@ -39,35 +39,35 @@ struct fs_mount {
     size_t length;
     struct fs_layer layers[FS_LAYERS_MAX];
     int layer_count;
-    int error; /* of every use: the settings or the archive are unusable */
-    bool cow; /* layers[0] takes all changes */
-    bool read_only; /* changes fail with EROFS */
-    bool links_inside; /* links must not lead out of the mount */
+    int error;          /* of every use: the settings or the archive are unusable */
+    bool cow;           /* layers[0] takes all changes */
+    bool read_only;     /* changes fail with EROFS */
+    bool links_inside;  /* links must not lead out of the mount */
     const char *shadow; /* shadows of merged directories; NULL with a single layer */
-    const char *work; /* cow: where copies are prepared */
+    const char *work;   /* cow: where copies are prepared */
 };
 
 /* Where a path lies. Filled by fs_find. */
 struct fs_where {
     const struct fs_mount *mount;
-    const char *rel; /* inside `path`; "" is the mount's root */
-    int layer; /* -1: nothing is there */
-    uint32_t entry; /* when that layer is an archive */
-    mode_t mode; /* of what is there */
+    const char *rel;        /* inside `path`; "" is the mount's root */
+    int layer;              /* -1: nothing is there */
+    uint32_t entry;         /* when that layer is an archive */
+    mode_t mode;            /* of what is there */
     bool must_be_directory; /* the program wrote a slash behind the name */
-    char path[PATH_MAX]; /* as the program sees it: absolute, no links, dots or double slashes */
-    char real[PATH_MAX]; /* set by fs_real and the like */
+    char path[PATH_MAX];    /* as the program sees it: absolute, no links, dots or double slashes */
+    char real[PATH_MAX];    /* set by fs_real and the like */
 };
 
-enum fs_result { /* of fs_find, beside negative errno values */
-    FS_OUTSIDE, /* the program's own arguments are right */
-    FS_INSIDE,
-    FS_REWRITTEN, /* outside, at where->path, reached through a mount */
+enum fs_result {             /* of fs_find, beside negative errno values */
+                 FS_OUTSIDE, /* the program's own arguments are right */
+                 FS_INSIDE,
+                 FS_REWRITTEN, /* outside, at where->path, reached through a mount */
 };
 
 enum { /* how fs_find treats a link in the last place */
-    FS_NOFOLLOW = 0,
-    FS_FOLLOW = 1,
+       FS_NOFOLLOW = 0,
+       FS_FOLLOW = 1,
 };
 
 /* ---- mounts.c ------------------------------------------------------------------------------ */
@@ -170,9 +170,9 @@ int fs_link(struct fs_where *from, struct fs_where *to);
 
 /* One path argument, made ready: what to give libc instead. */
 enum fs_use {
-    FS_USE_NAME, /* look only: stat, access, readlink, chdir */
+    FS_USE_NAME,    /* look only: stat, access, readlink, chdir */
     FS_USE_CONTENT, /* read: open, execve, dlopen, opendir */
-    FS_USE_CHANGE, /* chmod, truncate, utimes ... */
+    FS_USE_CHANGE,  /* chmod, truncate, utimes ... */
 };
 /* Replaces *dirfd and *path; false with errno set. `where` is filled when *inside. */
 bool fs_argument(int *dirfd, const char **path, int follow, enum fs_use use, struct fs_where *where,

@@ -2,7 +2,8 @@
  *
  * Written once by libcse-archive.so (archive/build.c), read by the overlay (source_archive.c).
  * Everything but `state` of the entries is constant after that. Offsets and numbers in here come
- * from our own code, not from the archive; the archive's claims have been checked when they were stored.
+ * from our own code, not from the archive; the archive's claims have been checked when they were
+ * stored.
  */
 #ifndef CSE_FS_INDEX_H
 #define CSE_FS_INDEX_H
@@ -13,16 +14,16 @@
 #define CSE_INDEX_MAGIC "CSEIDX1"
 
 enum cse_archive_format {
-    CSE_FORMAT_TAR = 1, /* uncompressed: data lies at a known offset */
+    CSE_FORMAT_TAR = 1,    /* uncompressed: data lies at a known offset */
     CSE_FORMAT_TAR_STREAM, /* compressed: one sequential pass */
     CSE_FORMAT_ZIP,
 };
 
-enum { /* cse_index_entry.state */
-    CSE_ENTRY_PRESENT = 1, /* the skeleton has it */
-    CSE_ENTRY_LISTED = 2, /* a directory: the skeleton has all its children */
-    CSE_ENTRY_FILLED = 4, /* a file: the content is there */
-    CSE_ENTRY_BAD = 8, /* a file: the archive does not yield its content */
+enum {                        /* cse_index_entry.state */
+       CSE_ENTRY_PRESENT = 1, /* the skeleton has it */
+       CSE_ENTRY_LISTED = 2,  /* a directory: the skeleton has all its children */
+       CSE_ENTRY_FILLED = 4,  /* a file: the content is there */
+       CSE_ENTRY_BAD = 8,     /* a file: the archive does not yield its content */
 };
 
 #define CSE_NO_ENTRY UINT32_MAX
@@ -44,13 +45,13 @@ struct cse_index_entry {
     uint64_t source_at; /* zip: the local header; tar: the header block; stream: its ordinal */
     uint64_t packed_at; /* 1 + offset in the pack file; 0: not kept */
     uint32_t mtime_ns;
-    uint32_t mode; /* type and permissions */
+    uint32_t mode;              /* type and permissions */
     uint32_t path, path_length; /* relative to the root, which is "" */
-    uint32_t name; /* last component of path */
-    uint32_t target; /* symlink: its text; hard link: the entry it is a name of */
+    uint32_t name;              /* last component of path */
+    uint32_t target;            /* symlink: its text; hard link: the entry it is a name of */
     uint32_t is_hard_link;
     uint32_t parent, first_child, next_sibling, next_in_bucket;
-    uint32_t method; /* zip compression method */
+    uint32_t method;      /* zip compression method */
     uint64_t stored_size; /* zip: compressed bytes */
     uint32_t crc;
     uint32_t links; /* st_nlink */

@@ -26,7 +26,8 @@ int fs_layer_path(const struct fs_mount *mount, int layer, const char *rel, char
     return 0;
 }
 
-/* ---- parents that are no links ------------------------------------------------------------------ */
+/* ---- parents that are no links ------------------------------------------------------------------
+ */
 
 /* Directories lately seen to be reached without a link: path hash and time. Another process that
  * puts a link in such a place is noticed 20 ms later; this one at once (fs_forget_plain). */
@@ -77,7 +78,8 @@ static long check_parents(char *real, size_t from, size_t end)
 {
     uint64_t hash = hash_of(real, end), now = now_ns();
     unsigned slot = (unsigned)(hash >> 20) % PLAIN_SLOTS;
-    if (__atomic_load_n(&plain[slot].hash, __ATOMIC_RELAXED) == hash && plain[slot].until > now) return 0;
+    if (__atomic_load_n(&plain[slot].hash, __ATOMIC_RELAXED) == hash && plain[slot].until > now)
+        return 0;
     long result = -ENOSYS;
     char kept = real[end];
     if (!openat2_missing) {
@@ -103,7 +105,8 @@ static long check_parents(char *real, size_t from, size_t end)
     return result;
 }
 
-/* ---- one layer ----------------------------------------------------------------------------------- */
+/* ---- one layer
+ * ----------------------------------------------------------------------------------- */
 
 static int lookup_directory(const struct fs_layer *layer, const char *rel, mode_t *mode)
 {
@@ -136,7 +139,8 @@ static int lookup_directory(const struct fs_layer *layer, const char *rel, mode_
     return 0;
 }
 
-static int lookup_archive(struct fs_archive *archive, const char *rel, mode_t *mode, uint32_t *entry)
+static int lookup_archive(struct fs_archive *archive, const char *rel, mode_t *mode,
+                          uint32_t *entry)
 {
     int error;
     const struct cse_index_header *index = fs_archive_index(archive, &error);
@@ -171,8 +175,8 @@ bool fs_hidden(const struct fs_mount *mount, int layer, const char *rel)
     return result == -ENOTDIR || (result == 0 && S_ISREG(status.st_mode));
 }
 
-/* Whether one of the layers above `layer` has a directory at rel[0..length): a thing of another kind
- * in a lower layer does not show through. */
+/* Whether one of the layers above `layer` has a directory at rel[0..length): a thing of another
+ * kind in a lower layer does not show through. */
 static bool directory_above(struct fs_where *where, int skip, int layer, size_t length)
 {
     char part[PATH_MAX];
@@ -196,8 +200,9 @@ int fs_lookup_below(struct fs_where *where, int skip)
     where->layer = -1;
     for (int i = skip; i < mount->layer_count; i++) {
         const struct fs_layer *layer = &mount->layers[i];
-        int found = layer->archive ? lookup_archive(layer->archive, where->rel, &where->mode, &where->entry)
-                                   : lookup_directory(layer, where->rel, &where->mode);
+        int found = layer->archive
+                        ? lookup_archive(layer->archive, where->rel, &where->mode, &where->entry)
+                        : lookup_directory(layer, where->rel, &where->mode);
         if (found == 0) {
             where->layer = i;
             return 0;
@@ -205,7 +210,8 @@ int fs_lookup_below(struct fs_where *where, int skip)
         if (found > 0) {
             if (i == skip || !directory_above(where, skip, i, (size_t)found - 1)) return found;
         } else if (found == -ENOTDIR) {
-            /* A file where a parent should be: final, unless a directory above stands in its place. */
+            /* A file where a parent should be: final, unless a directory above stands in its place.
+             */
             const char *slash = strrchr(where->rel, '/');
             if (i == skip || slash == NULL ||
                 !directory_above(where, skip, i, (size_t)(slash - where->rel)))
@@ -223,7 +229,8 @@ int fs_lookup(struct fs_where *where)
     return fs_lookup_below(where, 0);
 }
 
-/* ---- what was found ------------------------------------------------------------------------------- */
+/* ---- what was found
+ * ------------------------------------------------------------------------------- */
 
 int fs_link_text(const struct fs_where *where, char *out, size_t size)
 {
@@ -262,12 +269,15 @@ int fs_real_content(struct fs_where *where)
 {
     if (where->layer < 0) return -ENOENT;
     if (S_ISDIR(where->mode) && where->mount->shadow != NULL) return fs_shadow(where, true);
-    int error = fs_real(where);
     const struct fs_layer *layer = &where->mount->layers[where->layer];
-    if (error != 0 || layer->archive == NULL) return error;
-    if (S_ISDIR(where->mode)) return fs_archive_list(layer->archive, where->entry);
-    if (S_ISREG(where->mode)) return fs_archive_fill(layer->archive, where->entry);
-    return 0;
+    int error = 0;
+    if (layer->archive != NULL) {
+        if (S_ISDIR(where->mode))
+            error = fs_archive_list(layer->archive, where->entry);
+        else if (S_ISREG(where->mode))
+            error = fs_archive_fill(layer->archive, where->entry);
+    }
+    return error == 0 ? fs_real(where) : error;
 }
 
 void fs_fix_status(const struct fs_where *where, struct stat *status)
@@ -278,5 +288,6 @@ void fs_fix_status(const struct fs_where *where, struct stat *status)
     if (archive != NULL && !shadow) fs_archive_fix(archive, where->entry, status);
     if (!shadow) return;
     status->st_mode = (status->st_mode & S_IFMT) | (where->mode & 07777);
-    status->st_nlink = 1; /* "not counted", as overlayfs has it: subdirectories may not be there yet */
+    status->st_nlink =
+        1; /* "not counted", as overlayfs has it: subdirectories may not be there yet */
 }

@@ -13,7 +13,7 @@ struct fs_mount fs_mounts[FS_MOUNTS_MAX];
 int fs_mount_count;
 uint64_t fs_private_device;
 
-static int state; /* 0 not read, 1 being read, 2 read */
+static int state;    /* 0 not read, 1 being read, 2 read */
 static pid_t reader; /* thread that reads them: its own calls go straight through */
 static char private_path[PATH_MAX];
 
@@ -45,8 +45,10 @@ static char *keep_text(const char *text)
 static const char *keep_path(const char *base, const char *name, int number)
 {
     char text[PATH_MAX + 64];
-    if (number < 0) snprintf(text, sizeof text, "%s/%s", base, name);
-    else snprintf(text, sizeof text, "%s/%s%d", base, name, number);
+    if (number < 0)
+        snprintf(text, sizeof text, "%s/%s", base, name);
+    else
+        snprintf(text, sizeof text, "%s/%s%d", base, name, number);
     return keep_text(text);
 }
 
@@ -54,7 +56,8 @@ void fs_report(const char *mount, const char *entry, const char *what)
 {
     char path[PATH_MAX], line[PATH_MAX + 512];
     snprintf(path, sizeof path, "%s/data/filesystem.errors", cse_run_dir());
-    int used = snprintf(line, sizeof line - 1, entry[0] ? "%s: '%s' %s" : "%s: %s%s", mount, entry, what);
+    int used =
+        snprintf(line, sizeof line - 1, entry[0] ? "%s: '%s' %s" : "%s: %s%s", mount, entry, what);
     if (used > (int)sizeof line - 2) used = sizeof line - 2;
     for (int i = 0; i < used; i++)
         if ((unsigned char)line[i] < ' ') line[i] = '?'; /* names are the archive's bytes */
@@ -129,7 +132,8 @@ static void add_directory(struct fs_mount *mount, const char *from)
 {
     char real[PATH_MAX], text[PATH_MAX + 64];
     if (from == NULL || !canonical(from, real)) {
-        snprintf(text, sizeof text, "has the source %s, which is not there", from ? from : "(none)");
+        snprintf(text, sizeof text, "has the source %s, which is not there",
+                 from ? from : "(none)");
         fs_report(mount->path, "", text);
         mount->error = -EIO;
         return;
@@ -165,7 +169,8 @@ static void add_upper(struct fs_mount *mount)
     if (error == 0) error = fs_make_directories(mount->work, 0777);
     raw(SYS_fchmodat, AT_FDCWD, mount->work, 01777);
     if (error != 0) {
-        fs_report(mount->path, "", "cannot keep changes: the run directory's data/ is not writable");
+        fs_report(mount->path, "",
+                  "cannot keep changes: the run directory's data/ is not writable");
         mount->error = -EROFS;
     }
     mount->cow = mount->layer_count == 1;
@@ -191,8 +196,10 @@ static void add_source(struct fs_mount *mount, const char *prefix, int depth)
     } else if (strcmp(source, "cow") == 0 && depth == 0) {
         add_upper(mount);
         snprintf(below, sizeof below, "%s.lower", prefix);
-        if (setting(prefix, "from") != NULL) add_directory(mount, setting(prefix, "from"));
-        else add_source(mount, below, depth + 1);
+        if (setting(prefix, "from") != NULL)
+            add_directory(mount, setting(prefix, "from"));
+        else
+            add_source(mount, below, depth + 1);
     } else {
         fs_report(mount->path, "", "has an unknown source");
         mount->error = -EINVAL;
@@ -233,7 +240,8 @@ static bool have_private(void)
     struct stat status;
     if (fs_private_device == 0) {
         if (raw_lstat(private_path, &status) != 0 &&
-            (fs_make_directories(private_path, 01777) != 0 || raw_lstat(private_path, &status) != 0))
+            (fs_make_directories(private_path, 01777) != 0 ||
+             raw_lstat(private_path, &status) != 0))
             return false;
         fs_private_device = (uint64_t)status.st_dev;
     }
@@ -257,8 +265,8 @@ static void read_mount(const char *prefix, const char *path)
     fs_mount_count++;
 }
 
-/* Where directories above a mount point do not exist, they are there for this application: a read-only
- * mount of empty directories that lead to the mount point. */
+/* Where directories above a mount point do not exist, they are there for this application: a
+ * read-only mount of empty directories that lead to the mount point. */
 static void add_missing_parents(const char *path)
 {
     char part[PATH_MAX], real[PATH_MAX * 2];
@@ -292,7 +300,8 @@ static void add_alias(int original)
     const char *slash = strrchr(mount->path, '/');
     if (slash == NULL || slash == mount->path) return;
     snprintf(parent, sizeof parent, "%.*s", (int)(slash - mount->path), mount->path);
-    if (fs_mount_of(parent) != NULL || !canonical(parent, real) || strcmp(parent, real) == 0) return;
+    if (fs_mount_of(parent) != NULL || !canonical(parent, real) || strcmp(parent, real) == 0)
+        return;
     snprintf(whole, sizeof whole, "%s%s", real, slash);
     struct fs_mount *alias = strlen(whole) < PATH_MAX ? add_mount(whole) : NULL;
     if (alias == NULL) return;
@@ -335,7 +344,8 @@ bool fs_ready(void)
     pid_t self = (pid_t)raw(SYS_gettid);
     if (now == 1 && reader == self) return false;
     int expected = 0;
-    if (__atomic_compare_exchange_n(&state, &expected, 1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+    if (__atomic_compare_exchange_n(&state, &expected, 1, false, __ATOMIC_ACQ_REL,
+                                    __ATOMIC_ACQUIRE)) {
         int saved_errno = errno;
         reader = self;
         if (cse_escape_kind != NULL) cse_escape_kind("filesystem");

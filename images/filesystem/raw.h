@@ -1,8 +1,8 @@
 /* System calls without libc: no interposed function in between, no errno, no cancellation point.
  *
- * The overlay's own questions to the kernel go this way; what the program asked for goes through the next
- * definition of the function it called, so that other overlays (a faked clock) still see it.
- * Results are negative errno values.
+ * The overlay's own questions to the kernel go this way; what the program asked for goes through
+ * the next definition of the function it called, so that other overlays (a faked clock) still see
+ * it. Results are negative errno values.
  */
 #ifndef CSE_FS_RAW_H
 #define CSE_FS_RAW_H
@@ -45,11 +45,11 @@ static inline long raw6(long n, long a, long b, long c, long d, long e, long f)
 #endif
 
 #define RAW_PICK(_1, _2, _3, _4, _5, _6, _7, name, ...) name
-#define RAW0(n) raw6(n, 0, 0, 0, 0, 0, 0)
-#define RAW1(n, a) raw6(n, (long)(a), 0, 0, 0, 0, 0)
-#define RAW2(n, a, b) raw6(n, (long)(a), (long)(b), 0, 0, 0, 0)
-#define RAW3(n, a, b, c) raw6(n, (long)(a), (long)(b), (long)(c), 0, 0, 0)
-#define RAW4(n, a, b, c, d) raw6(n, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
+#define RAW0(n)                                         raw6(n, 0, 0, 0, 0, 0, 0)
+#define RAW1(n, a)                                      raw6(n, (long)(a), 0, 0, 0, 0, 0)
+#define RAW2(n, a, b)                                   raw6(n, (long)(a), (long)(b), 0, 0, 0, 0)
+#define RAW3(n, a, b, c)       raw6(n, (long)(a), (long)(b), (long)(c), 0, 0, 0)
+#define RAW4(n, a, b, c, d)    raw6(n, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
 #define RAW5(n, a, b, c, d, e) raw6(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
 #define RAW6(n, a, b, c, d, e, f)                                                                  \
     raw6(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
@@ -57,9 +57,9 @@ static inline long raw6(long n, long a, long b, long c, long d, long e, long f)
 #define raw(...) RAW_PICK(__VA_ARGS__, RAW6, RAW5, RAW4, RAW3, RAW2, RAW1, RAW0)(__VA_ARGS__)
 
 /* The kernel's struct stat is glibc's and musl's on these machines. */
-#define raw_lstat(path, status) raw(SYS_newfstatat, AT_FDCWD, path, status, AT_SYMLINK_NOFOLLOW)
-#define raw_fstat(fd, status) raw(SYS_fstat, fd, status)
+#define raw_lstat(path, status)     raw(SYS_newfstatat, AT_FDCWD, path, status, AT_SYMLINK_NOFOLLOW)
+#define raw_fstat(fd, status)       raw(SYS_fstat, fd, status)
 #define raw_open(path, flags, mode) ((int)raw(SYS_openat, AT_FDCWD, path, flags, mode))
-#define raw_close(fd) ((void)raw(SYS_close, fd))
+#define raw_close(fd)               ((void)raw(SYS_close, fd))
 
 #endif

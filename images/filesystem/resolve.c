@@ -2,9 +2,9 @@
  *
  * Most paths are outside every mount, and fs_maybe says so from the text alone. Inside, links are
  * followed here and not by the kernel, because a link may lead from one layer to another, out of a
- * mount or into one. Outside, the kernel is left to follow its own links: one that leads from outside
- * into a mount is seen only where it is in the parents of the mount point (mounts.c, add_alias).
- * Called by every wrapped function through fs_argument or fs_find.
+ * mount or into one. Outside, the kernel is left to follow its own links: one that leads from
+ * outside into a mount is seen only where it is in the parents of the mount point (mounts.c,
+ * add_alias). Called by every wrapped function through fs_argument or fs_find.
  */
 #include "fs.h"
 
@@ -70,11 +70,13 @@ static bool absolute_maybe(const char *path)
     return fs_normal(before, normal) == 0 && fs_mount_of(normal) != NULL;
 }
 
-/* ---- real paths back to the program's ---------------------------------------------------------- */
+/* ---- real paths back to the program's ----------------------------------------------------------
+ */
 
 static bool below(const char *real, const char *root, size_t length)
 {
-    return length > 0 && strncmp(real, root, length) == 0 && (real[length] == '/' || real[length] == '\0');
+    return length > 0 && strncmp(real, root, length) == 0 &&
+           (real[length] == '/' || real[length] == '\0');
 }
 
 bool fs_virtual_of(const char *real, char *out)
@@ -97,7 +99,8 @@ bool fs_virtual_of(const char *real, char *out)
         }
     }
     if (best == NULL) return false;
-    int length = snprintf(out, PATH_MAX, "%.*s%s", (int)best->length, best->path, real + best_length);
+    int length =
+        snprintf(out, PATH_MAX, "%.*s%s", (int)best->length, best->path, real + best_length);
     if (length == 0) memcpy(out, "/", 2);
     return length < PATH_MAX;
 }
@@ -124,7 +127,8 @@ bool fs_virtual_of_fd(int fd, char *out)
     return inside;
 }
 
-/* ---- the working directory --------------------------------------------------------------------- */
+/* ---- the working directory ---------------------------------------------------------------------
+ */
 
 /* NULL: not known. Else the program's view of it; text that starts with '-' stands for one
  * outside every mount and with no mount point below, where only ".." can lead inside. */
@@ -204,7 +208,8 @@ bool fs_maybe(int dirfd, const char *path)
     return !(cse_fd_lookup(dirfd, &value, NULL) && value == 0 && find_dotdot(path) == NULL);
 }
 
-/* ---- the walk ------------------------------------------------------------------------------------ */
+/* ---- the walk
+ * ------------------------------------------------------------------------------------ */
 
 struct walk {
     char text[PATH_MAX]; /* what is still to be resolved: absolute, in the program's view */
@@ -217,9 +222,10 @@ static int put_link(struct walk *walk, const char *name, const char *link, const
 {
     char whole[PATH_MAX * 2];
     const char *slash = strrchr(name, '/');
-    int length = link[0] == '/' ? snprintf(whole, sizeof whole, "%s%s%s", link, *rest ? "/" : "", rest)
-                                : snprintf(whole, sizeof whole, "%.*s/%s%s%s", (int)(slash - name), name,
-                                           link, *rest ? "/" : "", rest);
+    int length = link[0] == '/'
+                     ? snprintf(whole, sizeof whole, "%s%s%s", link, *rest ? "/" : "", rest)
+                     : snprintf(whole, sizeof whole, "%.*s/%s%s%s", (int)(slash - name), name, link,
+                                *rest ? "/" : "", rest);
     if (length >= PATH_MAX) return -ENAMETOOLONG;
     memcpy(walk->text, whole, (size_t)length + 1);
     return ++walk->hops > HOPS_MAX ? -ELOOP : 0;
@@ -232,8 +238,11 @@ static int follow_link(struct walk *walk, struct fs_where *where, const char *re
     if (length < 0) return length;
     if (where->mount->links_inside && where->mount->layers[where->layer].archive != NULL) {
         const char *slash = strrchr(where->path, '/');
-        if (link[0] == '/') snprintf(target, sizeof target, "%s", link);
-        else snprintf(target, sizeof target, "%.*s/%s", (int)(slash - where->path), where->path, link);
+        if (link[0] == '/')
+            snprintf(target, sizeof target, "%s", link);
+        else
+            snprintf(target, sizeof target, "%.*s/%s", (int)(slash - where->path), where->path,
+                     link);
         if (fs_normal(target, normal) != 0 || fs_mount_of(normal) != where->mount) return -EACCES;
         walk->confined = where->mount;
     }
@@ -285,16 +294,19 @@ static int climb(struct walk *walk, char *dots, struct fs_where *where)
     bool must = where->must_be_directory;
     where->must_be_directory = true;
     while ((result = step(&inner, FS_FOLLOW, where)) == 1)
-        if (find_dotdot(inner.text) != NULL && (result = climb(&inner, (char *)find_dotdot(inner.text), where)) != 0)
+        if (find_dotdot(inner.text) != NULL &&
+            (result = climb(&inner, (char *)find_dotdot(inner.text), where)) != 0)
             break;
     where->must_be_directory = must;
     if (result < 0) return result;
     walk->hops = inner.hops;
     walk->confined = inner.confined;
     if (where->mount != NULL && where->layer < 0) return -ENOENT;
-    if (walk->confined != NULL && where->mount == walk->confined && where->rel[0] == '\0') return -EACCES;
+    if (walk->confined != NULL && where->mount == walk->confined && where->rel[0] == '\0')
+        return -EACCES;
     char *last = strrchr(where->path, '/');
-    int length = snprintf(walk->text, sizeof walk->text, "%.*s/%s", (int)(last - where->path), where->path, rest);
+    int length = snprintf(walk->text, sizeof walk->text, "%.*s/%s", (int)(last - where->path),
+                          where->path, rest);
     if (length >= PATH_MAX) return -ENAMETOOLONG;
     if (slash_behind || rest[0] == '\0') where->must_be_directory = true;
     return 0;

@@ -1,10 +1,11 @@
 /* Shadows: one real directory for what several layers show as one.
  *
  * private/fs/m<n>/ mirrors the directories of mount n as far as they have been looked at, with an
- * empty placeholder of the right kind for every other entry, so that the kernel lists the merged directory,
- * with right types, to whatever reads it. A directory's identity, times and permissions are those of its
- * shadow. A shadow is brought up to date when it is opened and a layer has changed since: the
- * stamp (identities and change times of the layers' directories) lies beside it in m<n>.stamps/.
+ * empty placeholder of the right kind for every other entry, so that the kernel lists the merged
+ * directory, with right types, to whatever reads it. A directory's identity, times and permissions
+ * are those of its shadow. A shadow is brought up to date when it is opened and a layer has changed
+ * since: the stamp (identities and change times of the layers' directories) lies beside it in
+ * m<n>.stamps/.
  */
 #include "fs.h"
 
@@ -79,7 +80,8 @@ bool fs_shadow_path(const struct fs_mount *mount, const char *rel, char *out)
     return snprintf(out, PATH_MAX, "%s%s%s", mount->shadow, rel[0] ? "/" : "", rel) < PATH_MAX;
 }
 
-/* ---- making the directory itself ------------------------------------------------------------------ */
+/* ---- making the directory itself
+ * ------------------------------------------------------------------ */
 
 /* The real directory of the layer that `where` was found in. */
 static int topmost(struct fs_where *where, char *out)
@@ -154,7 +156,8 @@ static int make_shadow(struct fs_where *where, char *path)
     return 0;
 }
 
-/* ---- stamps ------------------------------------------------------------------------------------------ */
+/* ---- stamps
+ * ------------------------------------------------------------------------------------------ */
 
 static uint64_t mix(uint64_t hash, uint64_t value)
 {
@@ -174,24 +177,28 @@ static uint64_t stamp_of(const struct fs_where *where, bool *settled)
     *settled = true;
     for (int i = 0; i < where->mount->layer_count; i++) {
         const struct fs_layer *layer = &where->mount->layers[i];
-        if (layer->archive != NULL || fs_layer_path(where->mount, i, where->rel, real) != 0) continue;
+        if (layer->archive != NULL || fs_layer_path(where->mount, i, where->rel, real) != 0)
+            continue;
         if (raw_lstat(real, &status) == 0) {
             hash = mix(mix(hash, status.st_ino), (uint64_t)status.st_ctim.tv_nsec);
             hash = mix(mix(hash, (uint64_t)status.st_ctim.tv_sec), (uint64_t)i);
-            int64_t age = (now.tv_sec - status.st_ctim.tv_sec) * 1000000000L + now.tv_nsec - status.st_ctim.tv_nsec;
+            int64_t age = (now.tv_sec - status.st_ctim.tv_sec) * 1000000000L + now.tv_nsec -
+                          status.st_ctim.tv_nsec;
             if (age < SETTLED_NS) *settled = false;
         }
         if (layer->whiteouts == NULL) continue;
         snprintf(real, sizeof real, "%.2000s/%.2000s", layer->whiteouts, where->rel);
         if (raw_lstat(real, &status) == 0)
-            hash = mix(mix(hash, (uint64_t)status.st_ctim.tv_nsec), (uint64_t)status.st_ctim.tv_sec);
+            hash =
+                mix(mix(hash, (uint64_t)status.st_ctim.tv_nsec), (uint64_t)status.st_ctim.tv_sec);
     }
     return hash;
 }
 
 static void stamp_path(const struct fs_mount *mount, const struct stat *shadow, char *out)
 {
-    snprintf(out, PATH_MAX, "%.4000s.stamps/%llx", mount->shadow, (unsigned long long)shadow->st_ino);
+    snprintf(out, PATH_MAX, "%.4000s.stamps/%llx", mount->shadow,
+             (unsigned long long)shadow->st_ino);
 }
 
 static bool up_to_date(const char *path, uint64_t stamp)
@@ -210,10 +217,12 @@ static void write_stamp(const struct fs_mount *mount, const char *path, uint64_t
     snprintf(fresh, sizeof fresh, "%s.%ld", path, raw(SYS_gettid));
     fs_make_directories(directory, 01777);
     if (raw(SYS_symlinkat, text, AT_FDCWD, fresh) != 0) return;
-    if (raw(SYS_renameat2, AT_FDCWD, fresh, AT_FDCWD, path, 0) != 0) raw(SYS_unlinkat, AT_FDCWD, fresh, 0);
+    if (raw(SYS_renameat2, AT_FDCWD, fresh, AT_FDCWD, path, 0) != 0)
+        raw(SYS_unlinkat, AT_FDCWD, fresh, 0);
 }
 
-/* ---- the merged listing ------------------------------------------------------------------------------- */
+/* ---- the merged listing
+ * ------------------------------------------------------------------------------- */
 
 /* Names already given by a layer above: open addressing over text kept in one mapping. */
 struct names {
@@ -228,14 +237,16 @@ static bool grow_names(struct names *names, size_t length)
     if (names->used + length + 1 > names->size) {
         size_t size = names->size ? names->size * 2 : 1 << 20;
         char *text = names->text ? mremap(names->text, names->size, size, MREMAP_MAYMOVE)
-                                 : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+                                 : mmap(NULL, size, PROT_READ | PROT_WRITE,
+                                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (text == MAP_FAILED) return false;
         names->text = text;
         names->size = size;
     }
     if (names->count * 2 < names->slot_count) return true;
     size_t count = names->slot_count ? names->slot_count * 4 : 4096;
-    uint32_t *slots = mmap(NULL, count * sizeof *slots, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint32_t *slots = mmap(NULL, count * sizeof *slots, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (slots == MAP_FAILED) return false;
     for (size_t at = 0; at < names->used;) {
         size_t name_length = strlen(names->text + at);
@@ -291,11 +302,14 @@ struct merge {
 static int put_placeholder(const char *path, mode_t mode)
 {
     long result;
-    if (S_ISDIR(mode)) result = raw(SYS_mkdirat, AT_FDCWD, path, 0755);
-    else if (S_ISLNK(mode)) result = raw(SYS_symlinkat, "placeholder", AT_FDCWD, path);
+    if (S_ISDIR(mode))
+        result = raw(SYS_mkdirat, AT_FDCWD, path, 0755);
+    else if (S_ISLNK(mode))
+        result = raw(SYS_symlinkat, "placeholder", AT_FDCWD, path);
     else if (S_ISREG(mode) || S_ISFIFO(mode) || S_ISSOCK(mode))
         result = raw(SYS_mknodat, AT_FDCWD, path, (mode & S_IFMT) | 0444, 0);
-    else result = raw(SYS_mknodat, AT_FDCWD, path, S_IFREG | 0444, 0);
+    else
+        result = raw(SYS_mknodat, AT_FDCWD, path, S_IFREG | 0444, 0);
     return result == -EEXIST ? 0 : (int)result;
 }
 
@@ -305,7 +319,8 @@ static int merge_name(const char *name, mode_t mode, struct merge *merge)
     const struct fs_where *where = merge->where;
     for (int i = 0; i < merge->layer; i++) {
         if (where->mount->layers[i].whiteouts == NULL) continue;
-        if (snprintf(path, sizeof path, "%s%s%s", where->rel, where->rel[0] ? "/" : "", name) >= PATH_MAX)
+        if (snprintf(path, sizeof path, "%s%s%s", where->rel, where->rel[0] ? "/" : "", name) >=
+            PATH_MAX)
             return 0;
         if (fs_hidden(where->mount, i, path)) return 0;
     }
@@ -353,7 +368,8 @@ static int merge_dirent(const char *name, unsigned char type, void *context)
         char real[PATH_MAX], path[PATH_MAX];
         struct stat status;
         if (fs_layer_path(merge->where->mount, merge->layer, merge->where->rel, real) != 0 ||
-            snprintf(path, sizeof path, "%s/%s", real, name) >= PATH_MAX || raw_lstat(path, &status) != 0)
+            snprintf(path, sizeof path, "%s/%s", real, name) >= PATH_MAX ||
+            raw_lstat(path, &status) != 0)
             return 0;
         mode = status.st_mode;
     }
@@ -412,7 +428,8 @@ static int merge_layers(struct merge *merge)
     return 0;
 }
 
-static int bring_up_to_date(const struct fs_where *where, const char *shadow, const struct stat *status)
+static int bring_up_to_date(const struct fs_where *where, const char *shadow,
+                            const struct stat *status)
 {
     char stamp_at[PATH_MAX];
     bool settled;
@@ -449,7 +466,8 @@ int fs_shadow(struct fs_where *where, bool list)
     return error;
 }
 
-/* ---- single changes -------------------------------------------------------------------------------------- */
+/* ---- single changes
+ * -------------------------------------------------------------------------------------- */
 
 void fs_shadow_add(const struct fs_mount *mount, const char *rel, mode_t mode)
 {

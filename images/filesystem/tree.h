@@ -14,11 +14,11 @@ enum { CSE_TREE_VERSION = 1 };
 struct cse_tree_limits {
     uint64_t max_bytes; /* of all files together, as the archive declares them */
     uint64_t max_entries;
-    uint64_t max_ratio; /* of declared bytes to the archive's own size, from 256 MiB on */
+    uint64_t max_ratio;   /* of declared bytes to the archive's own size, from 256 MiB on */
     uint64_t cache_bytes; /* contents kept while indexing a compressed stream */
-    uint32_t strip; /* leading components taken off each name */
-    const char *subpath; /* only what lies below it, seen from there; "" for all */
-    bool links_inside; /* refuse symbolic links that lead out of the archive */
+    uint32_t strip;       /* leading components taken off each name */
+    const char *subpath;  /* only what lies below it, seen from there; "" for all */
+    bool links_inside;    /* refuse symbolic links that lead out of the archive */
 };
 
 /* Tells people about one entry that was skipped, or ("") about the archive as a whole. */

@@ -65,18 +65,22 @@ print(real)
 
 
 def test_nothing_is_left_in_shared_memory(clock: Callable[[str], dict[str, str]]) -> None:
-    before = set(os.listdir("/dev/shm"))
+    before = {path.name for path in Path("/dev/shm").iterdir()}
     threads = [
-        threading.Thread(target=subprocess.run, args=[["date"]], kwargs={"env": clock("-1d"), "stdout": -3})
+        threading.Thread(
+            target=subprocess.run, args=[["date"]], kwargs={"env": clock("-1d"), "stdout": -3}
+        )
         for _ in range(4)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    subprocess.run(["sh", "-c", "date; sh -c date"], env=clock("-1d"), stdout=subprocess.DEVNULL, check=True)
-    new = {name for name in os.listdir("/dev/shm") if "faketime" in name} - before
-    assert new == set()
+    subprocess.run(
+        ["sh", "-c", "date; sh -c date"], env=clock("-1d"), stdout=subprocess.DEVNULL, check=True
+    )
+    after = {path.name for path in Path("/dev/shm").iterdir()}
+    assert {name for name in after - before if "faketime" in name} == set()
 
 
 def test_beside_the_file_system_element(
@@ -94,7 +98,9 @@ def test_beside_the_file_system_element(
             libdir("filesystem") / "libcse-fs.so",
             [{"path": MOUNT, "source": "redirect", "from": lower}],
         )
-        preload = order.format(clock=clocked["LD_PRELOAD"], files=application.environment["LD_PRELOAD"])
+        preload = order.format(
+            clock=clocked["LD_PRELOAD"], files=application.environment["LD_PRELOAD"]
+        )
         found = application.run(
             ["sh", "-c", f"cat {MOUNT}/f; stat -c %Y {MOUNT}/f; date +%s"],
             environment={**clocked, **application.environment, "LD_PRELOAD": preload},

@@ -26,7 +26,7 @@ def mount(tmp_path: Path, libdir: LibDir) -> Make:
     def make(archive: Path, **settings: Any) -> Overlay:
         source = {"path": MOUNT, "source": "archive", "from": archive, **settings}
         library = libdir("filesystem") / "libcse-fs.so"
-        return Overlay(tmp_path / f"run-{len(os.listdir(tmp_path))}", library, [source])
+        return Overlay(tmp_path / f"run-{len(list(tmp_path.iterdir()))}", library, [source])
 
     return make
 
@@ -51,10 +51,19 @@ def listing(overlay: Overlay) -> list[str]:
         (member("../outside", b"x"), "'../outside' has '..' in its name"),
         (member("a/../../outside", b"x"), "'a/../../outside' has '..' in its name"),
         (member("/etc/passwd", b"x"), "'/etc/passwd' has an absolute name"),
-        (member("out", kind=tarfile.SYMTYPE, link="/etc/passwd"), "'out' is a symbolic link that leads"),
+        (
+            member("out", kind=tarfile.SYMTYPE, link="/etc/passwd"),
+            "'out' is a symbolic link that leads",
+        ),
         (member("out", kind=tarfile.SYMTYPE, link="../x"), "'out' is a symbolic link that leads"),
-        (member("d/out", kind=tarfile.SYMTYPE, link="x/../../../y"), "'d/out' is a symbolic link that"),
-        (member("hard", kind=tarfile.LNKTYPE, link="/etc/passwd"), "'hard' is a hard link to a file that"),
+        (
+            member("d/out", kind=tarfile.SYMTYPE, link="x/../../../y"),
+            "'d/out' is a symbolic link that",
+        ),
+        (
+            member("hard", kind=tarfile.LNKTYPE, link="/etc/passwd"),
+            "'hard' is a hard link to a file that",
+        ),
         (member("hard", kind=tarfile.LNKTYPE, link="../../etc/passwd"), "'hard' is a hard link"),
         (member("hard", kind=tarfile.LNKTYPE, link="hard"), "'hard' is a hard link"),
         (member("disk", kind=tarfile.BLKTYPE), "'disk' is neither file, directory nor link"),
@@ -116,7 +125,7 @@ def test_zip_names_are_checked_as_well(name: str, mount: Make, tmp_path: Path) -
     assert f"'{name}'" in overlay.errors
 
 
-# ---- limits --------------------------------------------------------------------------------------
+# ---- limits -------------------------------------------------------------------------------------
 
 
 def _refused(overlay: Overlay, says: str) -> None:
@@ -136,9 +145,7 @@ def _refused(overlay: Overlay, says: str) -> None:
     ],
     ids=["entries", "bytes"],
 )
-def test_limits(
-    setting: dict[str, int], says: str, kind: str, mount: Make, tmp_path: Path
-) -> None:
+def test_limits(setting: dict[str, int], says: str, kind: str, mount: Make, tmp_path: Path) -> None:
     content = [(f"f{i}", b"x" * 1000) for i in range(10)]
     archive = tmp_path / f"t.{kind}"
     if kind == "zip":
@@ -158,7 +165,7 @@ def test_a_bomb_is_refused_by_what_it_declares(mount: Make, tmp_path: Path) -> N
     assert not kept.exists() or kept.stat().st_size == 0
 
 
-# ---- damage ----------------------------------------------------------------------------------------
+# ---- damage -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.xz", "tar.zst", "zip"])
@@ -247,7 +254,31 @@ def test_flipped_bytes_never_harm_the_program(kind: str, mount: Make, tmp_path: 
         assert "Sanitizer" not in found.stderr, found.stderr
 
 
-# ---- settings -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", ["tar", "tar.gz"])
+@pytest.mark.parametrize("layout", ["gnu", "posix"])
+def test_sparse_files(layout: str, kind: str, mount: Make, tmp_path: Path) -> None:
+    """With holes in the middle and at the end, as the last member and before another."""
+    original = bytearray(3 << 20)
+    original[1_000_000:1_000_004] = b"data"
+    for name in ("first", "last"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(len(original))
+            file.seek(1_000_000)
+            file.write(b"data")
+    archive = tmp_path / f"t.{kind}"
+    names = ["first", "small", "last"]
+    (tmp_path / "small").write_bytes(b"small\n")
+    subprocess.run(
+        ["tar", "-S", f"--format={layout}", "-caf", str(archive), *names], cwd=tmp_path, check=True
+    )
+    overlay = mount(archive)
+    for name in names:
+        copied = overlay.run(["cp", f"{MOUNT}/{name}", str(tmp_path / "copy")])
+        assert copied.returncode == 0, copied.stderr
+        assert (tmp_path / "copy").read_bytes() == (tmp_path / name).read_bytes(), name
+
+
+# ---- settings -----------------------------------------------------------------------------------
 
 
 def test_subpath_and_strip(mount: Make, tmp_path: Path) -> None:

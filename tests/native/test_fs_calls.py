@@ -35,7 +35,12 @@ def _overlay(tmp_path: Path, libdir: LibDir, *mounts: dict[str, Any]) -> Overlay
 def _equal(bare_output: str, overlay_output: str) -> None:
     difference = "\n".join(
         difflib.unified_diff(
-            bare_output.splitlines(), overlay_output.splitlines(), "bare", "overlay", lineterm="", n=1
+            bare_output.splitlines(),
+            overlay_output.splitlines(),
+            "bare",
+            "overlay",
+            lineterm="",
+            n=1,
         )
     )
     assert not difference, difference
@@ -43,7 +48,9 @@ def _equal(bare_output: str, overlay_output: str) -> None:
 
 def _as_zip_has_it(output: str) -> str:
     """zip has no hard links: each name is a file of its own; nor does it store the root."""
-    roots = tuple(f"{call} {name}:" for call in ("stat", "lstat", "open path") for name in ("", "."))
+    roots = tuple(
+        f"{call} {name}:" for call in ("stat", "lstat", "open path") for name in ("", ".")
+    )
     lines = [line for line in output.splitlines() if not line.startswith(roots)]
     return "\n".join(line for line in lines if " hard" not in line)
 
@@ -54,7 +61,10 @@ def test_an_archive_answers_as_its_unpacked_tree(
 ) -> None:
     archive = pack(tree, tmp_path / f"t.{kind}")
     overlay = _overlay(tmp_path, libdir, {"path": MOUNT, "source": "archive", "from": archive})
-    expected, found = bare([program, tree, "read"]), overlay.run([program, MOUNT, "read"])
+    expected, found = (
+        bare([str(program), str(tree), "read"]),
+        overlay.run([str(program), MOUNT, "read"]),
+    )
     assert found.returncode == 0, found.stderr[-3000:]
     if kind == "zip":
         _equal(_as_zip_has_it(expected.stdout), _as_zip_has_it(found.stdout))
@@ -74,7 +84,10 @@ def test_contents_that_were_not_kept_are_read_again(
         libdir,
         {"path": MOUNT, "source": "archive", "from": archive, "cache_bytes": cache_bytes},
     )
-    expected, found = bare([program, tree, "read"]), overlay.run([program, MOUNT, "read"])
+    expected, found = (
+        bare([str(program), str(tree), "read"]),
+        overlay.run([str(program), MOUNT, "read"]),
+    )
     assert found.returncode == 0, found.stderr[-3000:]
     _equal(expected.stdout, found.stdout)
 
@@ -87,15 +100,17 @@ def _split(tree: Path, to: Path) -> tuple[Path, Path]:
     for name in ("hard1", "hard2"):
         (upper / name).unlink()
     os.link(lower / "hard1", lower / "hard2x")
-    os.replace(lower / "hard2x", lower / "hard2")
+    (lower / "hard2x").replace(lower / "hard2")
     shutil.rmtree(upper / "many")
     (upper / "name with space").unlink()
     (upper / "sub/deep/n.bin").unlink()
     (lower / "a.txt").write_text("hidden\n")
     (lower / "sub/b.txt").write_text("hidden\n")
     (lower / "run.sh").unlink()
-    for path, like in ((path, tree / path.relative_to(to).relative_to(path.relative_to(to).parts[0]))
-                       for path in [*upper.rglob("*"), *lower.rglob("*"), upper, lower]):
+    for path, like in (
+        (path, tree / path.relative_to(to).relative_to(path.relative_to(to).parts[0]))
+        for path in [*upper.rglob("*"), *lower.rglob("*"), upper, lower]
+    ):
         shutil.copystat(like, path, follow_symlinks=False)
     return upper, lower
 
@@ -104,7 +119,10 @@ def test_redirect_shows_the_directory(
     program: Path, tree: Path, tmp_path: Path, libdir: LibDir
 ) -> None:
     overlay = _overlay(tmp_path, libdir, {"path": MOUNT, "source": "redirect", "from": tree})
-    expected, found = bare([program, tree, "read"]), overlay.run([program, MOUNT, "read"])
+    expected, found = (
+        bare([str(program), str(tree), "read"]),
+        overlay.run([str(program), MOUNT, "read"]),
+    )
     assert found.returncode == 0, found.stderr[-3000:]
     _equal(expected.stdout, found.stdout)
 
@@ -118,7 +136,10 @@ def test_union_shows_its_layers_as_one(
         libdir,
         {"path": MOUNT, "source": "union", "layers": [{"from": upper}, {"from": lower}]},
     )
-    expected, found = bare([program, tree, "read"]), overlay.run([program, MOUNT, "read"])
+    expected, found = (
+        bare([str(program), str(tree), "read"]),
+        overlay.run([str(program), MOUNT, "read"]),
+    )
     assert found.returncode == 0, found.stderr[-3000:]
     _equal(expected.stdout, found.stdout)
 
@@ -144,7 +165,10 @@ def test_cow_reads_and_changes_as_a_directory_does(
     before = bare(["find", str(tree), "-printf", "%p %m %s %T@ %l\n"]).stdout
 
     for step in ("read", "write", "read"):
-        expected, found = bare([program, plain, step]), overlay.run([program, MOUNT, step])
+        expected, found = (
+            bare([str(program), str(plain), step]),
+            overlay.run([str(program), MOUNT, step]),
+        )
         assert found.returncode == 0, found.stderr[-3000:]
         _equal(_comparable(expected.stdout), _comparable(found.stdout))
     assert bare(["find", str(tree), "-printf", "%p %m %s %T@ %l\n"]).stdout == before

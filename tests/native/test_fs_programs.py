@@ -45,14 +45,17 @@ def overlay(run: Path, libdir: LibDir, *mounts: dict[str, Any]) -> Overlay:
 
 READERS = {
     "cat": "cat a.txt sub/b.txt sub/deep/n.bin link | sha256sum",
-    "ls": "ls -lR --time-style=+%s | grep -v ^total | sed -E 's/^(d[^ ]+ +)[0-9]+( +[^ ]+ +[^ ]+ +)[0-9]+/\\1\\2/'",
+    "ls": "ls -lR --time-style=+%s | grep -v ^total"
+    " | sed -E 's/^(d[^ ]+ +)[0-9]+( +[^ ]+ +[^ ]+ +)[0-9]+/\\1\\2/'",
     "find": "find . -mindepth 1 -printf '%p %y %m %T@ %l\\n' | sort",
     "find -size": "find . -type f -size +1k | sort",
     "grep": "grep -r content . | sort",
-    "tar": "tar cf - --sort=name --exclude=./closed . | tar tvf - | sed 's/  */ /g' | grep -v ' ./$'",
+    "tar": "tar cf - --sort=name --exclude=./closed ."
+    " | tar tvf - | sed 's/  */ /g' | grep -v ' ./$'",
     "du": "du -a --apparent-size | grep -v -e '[^t]$' | sort",
     "md5sum": "find . -type f ! -name closed | sort | xargs -d '\\n' md5sum",
-    "shell": "cd sub/deep && pwd -P | sed s:.*mount:mount: && cat ../../a.txt && cd ../.. && echo *",
+    "shell": "cd sub/deep && pwd -P | sed s:.*mount:mount:"
+    " && cat ../../a.txt && cd ../.. && echo *",
     "stat": "stat -c '%n %F %s %a %Y' a.txt link sub/b.txt run.sh",
     "diff": "diff -r many many && echo same",
     "script": "./run.sh one; echo $?",
@@ -62,7 +65,9 @@ READERS = {
 @pytest.mark.parametrize("kind", ARCHIVES)
 def test_readers(kind: str, tree: Path, tmp_path: Path, libdir: LibDir) -> None:
     archive = pack(tree, tmp_path / f"t.{kind}")
-    application = overlay(tmp_path / "run", libdir, {"path": MOUNT, "source": "archive", "from": archive})
+    application = overlay(
+        tmp_path / "run", libdir, {"path": MOUNT, "source": "archive", "from": archive}
+    )
     for name, command in READERS.items():
         expected = bare(["bash", "-c", command], cwd=str(tree))
         found = application.run(["bash", "-c", f"cd {MOUNT} && {command}"])
@@ -76,22 +81,30 @@ def test_readers(kind: str, tree: Path, tmp_path: Path, libdir: LibDir) -> None:
 @pytest.mark.parametrize("kind", ARCHIVES)
 def test_cp_takes_everything_out(kind: str, tree: Path, tmp_path: Path, libdir: LibDir) -> None:
     archive = pack(tree, tmp_path / f"t.{kind}")
-    application = overlay(tmp_path / "run", libdir, {"path": MOUNT, "source": "archive", "from": archive})
+    application = overlay(
+        tmp_path / "run", libdir, {"path": MOUNT, "source": "archive", "from": archive}
+    )
     found = application.run(["cp", "-a", MOUNT, str(tmp_path / "copy")])
     assert (found.returncode, found.stderr) == (0, "")
     assert bare(["diff", "-r", "--no-dereference", str(tree), str(tmp_path / "copy")]).stdout == ""
 
 
 @pytest.mark.parametrize("kind", ARCHIVES)
-def test_python_imports_from_the_mount(kind: str, tree: Path, tmp_path: Path, libdir: LibDir) -> None:
+def test_python_imports_from_the_mount(
+    kind: str, tree: Path, tmp_path: Path, libdir: LibDir
+) -> None:
     archive = pack(tree, tmp_path / f"t.{kind}")
-    application = overlay(tmp_path / "run", libdir, {"path": MOUNT, "source": "archive", "from": archive})
-    text = "import pack.answer, os; print(pack.answer.VALUE, pack.answer.__file__, len(os.listdir()))"
+    application = overlay(
+        tmp_path / "run", libdir, {"path": MOUNT, "source": "archive", "from": archive}
+    )
+    text = (
+        "import pack.answer, os; print(pack.answer.VALUE, pack.answer.__file__, len(os.listdir()))"
+    )
     python = shutil.which("python3", path="/usr/bin:/usr/local/bin:/bin") or sys.executable
     found = application.run(
         ["sh", "-c", f"cd {MOUNT} && exec {python} -c '{text}'"], environment={"PYTHONPATH": MOUNT}
     )
-    count = len(os.listdir(tree))
+    count = len(list(tree.iterdir()))
     assert found.stdout == f"42 {MOUNT}/pack/answer.py {count}\n", found.stderr
 
 
@@ -104,9 +117,15 @@ def test_another_user_fills_what_root_has_listed(
     for path in [tmp_path, *tmp_path.parents][:4]:
         path.chmod(path.stat().st_mode | 0o711)
     archive = pack(tree, tmp_path / f"t.{kind}")
-    application = overlay(tmp_path / "run", libdir, {"path": MOUNT, "source": "archive", "from": archive})
-    command = "stat -c '%n %a %s %Y %u' a.txt sub sub/b.txt many/f01; cat many/f01 many/f59; ls sub/deep"
-    root = application.run(["sh", "-c", f"cd {MOUNT} && ls -l > /dev/null; {command.split(';')[0]}"])
+    application = overlay(
+        tmp_path / "run", libdir, {"path": MOUNT, "source": "archive", "from": archive}
+    )
+    command = (
+        "stat -c '%n %a %s %Y %u' a.txt sub sub/b.txt many/f01; cat many/f01 many/f59; ls sub/deep"
+    )
+    root = application.run(
+        ["sh", "-c", f"cd {MOUNT} && ls -l > /dev/null; {command.split(';')[0]}"]
+    )
     nobody = application.run(["sh", "-c", f"cd {MOUNT} && {command}"], user=NOBODY)
     after = application.run(["sh", "-c", f"cd {MOUNT} && {command}"])
     assert nobody.returncode == 0, nobody.stderr
@@ -123,7 +142,9 @@ def test_readers_as_an_ordinary_user(kind: str, tree: Path, tmp_path: Path, libd
     for path in [tmp_path, *tmp_path.parents][:4]:
         path.chmod(path.stat().st_mode | 0o711)
     archive = pack(tree, tmp_path / f"t.{kind}")
-    application = overlay(tmp_path / "run", libdir, {"path": MOUNT, "source": "archive", "from": archive})
+    application = overlay(
+        tmp_path / "run", libdir, {"path": MOUNT, "source": "archive", "from": archive}
+    )
     for name in ("cat", "find", "grep", "tar", "md5sum", "script"):
         command = READERS[name]
         expected = bare(["bash", "-c", command], cwd=str(tree))
@@ -131,11 +152,13 @@ def test_readers_as_an_ordinary_user(kind: str, tree: Path, tmp_path: Path, libd
         mine = found.stdout.replace("nobody/nogroup", "root/root")
         refused = [line for line in found.stderr.splitlines() if "closed" not in line]
         if name == "grep":
-            expected.stdout = "".join(x for x in expected.stdout.splitlines(True) if "closed" not in x)
+            expected.stdout = "".join(
+                x for x in expected.stdout.splitlines(True) if "closed" not in x
+            )
         assert (mine, refused) == (expected.stdout, []), name
 
 
-# ---- copy-on-write ---------------------------------------------------------------------------------
+# ---- copy-on-write ------------------------------------------------------------------------------
 
 
 def test_sqlite_on_cow(tmp_path: Path, libdir: LibDir) -> None:
@@ -154,7 +177,7 @@ def test_sqlite_on_cow(tmp_path: Path, libdir: LibDir) -> None:
         found = application.run(["sqlite3", f"{MOUNT}/db", statement])
         assert (found.stdout, found.stderr) == (answer, "")
     assert (lower / "db").read_bytes() == before
-    assert os.listdir(lower) == ["db"]
+    assert [path.name for path in lower.iterdir()] == ["db"]
 
 
 GIT = """
@@ -205,7 +228,7 @@ def test_two_applications_change_the_same_directory_apart(tmp_path: Path, libdir
     assert (lower / "f").read_text() == "shared\n"
 
 
-# ---- nginx -----------------------------------------------------------------------------------------
+# ---- nginx --------------------------------------------------------------------------------------
 
 NGINX = """
 worker_processes 2;
@@ -228,7 +251,9 @@ def _get(url: str) -> tuple[bytes, str]:
         return answer.read(), answer.headers["Last-Modified"] or ""
 
 
-@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed: apt install nginx-light")
+@pytest.mark.skipif(
+    shutil.which("nginx") is None, reason="nginx is not installed: apt install nginx-light"
+)
 @pytest.mark.parametrize("kind", ARCHIVES)
 def test_nginx_serves_an_archive(kind: str, tree: Path, tmp_path: Path, libdir: LibDir) -> None:
     for path in [tmp_path, *tmp_path.parents][:4]:
@@ -241,7 +266,9 @@ def test_nginx_serves_an_archive(kind: str, tree: Path, tmp_path: Path, libdir: 
     run.mkdir()
     config = run / "nginx.conf"
     config.write_text(NGINX.format(run=run, port=port, root=MOUNT))
-    application = overlay(tmp_path / "run", libdir, {"path": MOUNT, "source": "archive", "from": archive})
+    application = overlay(
+        tmp_path / "run", libdir, {"path": MOUNT, "source": "archive", "from": archive}
+    )
     server = subprocess.Popen(
         ["nginx", "-c", str(config), "-e", str(run / "start.log"), "-g", "daemon off;"],
         env=application.environment,
@@ -266,7 +293,7 @@ def test_nginx_serves_an_archive(kind: str, tree: Path, tmp_path: Path, libdir: 
         server.wait(10)
 
 
-# ---- mounts in each other, programs in mounts --------------------------------------------------------
+# ---- mounts in each other, programs in mounts ---------------------------------------------------
 
 
 def test_a_mount_in_a_mount_and_parents_that_do_not_exist(
@@ -281,9 +308,11 @@ def test_a_mount_in_a_mount_and_parents_that_do_not_exist(
         {"path": MOUNT, "source": "archive", "from": pack(tree, tmp_path / "t.tar.gz")},
         {"path": f"{MOUNT}/sub", "source": "redirect", "from": inner},
     )
-    found = application.run(["sh", "-c", f"cat {MOUNT}/sub/f {MOUNT}/a.txt; cd {MOUNT}/sub/..; pwd; ls {MOUNT}/sub"])
+    found = application.run(
+        ["sh", "-c", f"cat {MOUNT}/sub/f {MOUNT}/a.txt; cd {MOUNT}/sub/..; pwd; ls {MOUNT}/sub"]
+    )
     assert found.stdout == f"inner\nalpha\n{MOUNT}\nf\n", found.stderr
-    parent = os.path.dirname(MOUNT)
+    parent = str(Path(MOUNT).parent)
     assert application.run(["ls", parent]).stdout == "mount\n"
     assert "Read-only file system" in application.run(["mkdir", f"{parent}/x"]).stderr
 
@@ -294,7 +323,8 @@ def test_a_program_and_its_library_in_an_archive(tmp_path: Path, libdir: LibDir)
     (top / "lib").mkdir()
     (tmp_path / "lib.c").write_text("int answer(void) { return 42; }\n")
     (tmp_path / "main.c").write_text(
-        '#include <stdio.h>\n#include <unistd.h>\nint answer(void);\nint main(void) { char path[500] = "";'
+        "#include <stdio.h>\n#include <unistd.h>\nint answer(void);\nint main(void) {"
+        ' char path[500] = "";'
         ' readlink("/proc/self/exe", path, 499); printf("%d %s\\n", answer(), path); return 0; }\n'
     )
     for command in (
@@ -312,7 +342,9 @@ def test_a_program_and_its_library_in_an_archive(tmp_path: Path, libdir: LibDir)
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-def test_node_reads_by_system_call_numbers(tree: Path, tmp_path: Path, libdir: LibDir, variant: str) -> None:
+def test_node_reads_by_system_call_numbers(
+    tree: Path, tmp_path: Path, libdir: LibDir, variant: str
+) -> None:
     if variant == "asan":
         pytest.skip("node reserves the addresses that the sanitizer's shadow needs")
     application = overlay(
@@ -322,8 +354,9 @@ def test_node_reads_by_system_call_numbers(tree: Path, tmp_path: Path, libdir: L
     )
     text = (
         f"const fs = require('fs'), d = '{MOUNT}';"
-        "console.log(fs.readFileSync(d + '/a.txt', 'utf8').trim(), fs.statSync(d + '/sub/b.txt').size,"
-        " fs.readdirSync(d + '/sub', {withFileTypes: true}).map(e => e.name + e.isDirectory()).sort().join(),"
+        "console.log(fs.readFileSync(d + '/a.txt', 'utf8').trim(),"
+        " fs.statSync(d + '/sub/b.txt').size, fs.readdirSync(d + '/sub', {withFileTypes: true})"
+        ".map(e => e.name + e.isDirectory()).sort().join(),"
         " fs.realpathSync(d + '/link'), fs.existsSync(d + '/missing'))"
     )
     found = application.run(["node", "-e", text])

@@ -78,8 +78,8 @@ static uint32_t find(const struct builder *b, const char *path, size_t length)
 static void put_in_bucket(struct builder *b, uint32_t number)
 {
     struct cse_index_entry *entry = &b->entries[number];
-    uint32_t *bucket =
-        &b->buckets[cse_index_hash(b->strings + entry->path, entry->path_length) & (b->bucket_count - 1)];
+    uint32_t *bucket = &b->buckets[cse_index_hash(b->strings + entry->path, entry->path_length) &
+                                   (b->bucket_count - 1)];
     entry->next_in_bucket = *bucket;
     *bucket = number;
 }
@@ -134,8 +134,7 @@ static uint32_t new_entry(struct builder *b, const char *path, size_t length, ui
 static int directory_at(struct builder *b, const char *path, size_t length, uint32_t *number)
 {
     *number = find(b, path, length);
-    if (*number != CSE_NO_ENTRY)
-        return S_ISDIR(b->entries[*number].mode) ? 0 : ENOTDIR;
+    if (*number != CSE_NO_ENTRY) return S_ISDIR(b->entries[*number].mode) ? 0 : ENOTDIR;
     uint32_t at = 0;
     for (size_t end = 0; end < length;) {
         const char *slash = memchr(path + end + (end > 0), '/', length - end - (end > 0));
@@ -163,10 +162,13 @@ static int normal_name(const struct builder *b, const char *name, char *out, con
     for (const char *at = name; *at && *why == NULL;) {
         const char *end = strchrnul(at, '/');
         size_t part = (size_t)(end - at);
-        if (part == 2 && at[0] == '.' && at[1] == '.') *why = "has '..' in its name";
-        else if (part > NAME_MAX || length + part + 1 >= NAME_LIMIT) *why = "has too long a name";
+        if (part == 2 && at[0] == '.' && at[1] == '.')
+            *why = "has '..' in its name";
+        else if (part > NAME_MAX || length + part + 1 >= NAME_LIMIT)
+            *why = "has too long a name";
         else if (part > 0 && !(part == 1 && at[0] == '.')) {
-            if (strip > 0) strip--;
+            if (strip > 0)
+                strip--;
             else {
                 if (length > 0) out[length++] = '/';
                 memcpy(out + length, at, part);
@@ -214,7 +216,8 @@ static const char *why_not(const struct builder *b, const struct member *member,
         if (member->target[0] == '\0') return "is a symbolic link without a target";
         if (strlen(member->target) >= PATH_MAX) return "is a symbolic link with too long a target";
         if (b->limits->links_inside && leads_out(path, member->target))
-            return "is a symbolic link that leads out of the archive (setting 'links: any' allows it)";
+            return "is a symbolic link that leads out of the archive (setting 'links: any' allows "
+                   "it)";
         return NULL;
     }
     if (type != S_IFREG && type != S_IFDIR) return "is neither file, directory nor link";
@@ -299,7 +302,9 @@ int builder_add(struct builder *b, const struct member *member, uint32_t *number
     }
     /* As when unpacking, a later member replaces an earlier one of the same name. */
     entry->mode = (member->mode & (S_IFMT | 07777)) | (member->is_hard_link ? S_IFREG : 0);
-    entry->size = S_ISLNK(member->mode) ? strlen(member->target) : S_ISREG(entry->mode) ? member->size : 0;
+    entry->size = S_ISLNK(member->mode)  ? strlen(member->target)
+                  : S_ISREG(entry->mode) ? member->size
+                                         : 0;
     entry->mtime = member->mtime;
     entry->mtime_ns = member->mtime_ns < 1000000000u ? member->mtime_ns : 0;
     entry->source_at = member->source_at;
@@ -339,7 +344,8 @@ static void unlink_entry(struct builder *b, uint32_t number)
     uint32_t *at = &b->entries[b->entries[number].parent].first_child;
     while (*at != number && *at != CSE_NO_ENTRY) at = &b->entries[*at].next_sibling;
     if (*at == number) *at = b->entries[number].next_sibling;
-    at = &b->buckets[cse_index_hash(b->strings + b->entries[number].path, b->entries[number].path_length) &
+    at = &b->buckets[cse_index_hash(b->strings + b->entries[number].path,
+                                    b->entries[number].path_length) &
                      (b->bucket_count - 1)];
     while (*at != number && *at != CSE_NO_ENTRY) at = &b->entries[*at].next_in_bucket;
     if (*at == number) *at = b->entries[number].next_in_bucket;
@@ -352,7 +358,8 @@ static void resolve_hard_links(struct builder *b)
         if (!entry->is_hard_link) continue;
         uint32_t target = link_end(b, i);
         if (target == CSE_NO_ENTRY) {
-            b->say(b->context, b->strings + entry->path, "is a hard link to a file that is not there");
+            b->say(b->context, b->strings + entry->path,
+                   "is a hard link to a file that is not there");
             unlink_entry(b, i);
             continue;
         }
@@ -376,18 +383,22 @@ static void resolve_hard_links(struct builder *b)
 /* What st_nlink of each entry is to be. Entries that were dropped count no more. */
 static void count_links(struct builder *b)
 {
-    for (uint32_t i = 0; i < b->count; i++) b->entries[i].links = S_ISDIR(b->entries[i].mode) ? 2 : 1;
+    for (uint32_t i = 0; i < b->count; i++)
+        b->entries[i].links = S_ISDIR(b->entries[i].mode) ? 2 : 1;
     for (uint32_t i = 0; i < b->count; i++) {
         if (!S_ISDIR(b->entries[i].mode)) continue;
         for (uint32_t child = b->entries[i].first_child; child != CSE_NO_ENTRY;
              child = b->entries[child].next_sibling) {
             struct cse_index_entry *entry = &b->entries[child];
-            if (S_ISDIR(entry->mode)) b->entries[i].links++;
-            else if (entry->is_hard_link) b->entries[entry->target].links++;
+            if (S_ISDIR(entry->mode))
+                b->entries[i].links++;
+            else if (entry->is_hard_link)
+                b->entries[entry->target].links++;
         }
     }
     for (uint32_t i = 0; i < b->count; i++)
-        if (b->entries[i].is_hard_link) b->entries[i].links = b->entries[b->entries[i].target].links;
+        if (b->entries[i].is_hard_link)
+            b->entries[i].links = b->entries[b->entries[i].target].links;
 }
 
 int builder_finish(struct builder *b, int index)
@@ -407,7 +418,8 @@ int builder_finish(struct builder *b, int index)
     header.file_size = header.strings_at + b->strings_size;
     int error = write_all(index, b->entries, b->count * sizeof *b->entries, header.entries_at);
     if (error == 0)
-        error = write_all(index, b->buckets, b->bucket_count * sizeof *b->buckets, header.buckets_at);
+        error =
+            write_all(index, b->buckets, b->bucket_count * sizeof *b->buckets, header.buckets_at);
     if (error == 0) error = write_all(index, b->strings, b->strings_size, header.strings_at);
     if (error == 0) error = write_all(index, &header, sizeof header, 0);
     return error;

@@ -30,7 +30,8 @@ static int build(int archive, int index, int pack, const struct cse_tree_limits 
     };
     int error = builder_start(&b);
     if (error == 0)
-        error = zip_recognised(archive, b.archive_size) ? zip_build(&b, archive) : tar_build(&b, archive);
+        error = zip_recognised(archive, b.archive_size) ? zip_build(&b, archive)
+                                                        : tar_build(&b, archive);
     if (error == 0) error = builder_finish(&b, index);
     builder_free(&b);
     return error;

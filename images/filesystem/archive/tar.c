@@ -15,7 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { READ_BLOCK = 128 << 10 };
+enum { READ_BLOCK = 128 << 10, COPY_BLOCK = 32 << 10 };
+enum { IN_ONE_PIECE = 1 }; /* cse_index_entry.method: source_at is where the data begin */
 
 static struct archive *open_reader(int archive, off_t offset)
 {
@@ -80,8 +81,17 @@ static int add_member(struct builder *b, struct archive *reader, struct archive_
         .size = hard || archive_entry_size(found) < 0 ? 0 : (uint64_t)archive_entry_size(found),
         .mtime = archive_entry_mtime(found),
         .mtime_ns = (uint32_t)archive_entry_mtime_nsec(found),
-        .source_at = b->format == CSE_FORMAT_TAR ? (uint64_t)archive_read_header_position(reader) : ordinal,
+        .source_at =
+            b->format == CSE_FORMAT_TAR ? (uint64_t)archive_read_header_position(reader) : ordinal,
     };
+    if (b->format == CSE_FORMAT_TAR && member.size > 0 && archive_entry_sparse_reset(found) == 0) {
+        int64_t at = archive_filter_bytes(reader, 0); /* the data begin here, in one piece */
+        if (at > 0 && (uint64_t)at <= b->archive_size &&
+            member.size <= b->archive_size - (uint64_t)at) {
+            member.source_at = (uint64_t)at;
+            member.method = IN_ONE_PIECE;
+        }
+    }
     uint32_t number;
     int error = builder_add(b, &member, &number);
     if (error == 0 && number != CSE_NO_ENTRY && b->format == CSE_FORMAT_TAR_STREAM)
@@ -112,6 +122,8 @@ int tar_build(struct builder *b, int archive)
         error = EIO;
     }
     if (reader != NULL) archive_read_free(reader);
+    /* The last member may end in a hole. */
+    if (error == 0 && b->packed > 0 && ftruncate(b->pack, (off_t)b->packed) != 0) error = errno;
     return error;
 }
 
@@ -137,11 +149,13 @@ static void free_cursor(struct cursor *cursor)
     free(cursor);
 }
 
-static struct cursor *take_cursor(int archive, const struct cse_index_header *index, uint64_t wanted)
+static struct cursor *take_cursor(int archive, const struct cse_index_header *index,
+                                  uint64_t wanted)
 {
     struct cursor *cursor = __atomic_exchange_n(&kept, NULL, __ATOMIC_ACQ_REL);
     /* A forked child shares the file offset with its parent: it must not go on reading there. */
-    if (cursor != NULL && cursor->index == index && cursor->next <= wanted && cursor->pid == getpid())
+    if (cursor != NULL && cursor->index == index && cursor->next <= wanted &&
+        cursor->pid == getpid())
         return cursor;
     free_cursor(cursor);
     cursor = calloc(1, sizeof *cursor);
@@ -166,7 +180,9 @@ static int fill_from_stream(int archive, const struct cse_index_header *index,
         got = archive_read_next_header(cursor->reader, &found);
         cursor->next++;
     }
-    int error = got == ARCHIVE_OK || got == ARCHIVE_WARN ? copy_data(cursor->reader, entry->size, out, 0) : EIO;
+    int error = got == ARCHIVE_OK || got == ARCHIVE_WARN
+                    ? copy_data(cursor->reader, entry->size, out, 0)
+                    : EIO;
     if (error != 0) {
         static __thread char text[200];
         snprintf(text, sizeof text, "%s", reason(cursor->reader));
@@ -180,11 +196,23 @@ static int fill_from_stream(int archive, const struct cse_index_header *index,
 
 static int fill_at_offset(int archive, const struct cse_index_entry *entry, int out)
 {
+    if (entry->method == IN_ONE_PIECE) {
+        char block[COPY_BLOCK];
+        int error = 0;
+        for (uint64_t done = 0; done < entry->size && error == 0; done += sizeof block) {
+            size_t part =
+                entry->size - done < sizeof block ? (size_t)(entry->size - done) : sizeof block;
+            error = read_all(archive, block, part, entry->source_at + done);
+            if (error == 0) error = write_all(out, block, part, done);
+        }
+        return error;
+    }
     struct archive *reader = open_reader(archive, (off_t)entry->source_at);
     if (reader == NULL) return EIO;
     struct archive_entry *found;
     int got = archive_read_next_header(reader, &found);
-    int error = got == ARCHIVE_OK || got == ARCHIVE_WARN ? copy_data(reader, entry->size, out, 0) : EIO;
+    int error =
+        got == ARCHIVE_OK || got == ARCHIVE_WARN ? copy_data(reader, entry->size, out, 0) : EIO;
     archive_read_free(reader);
     return error;
 }
@@ -193,8 +221,9 @@ int tar_fill(int archive, const struct cse_index_header *index, const struct cse
              int out, cse_tree_say *say, void *context)
 {
     const char *why = "cannot be read from the archive";
-    int error = index->format == CSE_FORMAT_TAR ? fill_at_offset(archive, entry, out)
-                                                : fill_from_stream(archive, index, entry, out, &why);
+    int error = index->format == CSE_FORMAT_TAR
+                    ? fill_at_offset(archive, entry, out)
+                    : fill_from_stream(archive, index, entry, out, &why);
     if (error != 0) say(context, cse_index_text(index, entry->path), why);
     return error;
 }

@@ -2,8 +2,8 @@
  *
  * A reader of our own because random access is the point: libarchive's goes through members in
  * order. Stored and deflated members, zip64, Unix modes, links and times; encrypted members and
- * other methods fail when they are opened. Layout: PKWARE APPNOTE 6.3.10, extra field 0x5455 (times).
- * Every number read is checked against the size of the file before it is used.
+ * other methods fail when they are opened. Layout: PKWARE APPNOTE 6.3.10, extra field 0x5455
+ * (times). Every number read is checked against the size of the file before it is used.
  */
 #include "build.h"
 
@@ -26,7 +26,7 @@ enum {
     MADE_BY_UNIX = 3,
     METHOD_STORED = 0,
     METHOD_DEFLATED = 8,
-    BLOCK = 256 << 10,
+    BLOCK = 32 << 10, /* in the heap's small sizes: a fresh mapping costs more than the work */
 };
 
 static uint16_t u16(const unsigned char *at)
@@ -65,7 +65,8 @@ static bool find_directory(int archive, uint64_t size, struct directory *found)
             if (memcmp(text + i, "PK\5\6", 4) == 0 && i + END_SIZE + u16(text + i + 20) == tail) {
                 good = true;
                 end = size - tail + i;
-                *found = (struct directory){u32(text + i + 16), u32(text + i + 12), u16(text + i + 10)};
+                *found =
+                    (struct directory){u32(text + i + 16), u32(text + i + 12), u16(text + i + 10)};
             }
         }
     }
@@ -74,7 +75,8 @@ static bool find_directory(int archive, uint64_t size, struct directory *found)
     unsigned char locator[LOCATOR_SIZE], end64[END64_SIZE];
     if (end >= LOCATOR_SIZE && read_all(archive, locator, LOCATOR_SIZE, end - LOCATOR_SIZE) == 0 &&
         memcmp(locator, "PK\6\7", 4) == 0 && u64(locator + 8) <= size - END64_SIZE &&
-        read_all(archive, end64, END64_SIZE, u64(locator + 8)) == 0 && memcmp(end64, "PK\6\6", 4) == 0)
+        read_all(archive, end64, END64_SIZE, u64(locator + 8)) == 0 &&
+        memcmp(end64, "PK\6\6", 4) == 0)
         *found = (struct directory){u64(end64 + 48), u64(end64 + 40), u64(end64 + 32)};
     return found->at <= size && found->size <= size - found->at &&
            found->count <= found->size / CENTRAL_SIZE;
@@ -146,8 +148,10 @@ static uint32_t mode_of(const unsigned char *central, const char *name, size_t l
 static bool link_text(int archive, const struct member *member, char *text)
 {
     if (member->size == 0 || member->size >= PATH_MAX) return false;
-    const struct cse_index_entry entry = {.size = member->size, .stored_size = member->stored_size,
-                                          .method = member->method, .crc = member->crc};
+    const struct cse_index_entry entry = {.size = member->size,
+                                          .stored_size = member->stored_size,
+                                          .method = member->method,
+                                          .crc = member->crc};
     uint64_t at = data_start(archive, member->source_at);
     if (at == 0) return false;
     if (member->method == METHOD_STORED) {
@@ -156,8 +160,10 @@ static bool link_text(int archive, const struct member *member, char *text)
         unsigned char packed[PATH_MAX];
         size_t stored = entry.stored_size < sizeof packed ? entry.stored_size : sizeof packed;
         if (read_all(archive, packed, stored, at) != 0) return false;
-        z_stream stream = {.next_in = packed, .avail_in = (uInt)stored,
-                           .next_out = (unsigned char *)text, .avail_out = (uInt)member->size};
+        z_stream stream = {.next_in = packed,
+                           .avail_in = (uInt)stored,
+                           .next_out = (unsigned char *)text,
+                           .avail_out = (uInt)member->size};
         if (inflateInit2(&stream, -MAX_WBITS) != Z_OK) return false;
         int got = inflate(&stream, Z_FINISH);
         inflateEnd(&stream);
@@ -167,7 +173,8 @@ static bool link_text(int archive, const struct member *member, char *text)
     return strlen(text) == member->size;
 }
 
-static int add_central(struct builder *b, int archive, const unsigned char *central, const char *name)
+static int add_central(struct builder *b, int archive, const unsigned char *central,
+                       const char *name)
 {
     char target[PATH_MAX] = "";
     size_t length = strlen(name);
@@ -208,13 +215,16 @@ int zip_build(struct builder *b, int archive)
         const unsigned char *central = text + at;
         uint64_t left = directory.size - at;
         if (left < CENTRAL_SIZE || memcmp(central, "PK\1\2", 4) != 0) break;
-        uint64_t name = u16(central + 28), all = CENTRAL_SIZE + name + u16(central + 30) + u16(central + 32);
+        uint64_t name = u16(central + 28),
+                 all = CENTRAL_SIZE + name + u16(central + 30) + u16(central + 32);
         if (all > left) break;
         char copy[UINT16_MAX + 1];
         memcpy(copy, central + CENTRAL_SIZE, name);
         copy[name] = '\0';
-        if (strlen(copy) != name) b->say(b->context, copy, "has a zero byte in its name");
-        else error = add_central(b, archive, central, copy);
+        if (strlen(copy) != name)
+            b->say(b->context, copy, "has a zero byte in its name");
+        else
+            error = add_central(b, archive, central, copy);
         at += all;
     }
     if (error == 0 && seen != directory.count) {
@@ -254,7 +264,8 @@ static int inflate_member(int archive, uint64_t at, const struct cse_index_entry
     int got = Z_OK, error = 0;
     while (got != Z_STREAM_END && error == 0) {
         if (job->stream.avail_in == 0) {
-            size_t part = entry->stored_size - taken < BLOCK ? (size_t)(entry->stored_size - taken) : BLOCK;
+            size_t part =
+                entry->stored_size - taken < BLOCK ? (size_t)(entry->stored_size - taken) : BLOCK;
             if (part == 0) break;
             error = read_all(archive, job->in, part, at + taken);
             if (error != 0) break;
@@ -282,8 +293,9 @@ static int inflate_member(int archive, uint64_t at, const struct cse_index_entry
 static int inflate_to(int archive, uint64_t at, const struct cse_index_entry *entry, int out,
                       const char **why)
 {
-    struct job *job = calloc(1, sizeof *job);
+    struct job *job = malloc(sizeof *job);
     if (job == NULL) return ENOMEM;
+    memset(&job->stream, 0, sizeof job->stream);
     uLong crc = crc32(0, NULL, 0);
     int error;
     *why = "is damaged in the archive";
@@ -292,7 +304,8 @@ static int inflate_to(int archive, uint64_t at, const struct cse_index_entry *en
     } else if (entry->method == METHOD_DEFLATED) {
         error = inflate_member(archive, at, entry, out, job, &crc);
     } else {
-        *why = entry->method == UINT16_MAX ? "is encrypted" : "is compressed with an unknown method";
+        *why =
+            entry->method == UINT16_MAX ? "is encrypted" : "is compressed with an unknown method";
         error = EIO;
     }
     if (error == 0 && crc != entry->crc) {

@@ -44,8 +44,10 @@ static const char *at(const char *name)
 
 static void say(const char *what, long result)
 {
-    if (result >= 0) printf("%s: %ld\n", what, result);
-    else printf("%s: %s\n", what, strerrorname_np(errno));
+    if (result >= 0)
+        printf("%s: %ld\n", what, result);
+    else
+        printf("%s: %s\n", what, strerrorname_np(errno));
 }
 
 static void say_text(const char *what, const char *text)
@@ -55,8 +57,10 @@ static void say_text(const char *what, const char *text)
         return;
     }
     /* The root differs between the two runs. */
-    if (strncmp(text, root, strlen(root)) == 0) printf("%s: ROOT%s\n", what, text + strlen(root));
-    else printf("%s: %s\n", what, text);
+    if (strncmp(text, root, strlen(root)) == 0)
+        printf("%s: ROOT%s\n", what, text + strlen(root));
+    else
+        printf("%s: %s\n", what, text);
 }
 
 static void say_fd(const char *what, int fd)
@@ -117,10 +121,37 @@ static void say_directory(const char *what, DIR *directory)
 /* ---- questions ------------------------------------------------------------------------------- */
 
 static const char *const NAMES[] = {
-    "", ".", "a.txt", "empty", "sub", "sub/", "sub/b.txt", "sub/../a.txt", "./sub/./b.txt", "sub//b.txt",
-    "sub/deep/n.bin", "link", "dirlink", "dirlink/", "dirlink/b.txt", "dirlink/../a.txt", "dangling", "loop", "missing",
-    "missing/x", "a.txt/x", "a.txt/", "sub/deep/../../a.txt", "sub/deep/up/a.txt", "name with space", "\303\244.txt",
-    "run.sh", "closed", "hard1", "hard2", "sub/missing",
+    "",
+    ".",
+    "a.txt",
+    "empty",
+    "sub",
+    "sub/",
+    "sub/b.txt",
+    "sub/../a.txt",
+    "./sub/./b.txt",
+    "sub//b.txt",
+    "sub/deep/n.bin",
+    "link",
+    "dirlink",
+    "dirlink/",
+    "dirlink/b.txt",
+    "dirlink/../a.txt",
+    "dangling",
+    "loop",
+    "missing",
+    "missing/x",
+    "a.txt/x",
+    "a.txt/",
+    "sub/deep/../../a.txt",
+    "sub/deep/up/a.txt",
+    "name with space",
+    "\303\244.txt",
+    "run.sh",
+    "closed",
+    "hard1",
+    "hard2",
+    "sub/missing",
 };
 
 static void statuses(void)
@@ -175,14 +206,16 @@ static void identities(void)
     for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
         int fd = open(at(some[i]), O_RDONLY);
         printf("identity of %s: %d\n", some[i],
-               stat(at(some[i]), &by_name) == 0 && fstat(fd, &by_fd) == 0 && by_name.st_ino == by_fd.st_ino &&
-                   by_name.st_dev == by_fd.st_dev && by_name.st_mode == by_fd.st_mode &&
+               stat(at(some[i]), &by_name) == 0 && fstat(fd, &by_fd) == 0 &&
+                   by_name.st_ino == by_fd.st_ino && by_name.st_dev == by_fd.st_dev &&
+                   by_name.st_mode == by_fd.st_mode &&
                    by_name.st_mtim.tv_sec == by_fd.st_mtim.tv_sec);
         close(fd);
     }
 }
 
-/* ---- relative to descriptors and the working directory ---------------------------------------------- */
+/* ---- relative to descriptors and the working directory
+ * ---------------------------------------------- */
 
 static void relative(void)
 {
@@ -227,7 +260,8 @@ static void relative(void)
     printf("\n");
 }
 
-/* ---- contents ------------------------------------------------------------------------------------------ */
+/* ---- contents
+ * ------------------------------------------------------------------------------------------ */
 
 static void contents(void)
 {
@@ -287,7 +321,9 @@ static void together(void)
     }
 }
 
-/* ---- walks ----------------------------------------------------------------------------------------------- */
+/* ---- walks
+ * -----------------------------------------------------------------------------------------------
+ */
 
 static char walked[200][PATH_MAX];
 static int walk_count;
@@ -295,8 +331,8 @@ static int walk_count;
 static int note(const char *path, const struct stat *status, int kind, struct FTW *place)
 {
     if (walk_count < 200)
-        snprintf(walked[walk_count++], PATH_MAX, "%s %d %d %s", path + strlen(root), kind, place->level,
-                 path + place->base);
+        snprintf(walked[walk_count++], PATH_MAX, "%s %d %d %s", path + strlen(root), kind,
+                 place->level, path + place->base);
     return 0;
 }
 
@@ -321,14 +357,17 @@ static void walks(void)
     say("glob none", glob(at("no*"), 0, NULL, &found));
 }
 
-/* ---- programs --------------------------------------------------------------------------------------------- */
+/* ---- programs
+ * --------------------------------------------------------------------------------------------- */
 
 static void wait_for(const char *what, pid_t child)
 {
     int status = 0;
     fflush(stdout);
-    if (waitpid(child, &status, 0) < 0) say(what, -1);
-    else printf("%s: exit %d\n", what, WEXITSTATUS(status));
+    if (waitpid(child, &status, 0) < 0)
+        say(what, -1);
+    else
+        printf("%s: exit %d\n", what, WEXITSTATUS(status));
 }
 
 static void programs(void)
@@ -361,13 +400,16 @@ static void programs(void)
         _exit(100 + errno);
     }
     wait_for("execlp", child);
-    say("posix_spawn a file that is no program", posix_spawn(&child, at("missing"), NULL, NULL, arguments, environ));
+    say("posix_spawn a file that is no program",
+        posix_spawn(&child, at("missing"), NULL, NULL, arguments, environ));
     void *library = dlopen(at("missing.so"), RTLD_NOW);
     printf("dlopen missing: %d\n", library != NULL);
     setenv("PATH", "/bin:/usr/bin", 1);
 }
 
-/* ---- changes ------------------------------------------------------------------------------------------------ */
+/* ---- changes
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static void put(const char *name, int flags, const char *text)
 {
@@ -445,7 +487,8 @@ static void changes(void)
     say_fd("moved file", open(at("moved/deep/fresh"), O_RDONLY));
     say("mkdir in its place", mkdir(at("sub"), 0755));
     say_directory("opaque", opendir(at("sub")));
-    say("renameat2 noreplace", renameat2(AT_FDCWD, at("hard1"), AT_FDCWD, at("hard2"), RENAME_NOREPLACE));
+    say("renameat2 noreplace",
+        renameat2(AT_FDCWD, at("hard1"), AT_FDCWD, at("hard2"), RENAME_NOREPLACE));
 
     say("symlink", symlink("moved/deep", at("s")));
     say_directory("through symlink", opendir(at("s")));
