@@ -17,7 +17,9 @@ def lab(libdir: Callable[[str], Path], variant: str) -> Iterator[Lab]:
     if variant == "asan":
         runtime = subprocess.run(
             ["clang", "-print-file-name=libclang_rt.asan-x86_64.so"],
-            capture_output=True, text=True, check=True,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.strip()
         environment = {"LD_PRELOAD": runtime, "ASAN_OPTIONS": "detect_leaks=0"}
     made = Lab(libdir("network-lwip"), environment)

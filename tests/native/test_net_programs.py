@@ -41,7 +41,8 @@ def port_open(host: Host, port: int) -> None:
 def fetch(address: str, path: str = "/", timeout: int = 20) -> bytes:
     done = subprocess.run(
         ["curl", "-sS", "--fail", "-m", str(timeout), f"http://{address}{path}"],
-        capture_output=True, check=False,
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -106,13 +107,14 @@ def test_redis_server_and_benchmark(lab: Lab) -> None:
     assert server.check("redis-cli", "-h", server.address, "get", "a").strip() == "b"
 
 
-def test_curl_and_python_http_server(lab: Lab, site: Path) -> None:
+def test_curl_and_python_http_server(lab: Lab, site: Path, variant: str) -> None:
     server, client = lab.host(), lab.host()
     server.start(sys.executable, "-m", "http.server", "-b", "0.0.0.0", "80", cwd=site)
     port_open(server, 80)
     assert fetch(server.address, "/big") == (site / "big").read_bytes()
     url = f"http://{server.name}/index.html"
-    assert client.check("curl", "-sS", "--fail", url) == "hello\n"
+    if variant != "asan":  # curl hangs in setlocale under any preloaded sanitizer
+        assert client.check("curl", "-sS", "--fail", url) == "hello\n"
     code = f"import urllib.request as u; print(u.urlopen({url!r}).read())"
     assert client.check(sys.executable, "-c", code).strip() == "b'hello\\n'"
 
@@ -150,13 +152,18 @@ def test_asyncio_server(lab: Lab) -> None:
     assert asyncio.run(talk()) == [f"LINE {n}\n".encode() for n in range(100)]
 
 
+def iperf_server(host: Host) -> None:
+    """Not probed: it takes any connection for a test, and closes its listener after each."""
+    host.start("iperf3", "-s", "--forceflush")
+    assert retry(lambda: "Server listening" in host.log()), host.log()
+
+
 @pytest.mark.parametrize("direction", ["", "-R"])
 @pytest.mark.parametrize("peer", ["kernel", "instance"])
 def test_iperf3(lab: Lab, direction: str, peer: str) -> None:
     need("iperf3")
     server = lab.host()
-    server.start("iperf3", "-s")
-    port_open(server, 5201)
+    iperf_server(server)
     words = ["iperf3", "-J", "-c", server.address, "-t", "1", *([direction] if direction else [])]
 
     def measure() -> str:
@@ -166,17 +173,17 @@ def test_iperf3(lab: Lab, direction: str, peer: str) -> None:
         return done.stdout
 
     result = json.loads(str(retry(measure)))
+    assert "error" not in result, (result["error"], server.log())
     assert result["end"]["sum_received"]["bits_per_second"] > 50e6
 
 
 def test_iperf3_udp(lab: Lab) -> None:
     need("iperf3")
     server, client = lab.host(), lab.host()
-    server.start("iperf3", "-s")
-    port_open(server, 5201)
-    time.sleep(0.2)
+    iperf_server(server)
     words = ("iperf3", "-J", "-u", "-b", "50M", "-l", "1400", "-t", "1", "-c", server.address)
     result = json.loads(client.check(*words))
+    assert "error" not in result, (result["error"], server.log())
     assert result["end"]["sum"]["packets"] > 1000
     assert result["end"]["sum"]["lost_percent"] < 20
 
@@ -242,12 +249,20 @@ def test_idle_instance_is_small(lab: Lab, site: Path) -> None:
     host.start(sys.executable, "-m", "http.server", "-b", "0.0.0.0", "80", cwd=site)
     port_open(host, 80)
     fetch(host.address, "/big")
-    time.sleep(2.5)
+
+    def small_again() -> bool:
+        return 0 < private_kib(host.processes[-1].pid) <= 2048
+
+    assert retry(small_again), f"{private_kib(host.processes[-1].pid)} KiB"
+
+
+def private_kib(pid: int) -> int:
+    """Memory of the element that this process alone has."""
     private = 0
     mine = False
-    for line in Path(f"/proc/{host.processes[-1].pid}/smaps").read_text().splitlines():
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         if "-" in line.split(" ")[0] and ":" not in line.split(" ")[0]:
             mine = "cse-net" in line or "libcse-" in line
         elif mine and line.startswith(("Private_Clean", "Private_Dirty")):
             private += int(line.split()[1])
-    assert 0 < private <= 2048, f"{private} KiB"
+    return private

@@ -27,7 +27,10 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_same_as_the_kernel(lab: Lab, program: Path, case: str) -> None:
     bare = subprocess.run(
         ["unshare", "-n", "sh", "-c", f"ip link set lo up; exec {program} {case}"],
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     ).stdout
     assert bare
     assert lab.host().check(str(program), case) == bare

@@ -28,6 +28,10 @@
 
 enum { SCRATCH_BYTES = 65536 + 128, BROKER_WAIT_MS = 10000 };
 
+#ifndef PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP /* musl: the type is the first word */
+#define PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP {{{PTHREAD_MUTEX_RECURSIVE}}}
+#endif
+
 struct process_local me = {.tap = -1, .arena = -1, .broker = -1, .epoll = -1, .bell = -1};
 const struct cse_host *host;
 
@@ -72,6 +76,26 @@ static void reset(void)
         if (instance->processes[i].used == 2) process_ring(i);
 }
 
+/* A thread that exit or exec ends must not hold the lock just then: the others would find its
+ * owner dead and the state in doubt. So threads of this process go through a gate of their own
+ * first, and the one that leaves closes it for good. */
+static pthread_mutex_t gate = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+
+void instance_close_gate(void)
+{
+    pthread_mutex_lock(&gate);
+}
+
+void instance_open_gate(void)
+{
+    pthread_mutex_unlock(&gate);
+}
+
+void instance_new_gate(void)
+{
+    gate = (pthread_mutex_t)PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+}
+
 void instance_lock(sigset_t *saved)
 {
     if (saved != NULL) {
@@ -79,6 +103,7 @@ void instance_lock(sigset_t *saved)
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, saved);
     }
+    pthread_mutex_lock(&gate);
     if (pthread_mutex_lock(&instance->lock) == EOWNERDEAD) {
         pthread_mutex_consistent(&instance->lock);
         reset();
@@ -116,6 +141,7 @@ void instance_unlock(sigset_t *saved)
         if (instance->processes[i].pending != NULL && !instance->processes[i].rung) process_ring(i);
     clock_poke();
     pthread_mutex_unlock(&instance->lock);
+    pthread_mutex_unlock(&gate);
     if (saved != NULL) pthread_sigmask(SIG_SETMASK, saved, NULL);
     errno = saved_errno;
 }

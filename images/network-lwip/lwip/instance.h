@@ -180,6 +180,10 @@ void instance_lock(sigset_t *saved);
 /* Delivers what is due, rings other processes, lets go. errno is kept. */
 void instance_unlock(sigset_t *saved);
 void instance_settle(void);
+/* No other thread of this process can take the lock any more, until the gate is opened. */
+void instance_close_gate(void);
+void instance_open_gate(void);
+void instance_new_gate(void); /* in a forked child */
 uint64_t now_ms(void);
 
 /* processes.c */

@@ -26,6 +26,7 @@ enum { CLAIM_MS = 5000, EXIT_WAIT_MS = 3000, EXIT_STALL_MS = 1000 };
 
 static uint16_t child_slot = NO_PROCESS; /* reserved by the fork under way */
 static sigset_t fork_mask;
+static int exec_pid; /* this process has left for an exec that may fail */
 
 static uint16_t take_slot(uint32_t use)
 {
@@ -45,21 +46,28 @@ static uint16_t take_slot(uint32_t use)
 
 /* ---- doorbells ----------------------------------------------------------------------------- */
 
+/* The bell's name, where other processes look for it. */
+static void publish_bell(void)
+{
+    struct sockaddr_un address;
+    socklen_t length = sizeof address;
+    struct process *p = &instance->processes[me.slot];
+    if (me.bell < 0 || syscall(SYS_getsockname, me.bell, &address, &length) != 0) return;
+    size_t name = length - offsetof(struct sockaddr_un, sun_path);
+    if (name <= 1 || name > sizeof p->bell + 1) return;
+    memcpy(p->bell, address.sun_path + 1, name - 1);
+    p->bell_length = (uint8_t)(name - 1);
+}
+
 void process_open_bell(void)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    socklen_t length = sizeof address;
     int fd = (int)syscall(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return;
     /* Only the family: the kernel picks an abstract name of five hexadecimal digits. */
     syscall(SYS_bind, fd, &address, sizeof(sa_family_t));
-    syscall(SYS_getsockname, fd, &address, &length);
-    size_t name = length - offsetof(struct sockaddr_un, sun_path);
-    struct process *p = &instance->processes[me.slot];
     me.bell = host->own_fd(fd);
-    if (name <= 1 || name > sizeof p->bell + 1) return;
-    memcpy(p->bell, address.sun_path + 1, name - 1);
-    p->bell_length = (uint8_t)(name - 1);
+    publish_bell();
 }
 
 /* Wakes the pump of a process that has something to do. A bell nobody holds: it died or exec'd. */
@@ -212,6 +220,7 @@ static void after_fork_child(void)
     if (!instance_running()) return;
     sigset_t mask = fork_mask;
     uint16_t slot = child_slot;
+    instance_new_gate();
     me.pid = getpid();
     me.pump_runs = false;
     me.slot = NO_PROCESS;
@@ -286,14 +295,32 @@ void process_before_exec(void)
                  !others_hold(s) && program_end_survives(i);
     }
     instance_unlock(&saved);
-    if (needed) {
-        int pid = fork();
-        if (pid == 0) keep();
-    }
+    if (needed && fork() == 0) keep();
+    instance_close_gate();
+    instance_lock(NULL);
+    process_leave();
+    instance_unlock(NULL);
+    exec_pid = me.pid;
 }
 
+/* The program stays what it was: it takes part again, with the stack ends that live. */
 void process_exec_failed(void)
 {
+    if (!instance_running() || exec_pid != getpid()) return;
+    exec_pid = 0;
+    instance_lock(NULL);
+    if (process_join()) {
+        publish_bell();
+        for (uint32_t i = 0; i < me.top; i++) {
+            struct sock *s = instance->sockets[i];
+            if (s == NULL || me.ends[i].fd <= 0 || me.ends[i].generation != s->generation) continue;
+            s->holders[me.slot / 64] |= UINT64_C(1) << (me.slot % 64);
+            if (s->owner == NO_PROCESS) s->owner = me.slot;
+        }
+    }
+    me.seen_changes = 0;
+    instance_unlock(NULL);
+    instance_open_gate();
 }
 
 /* What the program wrote leaves this process before it does, as from a kernel's socket. */
@@ -329,7 +356,10 @@ void process_before_exit(void)
         uint64_t now = now_ms();
         if (sent != sent_before) progress = now;
         sent_before = sent;
-        if (closed || now > end || now > progress + EXIT_STALL_MS) return;
+        if (closed || now > end || now > progress + EXIT_STALL_MS) {
+            instance_close_gate();
+            return;
+        }
         if (me.pump_runs) {
             struct timespec pause = {0, 500000};
             syscall(SYS_nanosleep, &pause, NULL);

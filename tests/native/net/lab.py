@@ -120,7 +120,12 @@ class Host:
         """A server; ended with the laboratory if not before."""
         log = (self.run / "log").open("a")
         process = subprocess.Popen(
-            self.command(*words), stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True, cwd=cwd
+            self.command(*words),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            text=True,
+            cwd=cwd,
         )
         self.processes.append(process)
         return process
@@ -128,7 +133,11 @@ class Host:
     def check(self, *words: str, timeout: float = 30, given: str | None = None) -> str:
         """A program that ends by itself with status 0; its output."""
         done = subprocess.run(
-            self.command(*words), input=given, capture_output=True, text=True, timeout=timeout,
+            self.command(*words),
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
             check=False,
         )
         assert done.returncode == 0, f"{words[0]}: {done.returncode}\n{done.stdout}\n{done.stderr}"
