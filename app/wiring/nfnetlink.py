@@ -140,17 +140,22 @@ class Netfilter:
         self._batch(entries, _names(members))
 
     def delete(self, members: list[Member]) -> None:
-        """One after the other; those that are gone already, with their set or not, are."""
-        for member in members:
-            self._unless_gone([(_DELSETELEM, 0, _element(member))], _names([member]))
+        """Nothing for those that are gone already, with their set or without."""
+        entries = [(_DELSETELEM, 0, _element(member)) for member in members]
+        if not self._unless_gone(entries, _names(members)):
+            for entry in entries:  # each transaction waits for the kernel: mostly one is enough
+                self._unless_gone([entry], _names(members))
 
-    def _unless_gone(self, entries: list[tuple[int, int, bytes]], what: str) -> None:
+    def _unless_gone(self, entries: list[tuple[int, int, bytes]], what: str) -> bool:
+        """False where something of it was gone already; then nothing was done."""
         try:
             self._batch(entries, what)
+            return True
         except RuntimeFailure as error:
             cause = error.__cause__
             if not isinstance(cause, OSError) or cause.errno != errno.ENOENT:
                 raise
+            return False
 
     def _batch(self, entries: list[tuple[int, int, bytes]], what: str) -> None:
         """(kind, flags, body) of each message, as one transaction."""

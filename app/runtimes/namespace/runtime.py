@@ -9,6 +9,7 @@ What the shim and the files are: images/_shim/shim.c.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -57,6 +58,8 @@ class NamespaceRuntime:
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
         self._launches: dict[str, Launch] = {}
+        self._seen: dict[str, Observed] = {}
+        """The last state of each; the watcher keeps it true, so that `observe` reads no files."""
         self._hidden = [str(self._state.resolve())]
         sandbox.raise_open_files()
         self._watcher = Watcher(self._heard)
@@ -112,7 +115,7 @@ class NamespaceRuntime:
                 raise RuntimeFailure(f"'{name}' was not started: {answer or 'the shim died'}")
             if found.unfinished:
                 self._watcher.add_shim(name, found)
-            return self._observed(name)
+            return self._refresh(name)
 
     def stop(self, name: str) -> Observed:
         """See `Runtime.stop`."""
@@ -120,7 +123,7 @@ class NamespaceRuntime:
         found = status.read(self._directory(name))
         if found is not None and found.unfinished:
             self._end(found, launch.spec.stop.grace)
-        return self._observed(name)
+        return self._refresh(name)
 
     def remove(self, name: str) -> None:
         """See `Runtime.remove`."""
@@ -129,6 +132,7 @@ class NamespaceRuntime:
                 self.stop(name)
                 self._watcher.forget(name)
                 self._launches.pop(name, None)
+                self._seen.pop(name, None)
                 self._groups.remove(name)
             rundir.remove(self._state, name)
         self._notify()
@@ -226,6 +230,7 @@ class NamespaceRuntime:
         found = status.read(directory)
         if found is not None and found.unfinished:
             self._watcher.add_shim(launch.name, found)
+        self._refresh(launch.name)
 
     def _spawn_shim(self, name: str) -> str:
         """The line it announces: `running`, or `failed REASON`."""
@@ -273,6 +278,11 @@ class NamespaceRuntime:
         launch = self._launch(name)
         return status.observed(launch.id, name, status.read(self._directory(name)))
 
+    def _refresh(self, name: str) -> Observed:
+        observed = self._observed(name)
+        self._seen[name] = observed
+        return observed
+
     def _is_over(self, name: str) -> bool:
         try:
             return self._observed(name).state not in (State.RUNNING, State.RESTARTING)
@@ -305,6 +315,8 @@ class NamespaceRuntime:
             found = status.read(self._directory(name))
             if found is not None and found.unfinished and found.alive:
                 self._watcher.add_shim(name, found)
+            with contextlib.suppress(NotFound):
+                self._refresh(name)
         self._notify()
 
     def _notify(self) -> None:
@@ -313,15 +325,17 @@ class NamespaceRuntime:
 
 
 def _in_pid_namespace(init: int) -> Iterator[int]:
+    """Plain strings, not Path objects: there may be thousands of processes to look at."""
+    readlink = os.readlink
     try:
-        wanted = Path(f"/proc/{init}/ns/pid").readlink()
+        wanted = readlink(f"/proc/{init}/ns/pid")
     except OSError:
         return
-    for entry in Path("/proc").iterdir():
+    for entry in os.scandir("/proc"):
         if not entry.name.isdigit():
             continue
         try:
-            if (entry / "ns/pid").readlink() == wanted:
+            if readlink(f"/proc/{entry.name}/ns/pid") == wanted:
                 yield int(entry.name)
         except OSError:
             continue
