@@ -25,7 +25,7 @@ static bool shadow_of(const struct fs_where *where, bool inside, char *out)
 static bool by_name(int fd, char *path)
 {
     struct fs_where where;
-    if (!fs_ready() || !fs_virtual_of_fd(fd, path)) return false;
+    if (!fs_ready() || !fs_virtual_of_fd(fd, FS_ANY, path)) return false;
     return fs_find_absolute(path, FS_NOFOLLOW, &where) == FS_INSIDE && where.layer >= 0 &&
            (where.mount->cow || where.mount->read_only) &&
            (where.layer > 0 || S_ISDIR(where.mode) || where.mount->read_only);

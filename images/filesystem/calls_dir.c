@@ -84,7 +84,7 @@ static bool cwd_inside(char *out)
 {
     char real[PATH_MAX];
     return fs_ready() && raw(SYS_getcwd, real, sizeof real) > 0 && real[0] == '/' &&
-           fs_virtual_of(real, out);
+           fs_virtual_of(real, FS_DIRECTORY, out);
 }
 
 static char *give(const char *path, char *out, size_t size)

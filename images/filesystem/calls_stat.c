@@ -58,7 +58,8 @@ static void fix_by_fd(int fd, struct stat *status)
     char path[PATH_MAX];
     struct fs_where where;
     int saved_errno = errno;
-    if (fs_virtual_of_fd(fd, path) && fs_find_absolute(path, FS_NOFOLLOW, &where) == FS_INSIDE)
+    if (fs_virtual_of_fd(fd, FS_ANY, path) &&
+        fs_find_absolute(path, FS_NOFOLLOW, &where) == FS_INSIDE)
         fs_fix_status(&where, status);
     errno = saved_errno;
 }
@@ -211,7 +212,7 @@ CALL(statx, int, int dirfd, const char *path, int flags, unsigned mask, void *ou
         struct statx_head *head = out;
         char virtual[PATH_MAX];
         bool suspect = S_ISDIR(head->mode) || (head->mode & 0222) == 0222;
-        if (suspect && fs_virtual_of_fd(dirfd, virtual) &&
+        if (suspect && fs_virtual_of_fd(dirfd, FS_ANY, virtual) &&
             fs_find_absolute(virtual, FS_NOFOLLOW, &where) == FS_INSIDE)
             fix_statx(&where, head);
     }
@@ -280,7 +281,7 @@ static bool through_proc(const char *path, char *virtual)
     long length = raw(SYS_readlinkat, AT_FDCWD, path, real, sizeof real - 1);
     if (length <= 0 || real[0] != '/') return false;
     real[length] = '\0';
-    return fs_virtual_of(real, virtual);
+    return fs_virtual_of(real, FS_ANY, virtual);
 }
 
 static ssize_t give_text(const char *text, char *out, size_t size)

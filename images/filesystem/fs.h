@@ -95,10 +95,13 @@ int fs_find(int dirfd, const char *path, int follow, struct fs_where *where);
 int fs_find_absolute(const char *path, int follow, struct fs_where *where);
 /* Whether fs_find could say anything but FS_OUTSIDE; costs next to nothing when it cannot. */
 bool fs_maybe(int dirfd, const char *path);
-/* The path as the program sees it of a real one; false when it is not below any layer. */
-bool fs_virtual_of(const char *real, char *out);
+/* The path as the program sees it of a real one; false when it is outside. Directories of a mount
+ * with several layers are known by their shadows only: who names a layer's own directory by its
+ * real path means that directory. */
+enum fs_kind { FS_DIRECTORY, FS_ANY };
+bool fs_virtual_of(const char *real, enum fs_kind kind, char *out);
 /* The path as the program sees it behind a descriptor; false: outside, or not a path. */
-bool fs_virtual_of_fd(int fd, char *out);
+bool fs_virtual_of_fd(int fd, enum fs_kind kind, char *out);
 void fs_cwd_changed(void);
 /* Takes ".", ".." and double slashes out of an absolute path, by text alone. */
 int fs_normal(const char *path, char *out);
@@ -124,7 +127,8 @@ int fs_real_content(struct fs_where *where);
 /* Gives `status` of an archive's object what the archive says. */
 void fs_fix_status(const struct fs_where *where, struct stat *status);
 
-/* ---- archive.c ----------------------------------------------------------------------------- */
+/* ---- archive.c, skeleton.c
+ * ----------------------------------------------------------------------------- */
 
 struct fs_archive *fs_archive_new(const char *mount, const char *key);
 const char *fs_archive_root(const struct fs_archive *archive);

@@ -79,7 +79,7 @@ static bool below(const char *real, const char *root, size_t length)
            (real[length] == '/' || real[length] == '\0');
 }
 
-bool fs_virtual_of(const char *real, char *out)
+bool fs_virtual_of(const char *real, enum fs_kind kind, char *out)
 {
     const struct fs_mount *best = NULL;
     size_t best_length = 0;
@@ -90,7 +90,8 @@ bool fs_virtual_of(const char *real, char *out)
             best = mount;
             best_length = shadow;
         }
-        for (int k = 0; k < mount->layer_count; k++) {
+        int layers = mount->shadow != NULL && kind == FS_DIRECTORY ? 0 : mount->layer_count;
+        for (int k = 0; k < layers; k++) {
             const struct fs_layer *layer = &mount->layers[k];
             if (layer->root_length > best_length && below(real, layer->root, layer->root_length)) {
                 best = mount;
@@ -115,16 +116,16 @@ static bool read_fd_path(int fd, char *out)
     return true;
 }
 
-bool fs_virtual_of_fd(int fd, char *out)
+bool fs_virtual_of_fd(int fd, enum fs_kind kind, char *out)
 {
     uintptr_t known;
     uint32_t generation = 0;
     if (fd < 0 || !fs_ready()) return false;
     if (cse_fd_lookup(fd, &known, &generation) && known == 0) return false;
     char real[PATH_MAX];
-    bool inside = read_fd_path(fd, real) && fs_virtual_of(real, out);
+    bool inside = read_fd_path(fd, real) && fs_virtual_of(real, FS_ANY, out);
     cse_fd_remember(fd, generation, cse_identity_of(fd), inside);
-    return inside;
+    return inside && (kind == FS_ANY || fs_virtual_of(real, kind, out));
 }
 
 /* ---- the working directory ---------------------------------------------------------------------
@@ -155,7 +156,7 @@ static bool read_cwd(char *out)
 {
     char real[PATH_MAX];
     if (raw(SYS_getcwd, real, sizeof real) <= 0 || real[0] != '/') return false;
-    if (!fs_virtual_of(real, out)) snprintf(out, PATH_MAX, "%s", real);
+    if (!fs_virtual_of(real, FS_DIRECTORY, out)) snprintf(out, PATH_MAX, "%s", real);
     return true;
 }
 
@@ -190,7 +191,7 @@ static const char *base_of(int dirfd, const char *path, char *room)
         if (base[0] != '-') return base;
         return find_dotdot(path) ? base + 1 : NULL;
     }
-    if (fs_virtual_of_fd(dirfd, room)) return room;
+    if (fs_virtual_of_fd(dirfd, FS_DIRECTORY, room)) return room;
     /* An outside directory above a mount point, or a climb. */
     if (!read_fd_path(dirfd, room)) return NULL;
     return fs_mount_below(room) || find_dotdot(path) ? room : NULL;

@@ -228,6 +228,20 @@ def test_two_applications_change_the_same_directory_apart(tmp_path: Path, libdir
     assert (lower / "f").read_text() == "shared\n"
 
 
+def test_the_lower_directory_by_its_own_name_is_itself(tmp_path: Path, libdir: LibDir) -> None:
+    """A program that knows the real path gets the real directory, not the mount."""
+    lower = make_tree(tmp_path / "lower")
+    application = overlay(tmp_path / "run", libdir, {"path": MOUNT, "source": "cow", "from": lower})
+    application.run(["sh", "-c", f"rm {MOUNT}/a.txt; echo new > {MOUNT}/sub/new"])
+    found = application.run(
+        ["sh", "-c", f"ls {lower} {lower}/sub | grep -c -e a.txt -e new; cd {lower}; pwd"]
+    )
+    assert found.stdout == f"1\n{lower}\n"
+    found = application.run(["cp", "-a", f"{lower}/sub", f"{MOUNT}/copy"])
+    assert (found.returncode, found.stderr) == (0, "")
+    assert application.run(["ls", f"{MOUNT}/copy"]).stdout == "b.txt\ndeep\n"
+
+
 # ---- nginx --------------------------------------------------------------------------------------
 
 NGINX = """

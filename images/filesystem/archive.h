@@ -1,0 +1,36 @@
+/* What archive.c (settings, index) and skeleton.c (directories, files, contents) share. */
+#ifndef CSE_FS_ARCHIVE_H
+#define CSE_FS_ARCHIVE_H
+
+#include "fs.h"
+#include "tree.h"
+
+struct fs_archive {
+    int number;
+    const char *mount, *from;
+    char directory[PATH_MAX], tree[PATH_MAX];
+    struct cse_tree_limits limits;
+    struct cse_index_header *index; /* mapped; NULL: not yet */
+    const char *pack;               /* mapped; NULL: not yet */
+    uint64_t pack_size;
+    uid_t owner;
+    gid_t group;
+    bool shared; /* processes of several users may use the skeleton */
+};
+
+/* The context of fs_archive_say. */
+struct fs_speaker {
+    const struct fs_archive *archive;
+    int lines;
+};
+
+/* A cse_tree_say that writes to filesystem.errors, up to a number of lines. */
+void fs_archive_say(void *context, const char *entry, const char *what);
+/* libcse-archive.so, opened at first use; NULL when it cannot be. */
+const struct cse_tree_provider *fs_archive_provider(void);
+/* A file of the archive's own directory. */
+int fs_archive_open_in(const struct fs_archive *archive, const char *name, int flags, mode_t mode);
+/* The lock of the skeleton: released by closing what this returns, also when the process dies. */
+int fs_archive_lock(const struct fs_archive *archive);
+
+#endif
