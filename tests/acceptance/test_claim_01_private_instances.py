@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from tests.acceptance.world import World, curl, free_port, maps, until
@@ -42,7 +43,7 @@ def test_same_port_own_stack_own_files(world: World, tmp_path: Path) -> None:
     # Both listen on port 80 at the same time and answer with their own files.
     for name in ("one", "two"):
         url = f"http://{world.address(name)}/srv/tree/who"
-        assert until(lambda url=url: curl(url)) == name
+        assert until(partial(curl, url)) == name
 
     # State set in one is never seen in the other, nor in the directory they came from.
     assert world.exec("one", "sh", "-c", "echo mine > /srv/tree/note").returncode == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 from tests.acceptance.world import World, curl, maps, until
 
@@ -23,7 +24,7 @@ def test_each_link_leads_to_its_own_instance(world: World) -> None:
     for name in ("first", "second"):
         world.run(name, ["python3", "-m", "http.server", "80"], elements={"network-lwip": {}})
         address = world.address(name)
-        assert "Directory listing" in until(lambda address=address: curl(f"http://{address}/"))
+        assert "Directory listing" in until(partial(curl, f"http://{address}/"))
         rows = maps(world.pids(name)[0])
         arenas[name] = {row[2] for row in rows if row[3].startswith("/memfd:cse-net")}
     assert arenas["first"] and arenas["second"] and not arenas["first"] & arenas["second"]

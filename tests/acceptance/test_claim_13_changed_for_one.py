@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 
 from tests.acceptance.world import World, maps, until
 
@@ -42,6 +43,6 @@ def test_another_build_for_one_application(world: World) -> None:
             ["python3", "-m", "http.server", "80"],
             elements={"network-lwip": {"variant": variant}},
         )
-        pid = until(lambda name=name: world.pids(name))[0]
+        pid = until(partial(world.pids, name))[0]
         files[name] = {(dev, inode) for _, dev, inode, path in maps(pid) if "/libcse-net" in path}
     assert files["release"] and files["patched"] and not files["release"] & files["patched"]

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -78,7 +79,7 @@ def test_two_webs(up: httpx.Client) -> None:
     # Each web server by its own address and by its published port, at the same time.
     for name, port in (("web-a", 8081), ("web-b", 8082)):
         for url in (f"http://{address[name]}/", f"http://127.0.0.1:{port}/"):
-            page = until(lambda url=url: curl(url), 10)
+            page = until(partial(curl, url), 10)
             assert f"This is {name}" in page
             assert "font:" in curl(f"{url}style.css")
 
