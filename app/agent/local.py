@@ -271,6 +271,15 @@ class LocalAgent:
     def _connect(self, launch: Launch) -> None:
         """Broker socket, name, bridge port, published ports; again for an application found."""
         binding = launch.network
+        if binding is not None:  # the filter first: no device may exist without it
+            self._wiring.plug(launch.name, binding, launch.spec.ports)
+            self._names.add(launch)
+        if binding is not None and _needs_kernel_stack(launch):
+            if launch.spec.runtime is RuntimeName.NAMESPACE:
+                place = self._directory(launch.name) / "netns"
+                self._wiring.make_kernel_stack(launch.name, binding, place)
+            else:
+                self._kernel_containers().add(launch.name, binding)
         if launch.elements:
             self._broker.serve(
                 launch.name,
@@ -278,15 +287,6 @@ class LocalAgent:
                 self._device_maker(launch),
                 lambda name: self._names.find(binding.network.name, name) if binding else None,
             )
-        if binding is None:
-            return
-        self._wiring.plug(launch.name, binding, launch.spec.ports)
-        if _needs_kernel_stack(launch) and launch.spec.runtime is RuntimeName.NAMESPACE:
-            place = self._directory(launch.name) / "netns"
-            self._wiring.make_kernel_stack(launch.name, binding, place)
-        elif _needs_kernel_stack(launch):
-            self._kernel_containers().add(launch.name, binding)
-        self._names.add(launch)
 
     def _disconnect(self, launch: Launch) -> None:
         self._names.forget(launch.name)
@@ -300,10 +300,14 @@ class LocalAgent:
             netns.remove(self._directory(launch.name) / "netns")
 
     def _device_maker(self, launch: Launch) -> Callable[[bool], int]:
+        """For the broker's thread, which must never wait for this object's lock: whoever has
+        that may be waiting for the broker."""
+        wiring = self._wiring if launch.network is not None else None
+
         def make(vnet_hdr: bool) -> int:
-            if launch.network is None:
+            if wiring is None or launch.network is None:
                 raise Conflict(f"'{launch.name}' is on no network")
-            return self._wiring.open_tap(launch.name, launch.network, vnet_hdr=vnet_hdr)
+            return wiring.open_tap(launch.name, launch.network, vnet_hdr=vnet_hdr)
 
         return make
 
