@@ -10,7 +10,7 @@
  * fill a file or list a directory: the real permissions then allow it, and fs_archive_fix shows
  * what the archive says.
  */
-#include "archive.h"
+#include "skeleton.h"
 #include "fs.h"
 
 #include <dlfcn.h>

@@ -2,7 +2,7 @@
  * looks and filled when somebody opens. Called through fs_real and fs_real_content (layers.c);
  * archive.c tells how it lies on disk.
  */
-#include "archive.h"
+#include "skeleton.h"
 
 #include <stdio.h>
 #include <string.h>

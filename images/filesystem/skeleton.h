@@ -1,6 +1,6 @@
 /* What archive.c (settings, index) and skeleton.c (directories, files, contents) share. */
-#ifndef CSE_FS_ARCHIVE_H
-#define CSE_FS_ARCHIVE_H
+#ifndef CSE_FS_SKELETON_H
+#define CSE_FS_SKELETON_H
 
 #include "fs.h"
 #include "tree.h"
