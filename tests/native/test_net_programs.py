@@ -143,7 +143,8 @@ def test_asyncio_server(lab: Lab) -> None:
             reader, writer = await asyncio.open_connection(host.address, 7000)
             writer.write(f"line {number}\n".encode())
             writer.write_eof()
-            answer = await asyncio.wait_for(reader.read(), 10)
+            answer = "(q, r) => r.end('node ' + q.socket.remoteAddress)"
+    script = f"require('http').createServer({answer}).listen(80, '0.0.0.0')"
             writer.close()
             return answer
 
@@ -209,7 +210,7 @@ def test_socat_udp(lab: Lab) -> None:
 
 def test_node_http(lab: Lab) -> None:
     host = lab.host()
-    script = "require('http').createServer((q,r)=>r.end('node '+q.socket.remoteAddress)).listen(80,'0.0.0.0')"
+    answer = "(q, r) => r.end("node " + q.socket.remoteAddress)"
     host.start(need("node"), "-e", script)
     port_open(host, 80)
     assert fetch(host.address) == f"node {lab.gateway}".encode()

@@ -8,17 +8,19 @@
 #include "instance.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "pump.h"
 
-enum { CLAIM_MS = 5000, EXIT_WAIT_MS = 3000, EXIT_STALL_MS = 1000 };
+enum { CLAIM_MS = 5000, EXIT_WAIT_MS = 3000, EXIT_STALL_MS = 1000, INHERITED_MAX = 4096 };
 
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
@@ -255,21 +257,33 @@ void process_register_fork_handlers(void)
 
 /* ---- exec and exit ------------------------------------------------------------------------- */
 
-/* True if a socket of ours stays open across exec in the program's hands. */
-static bool program_end_survives(uint32_t index)
-{
-    int fd = me.ends[index].program_fd;
-    if (fd < 0) return true; /* unknown: assume so */
-    long flags = syscall(SYS_fcntl, fd, 1 /* F_GETFD */);
-    return flags >= 0 && (flags & 1) == 0;
-}
-
 static bool others_hold(const struct sock *s)
 {
     for (int word = 0; word < HOLDER_WORDS; word++) {
         uint64_t bits = s->holders[word];
         if (me.slot / 64 == word) bits &= ~(UINT64_C(1) << (me.slot % 64));
         if (bits != 0) return true;
+    }
+    return false;
+}
+
+/* True if a socket that only this process pumps stays open across exec in the program's hands. */
+static bool keeper_needed(void)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < me.top && !any; i++) {
+        struct sock *s = instance->sockets[i];
+        any = s != NULL && me.ends[i].fd > 0 && me.ends[i].generation == s->generation &&
+              !others_hold(s);
+    }
+    if (!any) return false;
+    for (int fd = 0; fd < INHERITED_MAX; fd++) {
+        struct stat status;
+        long flags = syscall(SYS_fcntl, fd, F_GETFD);
+        if (flags < 0 || (flags & FD_CLOEXEC) || fstat(fd, &status) != 0 || !S_ISSOCK(status.st_mode))
+            continue;
+        struct sock *s = sock_by_inode(status.st_ino);
+        if (s != NULL && sock_end(s) >= 0 && !others_hold(s)) return true;
     }
     return false;
 }
@@ -286,14 +300,9 @@ static void keep(void)
 void process_before_exec(void)
 {
     if (!instance_running() || getpid() != me.pid || me.slot == NO_PROCESS) return;
-    bool needed = false;
     sigset_t saved;
     instance_lock(&saved);
-    for (uint32_t i = 0; i < me.top && !needed; i++) {
-        struct sock *s = instance->sockets[i];
-        needed = s != NULL && me.ends[i].fd > 0 && me.ends[i].generation == s->generation &&
-                 !others_hold(s) && program_end_survives(i);
-    }
+    bool needed = keeper_needed();
     instance_unlock(&saved);
     if (needed && fork() == 0) keep();
     instance_close_gate();

@@ -472,6 +472,45 @@ static void case_exec(void)
     wait(NULL);
 }
 
+static void case_exec_last(void)
+{
+    int ports[2], port;
+    (void)!pipe(ports);
+    if (fork() == 0) { /* the one process that has this connection becomes another program */
+        int l = listener();
+        port = local_port(l);
+        (void)!write(ports[1], &port, sizeof port);
+        int a = accept(l, NULL, NULL);
+        dup2(a, 0);
+        dup2(a, 1);
+        close(a);
+        close(l);
+        execlp("cat", "cat", NULL);
+        _exit(1);
+    }
+    (void)!read(ports[0], &port, sizeof port);
+    int c = socket(AF_INET, SOCK_STREAM, 0);
+    char text[16];
+    SHOW(connect_to(c, port));
+    VALUE(write(c, "inherited", 9));
+    VALUE(read(c, text, sizeof text));
+    SHOW(shutdown(c, SHUT_WR));
+    VALUE(read(c, text, sizeof text));
+    wait(NULL);
+}
+
+static void case_exec_fails(void)
+{
+    int p[2];
+    char text[8];
+    make_pair(p);
+    SHOW(execl("/nonexistent", "x", NULL));
+    VALUE(write(p[0], "still", 5));
+    VALUE(read(p[1], text, sizeof text));
+    int fd = listener(), c = socket(AF_INET, SOCK_STREAM, 0);
+    SHOW(connect_to(c, local_port(fd)));
+}
+
 static void case_udp(void)
 {
     int s = socket(AF_INET, SOCK_DGRAM, 0), c = socket(AF_INET, SOCK_DGRAM, 0);
@@ -598,7 +637,7 @@ static const struct {
 #define CASE(name) {#name, case_##name}
     CASE(options), CASE(names), CASE(half_close), CASE(reset), CASE(refused),
     CASE(nonblocking_connect), CASE(accept_nonblocking), CASE(interrupts), CASE(epoll), CASE(bulk),
-    CASE(fork), CASE(daemon), CASE(exec), CASE(udp), CASE(udp_refused), CASE(pktinfo), CASE(dup),
+    CASE(fork), CASE(daemon), CASE(exec), CASE(exec_last), CASE(exec_fails), CASE(udp), CASE(udp_refused), CASE(pktinfo), CASE(dup),
     CASE(shutdown_read),
 };
 
