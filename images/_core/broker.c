@@ -39,7 +39,8 @@ static int connect_once(const struct sockaddr_un *address)
 int cse_broker_connect(int timeout_ms)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int length = snprintf(address.sun_path, sizeof address.sun_path, "%s/broker.sock", cse_run_dir());
+    int length =
+        snprintf(address.sun_path, sizeof address.sun_path, "%s/broker.sock", cse_run_dir());
     if (length >= (int)sizeof address.sun_path) {
         errno = ENAMETOOLONG;
         return -1;

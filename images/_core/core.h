@@ -22,7 +22,8 @@
  * such wrappers, and what they call, are left out of instrumentation from this line on. */
 #if defined(__clang__)
 #define CSE_BEFORE_SANITIZERS                                                                      \
-    _Pragma("clang attribute push(__attribute__((no_sanitize(\"address\", \"undefined\"))), apply_to = function)")
+    _Pragma("clang attribute push(__attribute__((no_sanitize(\"address\", \"undefined\"))), "      \
+            "apply_to = function)")
 #define CSE_BEFORE_SANITIZERS_END _Pragma("clang attribute pop")
 #else
 #define CSE_BEFORE_SANITIZERS

@@ -18,7 +18,7 @@ enum { ROWS = 64, NAME_BYTES = 40 };
 
 struct escape_row {
     uint64_t count;
-    uint64_t claimed; /* 0 free, 1 being named, 2 named */
+    uint64_t claimed;      /* 0 free, 1 being named, 2 named */
     char name[NAME_BYTES]; /* NUL-padded */
     uint64_t reserved;
 }; /* 64 bytes, little-endian as the machine */

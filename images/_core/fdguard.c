@@ -217,8 +217,8 @@ CSE_EXPORT int setrlimit64(limit_name resource, const struct rlimit64 *limit)
     return setrlimit(resource, (const struct rlimit *)limit);
 }
 
-CSE_EXPORT int prlimit64(pid_t pid, limit_name resource,
-                         const struct rlimit64 *wanted, struct rlimit64 *old)
+CSE_EXPORT int prlimit64(pid_t pid, limit_name resource, const struct rlimit64 *wanted,
+                         struct rlimit64 *old)
 {
     return prlimit(pid, resource, (const struct rlimit *)wanted, (struct rlimit *)old);
 }

@@ -2,8 +2,8 @@
  *
  * A cache, not the truth: the truth is the identity (device, inode) of the kernel object behind
  * the number. fdguard.c forgets a number whenever the program closes or replaces it through a
- * call that we see; a close that nobody sees (fclose inside libc, a raw system call) leaves a stale entry,
- * which is found because a positive answer is checked against the identity each time. Losing
+ * call that we see; a close that nobody sees (fclose inside libc, a raw system call) leaves a stale
+ * entry, which is found because a positive answer is checked against the identity each time. Losing
  * an entry only costs asking again, so a vfork child that shares this memory does no harm.
  */
 #include "core.h"

@@ -45,7 +45,8 @@ void cse_trace_(const char *function, const char *format, ...)
     if (used > (int)sizeof line - 2) used = sizeof line - 2;
     line[used++] = '\n';
     /* Raw system calls: the overlay's own wrappers of open and close must not see these. */
-    int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    int fd =
+        (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (fd >= 0) {
         if (syscall(SYS_write, fd, line, (size_t)used) < 0) cse_trace_on = 0;
         syscall(SYS_close, fd);

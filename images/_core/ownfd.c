@@ -2,10 +2,11 @@
  *
  * They lie above the program's soft limit where the hard limit leaves room (the soft limit is
  * raised for that, and fdguard.c keeps reporting the old one), so that the program can use every
- * number it was promised; else as high as possible. fdguard.c refuses to let the program close them.
+ * number it was promised; else as high as possible. fdguard.c refuses to let the program close
+ * them.
  */
-#include "core.h"
 #include "ownfd.h"
+#include "core.h"
 
 #include <errno.h>
 #include <fcntl.h>

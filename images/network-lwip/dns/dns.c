@@ -30,7 +30,8 @@ struct answer {
 
 static ares_channel_t *open_channel(const char *servers)
 {
-    struct ares_options options = {.timeout = SERVER_TIMEOUT_MS, .tries = SERVER_TRIES, .lookups = "b"};
+    struct ares_options options = {
+        .timeout = SERVER_TIMEOUT_MS, .tries = SERVER_TRIES, .lookups = "b"};
     int given = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_LOOKUPS;
     ares_channel_t *channel;
     /* Counted by c-ares; there is no matching clean-up because other threads may be in here. */
@@ -95,7 +96,8 @@ static void on_addresses(void *argument, int status, int timeouts, struct ares_a
         const struct sockaddr_in *address = (const void *)node->ai_addr;
         answer->addresses[answer->count++] = address->sin_addr.s_addr;
     }
-    const char *name = found->cnames != NULL && found->name == NULL ? found->cnames->name : found->name;
+    const char *name =
+        found->cnames != NULL && found->name == NULL ? found->cnames->name : found->name;
     if (name != NULL && answer->text_size > 0) {
         strncpy(answer->text, name, answer->text_size - 1);
         answer->text[answer->text_size - 1] = '\0';

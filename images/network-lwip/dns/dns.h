@@ -7,9 +7,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* `servers`: comma-separated addresses; NULL for those of /etc/resolv.conf. Addresses are in network
- * byte order. Both return how many were found (0: no such name or address), or -EAGAIN when no
- * server gave an answer, or -ENOMEM. */
+/* `servers`: comma-separated addresses; NULL for those of /etc/resolv.conf. Addresses are in
+ * network byte order. Both return how many were found (0: no such name or address), or -EAGAIN when
+ * no server gave an answer, or -ENOMEM. */
 int cse_dns_addresses(const char *servers, const char *name, char *canonical, size_t canonical_size,
                       uint32_t *addresses, int room);
 int cse_dns_name(const char *servers, uint32_t address, char *name, size_t size);

@@ -131,8 +131,7 @@ static void broker(void)
          "a message and descriptors are sent");
     fact(cse_broker_receive(fd, &message, 2000) == 1, "an answer is received");
     char value[32];
-    fact(cse_message_field(message.text, "name", value, sizeof value) &&
-             strcmp(value, "a b") == 0,
+    fact(cse_message_field(message.text, "name", value, sizeof value) && strcmp(value, "a b") == 0,
          "its fields are decoded");
     fact(!cse_message_field(message.text, "ame", value, sizeof value), "by their whole names");
     fact(message.fd_count == 1 && cse_is_own_fd(message.fds[0]), "its descriptor is our own");
