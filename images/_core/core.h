@@ -21,9 +21,10 @@
 /* A sanitizer's own start-up calls wrapped functions before its shadow memory exists: files with
  * such wrappers, and what they call, are left out of instrumentation from this line on. */
 #if defined(__clang__)
+// clang-format off
 #define CSE_BEFORE_SANITIZERS                                                                      \
-    _Pragma("clang attribute push(__attribute__((no_sanitize(\"address\", \"undefined\"))), "      \
-            "apply_to = function)")
+    _Pragma("clang attribute push(__attribute__((no_sanitize(\"address\", \"undefined\"))), apply_to = function)")
+// clang-format on
 #define CSE_BEFORE_SANITIZERS_END _Pragma("clang attribute pop")
 #else
 #define CSE_BEFORE_SANITIZERS
