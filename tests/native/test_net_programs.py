@@ -143,8 +143,7 @@ def test_asyncio_server(lab: Lab) -> None:
             reader, writer = await asyncio.open_connection(host.address, 7000)
             writer.write(f"line {number}\n".encode())
             writer.write_eof()
-            answer = "(q, r) => r.end('node ' + q.socket.remoteAddress)"
-    script = f"require('http').createServer({answer}).listen(80, '0.0.0.0')"
+            answer = await asyncio.wait_for(reader.read(), 10)
             writer.close()
             return answer
 
@@ -210,7 +209,8 @@ def test_socat_udp(lab: Lab) -> None:
 
 def test_node_http(lab: Lab) -> None:
     host = lab.host()
-    answer = "(q, r) => r.end("node " + q.socket.remoteAddress)"
+    reply = "(q, r) => r.end('node ' + q.socket.remoteAddress)"
+    script = f"require('http').createServer({reply}).listen(80, '0.0.0.0')"
     host.start(need("node"), "-e", script)
     port_open(host, 80)
     assert fetch(host.address) == f"node {lab.gateway}".encode()
