@@ -10,8 +10,8 @@
  * fill a file or list a directory: the real permissions then allow it, and fs_archive_fix shows
  * what the archive says.
  */
-#include "skeleton.h"
 #include "fs.h"
+#include "skeleton.h"
 
 #include <dlfcn.h>
 #include <stdio.h>

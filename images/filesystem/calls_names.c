@@ -88,12 +88,12 @@ CALL(mkfifoat, int, int dirfd, const char *path, mode_t mode)
 }
 
 #ifdef __GLIBC__
-CALL(__xmknod, int, int version, const char *path, mode_t mode, dev_t *device)
+CALL(__xmknod, int, int version, const char *path, mode_t mode, const dev_t *device)
 {
     return make_node(AT_FDCWD, path, mode, *device);
 }
 
-CALL(__xmknodat, int, int version, int dirfd, const char *path, mode_t mode, dev_t *device)
+CALL(__xmknodat, int, int version, int dirfd, const char *path, mode_t mode, const dev_t *device)
 {
     return make_node(dirfd, path, mode, *device);
 }

@@ -98,6 +98,7 @@ static long by_number(long number, const long a[6], bool *done)
     case SYS_chown: return chown((const char *)a[0], (uid_t)a[1], (gid_t)a[2]);
     case SYS_lchown: return lchown((const char *)a[0], (uid_t)a[1], (gid_t)a[2]);
 #endif
+    default: break;
     }
     *done = false;
     return 0;

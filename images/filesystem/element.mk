@@ -23,7 +23,7 @@ FS_BZ2  := bzlib crctable decompress huffman randtable compress blocksort
 FS_ZSTD := $(addprefix lib/common/,debug entropy_common error_private fse_decompress xxhash zstd_common) \
            $(addprefix lib/decompress/,huf_decompress zstd_ddict zstd_decompress zstd_decompress_block)
 FS_LZMA := $(addprefix src/liblzma/,\
-             $(addprefix common/,common block_util easy_preset filter_common hardware_physmem index \
+             $(addprefix common/,common block_util easy_preset filter_common index \
                stream_flags_common vli_size alone_decoder auto_decoder block_buffer_decoder block_decoder \
                block_header_decoder easy_decoder_memusage filter_buffer_decoder filter_decoder \
                filter_flags_decoder index_decoder index_hash stream_decoder stream_flags_decoder \
@@ -33,7 +33,7 @@ FS_LZMA := $(addprefix src/liblzma/,\
              $(addprefix simple/,simple_coder simple_decoder x86 powerpc ia64 arm armthumb arm64 sparc riscv))
 FS_ARCHIVE := $(addprefix libarchive/archive_,acl check_magic entry entry_sparse entry_stat entry_strmode \
              entry_xattr options pack_dev random rb read read_add_passphrase read_open_filename read_open_fd \
-             read_set_format read_set_options read_support_filter_none read_support_filter_by_code \
+             read_set_options read_support_filter_none \
              read_support_filter_bzip2 read_support_filter_gzip read_support_filter_xz \
              read_support_filter_zstd read_support_format_tar string string_sprintf util \
              version_details virtual)
