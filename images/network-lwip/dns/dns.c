@@ -17,7 +17,13 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-enum { SERVER_TIMEOUT_MS = 2000, SERVER_TRIES = 2 };
+enum { SERVER_TIMEOUT_MS = 2000, SERVER_TRIES = 2, SOCKETS_MAX = 32 };
+
+/* The sockets that c-ares has open, and what it waits for on each. */
+struct waiting {
+    struct pollfd polled[SOCKETS_MAX];
+    nfds_t count;
+};
 
 struct answer {
     bool done;
@@ -28,11 +34,30 @@ struct answer {
     int room, count;
 };
 
-static ares_channel_t *open_channel(const char *servers)
+static void on_socket(void *context, ares_socket_t socket, int readable, int writable)
 {
-    struct ares_options options = {
-        .timeout = SERVER_TIMEOUT_MS, .tries = SERVER_TRIES, .lookups = "b"};
-    int given = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_LOOKUPS;
+    struct waiting *waiting = context;
+    nfds_t at = 0;
+    while (at < waiting->count && waiting->polled[at].fd != socket) at++;
+    if (!readable && !writable) {
+        if (at < waiting->count) waiting->polled[at] = waiting->polled[--waiting->count];
+        return;
+    }
+    if (at == SOCKETS_MAX) return; /* c-ares' own timeouts still run */
+    if (at == waiting->count) waiting->count++;
+    short events = (short)((readable ? POLLIN : 0) | (writable ? POLLOUT : 0));
+    waiting->polled[at] = (struct pollfd){socket, events, 0};
+}
+
+static ares_channel_t *open_channel(const char *servers, struct waiting *waiting)
+{
+    waiting->count = 0;
+    struct ares_options options = {.timeout = SERVER_TIMEOUT_MS,
+                                   .tries = SERVER_TRIES,
+                                   .lookups = "b",
+                                   .sock_state_cb = on_socket,
+                                   .sock_state_cb_data = waiting};
+    int given = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_LOOKUPS | ARES_OPT_SOCK_STATE_CB;
     ares_channel_t *channel;
     /* Counted by c-ares; there is no matching clean-up because other threads may be in here. */
     if (ares_library_init(ARES_LIB_INIT_ALL) != ARES_SUCCESS) return NULL;
@@ -45,29 +70,23 @@ static ares_channel_t *open_channel(const char *servers)
     return channel;
 }
 
-static void wait_for(ares_channel_t *channel, const struct answer *answer)
+static void wait_for(ares_channel_t *channel, const struct waiting *waiting,
+                     const struct answer *answer)
 {
     while (!answer->done) {
-        ares_socket_t sockets[ARES_GETSOCK_MAXNUM];
-        struct pollfd polled[ARES_GETSOCK_MAXNUM];
-        unsigned wanted = (unsigned)ares_getsock(channel, sockets, ARES_GETSOCK_MAXNUM);
-        nfds_t count = 0;
-        for (int i = 0; i < ARES_GETSOCK_MAXNUM; i++) {
-            short events = 0;
-            if (ARES_GETSOCK_READABLE(wanted, i)) events |= POLLIN;
-            if (ARES_GETSOCK_WRITABLE(wanted, i)) events |= POLLOUT;
-            if (events != 0) polled[count++] = (struct pollfd){sockets[i], events, 0};
-        }
+        /* A copy: the list changes while c-ares works through what is ready. */
+        struct waiting now = *waiting;
         struct timeval limit = {SERVER_TIMEOUT_MS / 1000, 0}, left;
         struct timeval *next = ares_timeout(channel, &limit, &left);
-        int ready = poll(polled, count, (int)(next->tv_sec * 1000 + next->tv_usec / 1000 + 1));
+        int ready =
+            poll(now.polled, now.count, (int)(next->tv_sec * 1000 + next->tv_usec / 1000 + 1));
         if (ready <= 0) ares_process_fd(channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
-        for (nfds_t i = 0; ready > 0 && i < count; i++) {
-            bool in = polled[i].revents & (POLLIN | POLLERR | POLLHUP);
-            bool out = polled[i].revents & POLLOUT;
+        for (nfds_t i = 0; ready > 0 && i < now.count; i++) {
+            bool in = now.polled[i].revents & (POLLIN | POLLERR | POLLHUP);
+            bool out = now.polled[i].revents & POLLOUT;
             if (in || out)
-                ares_process_fd(channel, in ? polled[i].fd : ARES_SOCKET_BAD,
-                                out ? polled[i].fd : ARES_SOCKET_BAD);
+                ares_process_fd(channel, in ? now.polled[i].fd : ARES_SOCKET_BAD,
+                                out ? now.polled[i].fd : ARES_SOCKET_BAD);
         }
     }
 }
@@ -110,11 +129,12 @@ EXPORT int cse_dns_addresses(const char *servers, const char *name, char *canoni
 {
     struct answer answer = {
         .text = canonical, .text_size = canonical_size, .addresses = addresses, .room = room};
-    ares_channel_t *channel = open_channel(servers);
+    struct waiting waiting;
+    ares_channel_t *channel = open_channel(servers, &waiting);
     if (channel == NULL) return -ENOMEM;
     struct ares_addrinfo_hints hints = {.ai_family = AF_INET, .ai_flags = ARES_AI_CANONNAME};
     ares_getaddrinfo(channel, name, NULL, &hints, on_addresses, &answer);
-    wait_for(channel, &answer);
+    wait_for(channel, &waiting, &answer);
     ares_destroy(channel);
     return result_of(&answer);
 }
@@ -134,10 +154,11 @@ static void on_name(void *argument, int status, int timeouts, struct hostent *fo
 EXPORT int cse_dns_name(const char *servers, uint32_t address, char *name, size_t size)
 {
     struct answer answer = {.text = name, .text_size = size};
-    ares_channel_t *channel = open_channel(servers);
+    struct waiting waiting;
+    ares_channel_t *channel = open_channel(servers, &waiting);
     if (channel == NULL) return -ENOMEM;
     ares_gethostbyaddr(channel, &address, sizeof address, AF_INET, on_name, &answer);
-    wait_for(channel, &answer);
+    wait_for(channel, &waiting, &answer);
     ares_destroy(channel);
     return result_of(&answer);
 }

@@ -15,7 +15,7 @@
 
 #ifndef NETDB_INTERNAL /* not in musl's header */
 #define NETDB_INTERNAL (-1)
-#define NETDB_SUCCESS 0
+#define NETDB_SUCCESS  0
 #endif
 
 enum { STATIC_BUFFER = 2048 };
@@ -33,8 +33,7 @@ static int h_errno_of(int eai)
 static int fill(struct hostent *entry, char *buffer, size_t size, const char *name,
                 const uint32_t *addresses, int count)
 {
-    uintptr_t misaligned = (uintptr_t)buffer % sizeof(char *);
-    size_t padding = misaligned ? sizeof(char *) - misaligned : 0;
+    size_t padding = (size_t)(-(uintptr_t)buffer % sizeof(char *));
     size_t pointers = ((size_t)count + 2) * sizeof(char *);
     size_t bytes = (size_t)count * sizeof(uint32_t);
     size_t length = strlen(name) + 1;
@@ -110,7 +109,8 @@ CSE_EXPORT struct hostent *gethostbyname2(const char *name, int family)
 {
     struct hostent *result;
     int error;
-    gethostbyname2_r(name, family, &static_entry, static_buffer, sizeof static_buffer, &result, &error);
+    gethostbyname2_r(name, family, &static_entry, static_buffer, sizeof static_buffer, &result,
+                     &error);
     if (result == NULL) h_errno = error;
     return result;
 }

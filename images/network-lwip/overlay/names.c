@@ -34,7 +34,7 @@ struct entry {
 struct question {
     int family, flags, type, protocol;
     const char *node, *service;
-    const char *canonical; /* put into the first entry */
+    char canonical[LOOKUP_NAME_MAX]; /* put into the first entry */
     struct addrinfo *first, **next;
 };
 
@@ -54,7 +54,8 @@ static int port_of(const struct question *question, const struct kind *kind)
     if (question->service == NULL) return 0;
     char *end;
     unsigned long number = strtoul(question->service, &end, 10);
-    if (*question->service != '\0' && *end == '\0') return number > 65535 ? -1 : htons((uint16_t)number);
+    if (*question->service != '\0' && *end == '\0')
+        return number > 65535 ? -1 : htons((uint16_t)number);
     if ((question->flags & AI_NUMERICSERV) || kind->service == NULL) return -1;
     struct servent entry, *found;
     char buffer[1024];
@@ -86,7 +87,7 @@ static int append(struct question *question, const struct kind *kind, int port, 
         memcpy(&entry->address.v6.sin6_addr, address, sizeof(struct in6_addr));
         info->ai_addrlen = sizeof entry->address.v6;
     }
-    if (question->first == NULL && (question->flags & AI_CANONNAME) && question->canonical) {
+    if (question->first == NULL && (question->flags & AI_CANONNAME)) {
         info->ai_canonname = strdup(question->canonical);
         if (info->ai_canonname == NULL) {
             free(entry);
@@ -130,7 +131,7 @@ static int answer_node(struct question *question)
 {
     struct in6_addr v6;
     struct in_addr v4;
-    question->canonical = question->node;
+    snprintf(question->canonical, sizeof question->canonical, "%s", question->node);
     if (inet_pton(AF_INET6, question->node, &v6) == 1)
         return question->family == AF_INET ? EAI_ADDRFAMILY : append_kinds(question, AF_INET6, &v6);
     bool numeric = inet_aton(question->node, &v4) != 0;
@@ -141,7 +142,7 @@ static int answer_node(struct question *question)
     struct lookup found;
     int failed = lookup_addresses(question->node, &found);
     if (failed) return failed;
-    question->canonical = found.canonical;
+    memcpy(question->canonical, found.canonical, sizeof question->canonical);
     for (int i = 0; i < found.count && !failed; i++) {
         if (question->family != AF_INET6) {
             failed = append_kinds(question, AF_INET, &found.addresses[i]);
@@ -157,7 +158,8 @@ static int answer_node(struct question *question)
 static int check(const struct question *question)
 {
     if (question->node == NULL && question->service == NULL) return EAI_NONAME;
-    if (question->family != AF_UNSPEC && question->family != AF_INET && question->family != AF_INET6)
+    if (question->family != AF_UNSPEC && question->family != AF_INET &&
+        question->family != AF_INET6)
         return EAI_FAMILY;
     if ((question->flags & AI_CANONNAME) && question->node == NULL) return EAI_BADFLAGS;
     if (question->type == 0 || question->type == SOCK_RAW) return 0;
@@ -208,31 +210,36 @@ static int put_service(const struct sockaddr *address, char *service, socklen_t 
     struct servent entry, *found = NULL;
     char buffer[1024], number[8];
     if (!(flags & NI_NUMERICSERV) && service != NULL && size > 0)
-        getservbyport_r(port, (flags & NI_DGRAM) ? "udp" : "tcp", &entry, buffer, sizeof buffer, &found);
+        getservbyport_r(port, (flags & NI_DGRAM) ? "udp" : "tcp", &entry, buffer, sizeof buffer,
+                        &found);
     snprintf(number, sizeof number, "%u", ntohs(port));
     return put(service, size, found != NULL ? entry.s_name : number);
 }
 
 CSE_EXPORT int getnameinfo(const struct sockaddr *address, socklen_t length, char *host,
-                           socklen_t host_size, char *service, socklen_t service_size,
-                           int flags)
+                           socklen_t host_size, char *service, socklen_t service_size, int flags)
 {
-    bool v4 = address != NULL && address->sa_family == AF_INET && length >= sizeof(struct sockaddr_in);
-    bool v6 = address != NULL && address->sa_family == AF_INET6 && length >= sizeof(struct sockaddr_in6);
+    bool v4 =
+        address != NULL && address->sa_family == AF_INET && length >= sizeof(struct sockaddr_in);
+    bool v6 =
+        address != NULL && address->sa_family == AF_INET6 && length >= sizeof(struct sockaddr_in6);
     if (address != NULL && address->sa_family == AF_UNIX)
         return libc(getnameinfo)(address, length, host, host_size, service, service_size, flags);
     if (!v4 && !v6) return EAI_FAMILY;
-    if ((host == NULL || host_size == 0) && (service == NULL || service_size == 0)) return EAI_NONAME;
+    if ((host == NULL || host_size == 0) && (service == NULL || service_size == 0))
+        return EAI_NONAME;
 
     if (host != NULL && host_size > 0) {
         char name[LOOKUP_NAME_MAX];
         int failed = EAI_NONAME;
         if (v4 && !(flags & NI_NUMERICHOST))
-            failed = lookup_name(((const struct sockaddr_in *)address)->sin_addr.s_addr, name, sizeof name);
+            failed = lookup_name(((const struct sockaddr_in *)address)->sin_addr.s_addr, name,
+                                 sizeof name);
         if (failed && (flags & NI_NAMEREQD)) return failed;
         if (failed) {
-            const void *bytes = v4 ? (const void *)&((const struct sockaddr_in *)address)->sin_addr
-                                   : (const void *)&((const struct sockaddr_in6 *)address)->sin6_addr;
+            const void *bytes =
+                v4 ? (const void *)&((const struct sockaddr_in *)address)->sin_addr
+                   : (const void *)&((const struct sockaddr_in6 *)address)->sin6_addr;
             inet_ntop(address->sa_family, bytes, name, sizeof name);
         }
         failed = put(host, host_size, name);
