@@ -110,10 +110,17 @@ bool spec_read(int fd, struct spec *spec, char *error, size_t size)
         size_t record = strlen(at);
         char *equals = strchr(at, '=');
         if (equals) *equals = 0;
-        if (!equals || !take(spec, at, equals + 1))
-            return snprintf(error, size, "unknown record '%.40s'", at), false;
+        if (!equals || !take(spec, at, equals + 1)) {
+            snprintf(error, size, "unknown record '%.40s'", at);
+            free(data);
+            return false;
+        }
         at += record + 1;
     }
-    if (!spec->args[0] || !spec->bwrap[0]) return snprintf(error, size, "incomplete"), false;
-    return true;
+    if (!spec->args[0] || !spec->bwrap[0]) {
+        snprintf(error, size, "incomplete");
+        free(data);
+        return false;
+    }
+    return true; /* the words of `spec` are in `data` */
 }

@@ -80,16 +80,19 @@ struct cse_stack {
     /* Starts to connect; `fd` is the program's end, which must not look writable until done if
      * `nonblocking`. 0, -EINPROGRESS, or why not. NULL dissolves a datagram socket's address. */
     int (*connect)(cse_socket s, int fd, const struct sockaddr_in *address, bool nonblocking);
-    /* Waits for a connect under way. 0, -EINTR, -ETIMEDOUT after timeout_ms (-1: never), or why not. */
+    /* Waits for a connect under way. 0, -EINTR, -ETIMEDOUT after timeout_ms (-1: never), or why
+     * not. */
     int (*connect_wait)(cse_socket s, int timeout_ms);
     int (*name)(cse_socket s, bool peer, struct sockaddr_in *address);
     int (*getoption)(cse_socket s, int level, int name, void *value, socklen_t *length);
     int (*setoption)(cse_socket s, int level, int name, const void *value, socklen_t length);
-    /* Before the program's end is shut down with the same `how`; returns what is left to do there. */
+    /* Before the program's end is shut down with the same `how`; returns what is left to do there.
+     */
     int (*shutdown)(cse_socket s, int how);
 
     /* Sends one datagram, to the connected peer if `to` is NULL. */
-    ssize_t (*send)(cse_socket s, const struct iovec *parts, int count, const struct sockaddr_in *to);
+    ssize_t (*send)(cse_socket s, const struct iovec *parts, int count,
+                    const struct sockaddr_in *to);
     /* The pending error, cleared. */
     int (*take_error)(cse_socket s);
 

@@ -6,10 +6,10 @@
 
 #include "lwip/ip.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
-#include <arpa/inet.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -43,8 +43,10 @@ static int api_socket(int type, int flags, cse_socket *made)
     int fd = -ENOBUFS;
     if (s != NULL) {
         fd = sock_make_pair(s, flags);
-        if (fd < 0) sock_free(s);
-        else *made = sock_handle(s);
+        if (fd < 0)
+            sock_free(s);
+        else
+            *made = sock_handle(s);
     }
     instance_unlock(&saved);
     return fd;
@@ -87,18 +89,24 @@ static int api_bind(cse_socket handle, const struct sockaddr_in *address)
         uint32_t ip = address->sin_addr.s_addr;
         bool broadcast = s->kind == KIND_UDP &&
                          (ip == INADDR_BROADCAST || ip == (instance->address | ~instance->netmask));
-        if (s->bound || s->state != FRESH) result = -EINVAL;
-        else if (!is_own_address(ip) && !broadcast) result = -EADDRNOTAVAIL;
-        else if ((result = sock_check_bind(s, address)) == 0) result = bind_pcb(s, address);
+        if (s->bound || s->state != FRESH)
+            result = -EINVAL;
+        else if (!is_own_address(ip) && !broadcast)
+            result = -EADDRNOTAVAIL;
+        else if ((result = sock_check_bind(s, address)) == 0)
+            result = bind_pcb(s, address);
     });
 }
 
 static int api_listen(cse_socket handle, int backlog)
 {
     return WITH_SOCKET(handle, {
-        if (s->kind != KIND_TCP) result = -EOPNOTSUPP;
-        else if (s->state != FRESH && s->state != LISTENING) result = -EINVAL;
-        else result = listen_start(s, backlog);
+        if (s->kind != KIND_TCP)
+            result = -EOPNOTSUPP;
+        else if (s->state != FRESH && s->state != LISTENING)
+            result = -EINVAL;
+        else
+            result = listen_start(s, backlog);
     });
 }
 
@@ -127,7 +135,8 @@ static int api_accept(cse_socket handle, int flags, struct sockaddr_in *peer, cs
     });
 }
 
-/* ---- connect ------------------------------------------------------------------------------------ */
+/* ---- connect ------------------------------------------------------------------------------------
+ */
 
 /* Fills the program's end until poll does not show it writable; tcp_deliver skips these bytes. */
 static void fill_with_junk(struct sock *s, int fd)
@@ -138,13 +147,15 @@ static void fill_with_junk(struct sock *s, int fd)
         struct timespec now = {0, 0};
         if (syscall(SYS_ppoll, &writable, 1, &now, NULL, 0) != 1 || !(writable.revents & POLLOUT))
             return;
-        long sent = syscall(SYS_sendto, fd, junk, sizeof junk, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
+        long sent =
+            syscall(SYS_sendto, fd, junk, sizeof junk, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
         if (sent <= 0) return;
         s->junk += (size_t)sent;
     }
 }
 
-static int start_connect(struct sock *s, int fd, const struct sockaddr_in *address, bool nonblocking)
+static int start_connect(struct sock *s, int fd, const struct sockaddr_in *address,
+                         bool nonblocking)
 {
     if (s->kind == KIND_UDP) return udp_connect_to(s, address);
     if (address == NULL) return s->state == FRESH ? 0 : -EOPNOTSUPP;
@@ -199,7 +210,8 @@ static int api_connect_wait(cse_socket handle, int timeout_ms)
     });
 }
 
-/* ---- names, options, the rest --------------------------------------------------------------------- */
+/* ---- names, options, the rest
+ * --------------------------------------------------------------------- */
 
 static int api_name(cse_socket handle, bool peer, struct sockaddr_in *address)
 {
@@ -288,8 +300,10 @@ static int api_resolve(const char *name, struct in_addr *address)
     for (int i = 0; i < answer.fd_count; i++) host->own_close(answer.fds[i]);
     size_t used = (size_t)snprintf(text, sizeof text, "resolve id=1 name=");
     for (const char *c = name; *c != '\0' && used + 4 < sizeof text; c++) {
-        if (*c <= ' ' || *c == '%') used += (size_t)snprintf(text + used, 4, "%%%02X", *c & 0xff);
-        else text[used++] = *c;
+        if (*c <= ' ' || *c == '%')
+            used += (size_t)snprintf(text + used, 4, "%%%02X", *c & 0xff);
+        else
+            text[used++] = *c;
     }
     text[used] = '\0';
     if (!host->broker_send(broker, text, NULL, 0)) goto done;
@@ -304,7 +318,8 @@ done:
     return result;
 }
 
-static void describe(struct cse_interface *out, const char *name, const struct netif *netif, int index)
+static void describe(struct cse_interface *out, const char *name, const struct netif *netif,
+                     int index)
 {
     memset(out, 0, sizeof *out);
     strcpy(out->name, name);

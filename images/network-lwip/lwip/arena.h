@@ -8,9 +8,9 @@
 #include <stdint.h>
 
 /* The same in every program, so that pointers inside the arena hold everywhere. */
-#define ARENA_BASE 0x2c5e00000000UL
+#define ARENA_BASE     0x2c5e00000000UL
 #define ARENA_HEAP_MAX (1UL << 30)
-#define ARENA_PAGE 65536 /* at least a page of any machine */
+#define ARENA_PAGE     65536 /* at least a page of any machine */
 
 /* Makes the arena, or maps the one behind `fd`. Returns its descriptor (not yet protected), or a
  * negative errno. */

@@ -101,6 +101,4 @@ void clock_poke(void)
 }
 
 /* lwIP says so when a connection becomes active; clock_poke finds out by itself. */
-void tcp_timer_needed(void)
-{
-}
+void tcp_timer_needed(void) {}

@@ -151,8 +151,10 @@ static struct pbuf *packet_of(const char *bytes, size_t length)
         return NULL;
     }
     struct pbuf *p = pbuf_alloc(PBUF_RAW, (u16_t)length, PBUF_RAM);
-    if (p == NULL) instance->rx_dropped++;
-    else memcpy(p->payload, bytes, length);
+    if (p == NULL)
+        instance->rx_dropped++;
+    else
+        memcpy(p->payload, bytes, length);
     return p;
 }
 

@@ -101,9 +101,7 @@ void heap_trim(void)
 
 /* ---- lwIP's allocator (its mem.c is not compiled) ---------------------------------------- */
 
-void mem_init(void)
-{
-}
+void mem_init(void) {}
 
 void *mem_malloc(mem_size_t size)
 {

@@ -2,8 +2,8 @@
  *
  * Theory of operation. All state lies in the arena (arena.c) behind one robust lock. Whoever
  * holds the lock runs the stack: a program's thread in a control call, or a pump thread
- * (pump.c). One process is the leader: its pump reads the device and keeps the time. Each socket has
- * an owner, the process whose pump moves bytes between lwIP and the socket's pair; events for a
+ * (pump.c). One process is the leader: its pump reads the device and keeps the time. Each socket
+ * has an owner, the process whose pump moves bytes between lwIP and the socket's pair; events for a
  * socket put it on its owner's list, and instance_unlock rings the owners' doorbells.
  *
  * The program's threads block all signals while they hold the lock, so that no handler finds it
@@ -29,12 +29,18 @@
 enum { SCRATCH_BYTES = 65536 + 128, BROKER_WAIT_MS = 10000 };
 
 #ifndef PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP /* musl: the type is the first word */
-#define PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP {{{PTHREAD_MUTEX_RECURSIVE}}}
+#define PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP                                                     \
+    {                                                                                              \
+        {                                                                                          \
+            {                                                                                      \
+                PTHREAD_MUTEX_RECURSIVE                                                            \
+            }                                                                                      \
+        }                                                                                          \
+    }
 #endif
 
 struct process_local me = {.tap = -1, .arena = -1, .broker = -1, .epoll = -1, .bell = -1};
 const struct cse_host *host;
-
 
 bool instance_running(void)
 {
@@ -266,8 +272,10 @@ static void program_path(char *out, size_t size)
     path[length > 0 ? length : 0] = '\0';
     size_t used = 0;
     for (const char *c = path; *c != '\0' && used + 4 < size; c++) {
-        if (*c <= ' ' || *c == '%') used += (size_t)snprintf(out + used, size - used, "%%%02X", *c);
-        else out[used++] = *c;
+        if (*c <= ' ' || *c == '%')
+            used += (size_t)snprintf(out + used, size - used, "%%%02X", *c);
+        else
+            out[used++] = *c;
     }
     out[used] = '\0';
 }

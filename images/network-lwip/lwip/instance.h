@@ -49,11 +49,11 @@ struct sock {
     struct sock *hash_next;
     struct sock *pending_next, *queue_next;
     uint8_t kind;
-    bool pending;         /* on its owner's list */
-    uint32_t state;       /* a futex word: connect waits on it */
-    uint16_t owner;       /* process that pumps it, or NO_PROCESS */
+    bool pending;                   /* on its owner's list */
+    uint32_t state;                 /* a futex word: connect waits on it */
+    uint16_t owner;                 /* process that pumps it, or NO_PROCESS */
     uint64_t holders[HOLDER_WORDS]; /* processes that have its stack end */
-    struct tcp_pcb *tcp; /* or the listening pcb; NULL when done */
+    struct tcp_pcb *tcp;            /* or the listening pcb; NULL when done */
     struct udp_pcb *udp;
     struct sockaddr_in local, remote;
     int error; /* SO_ERROR */
@@ -71,7 +71,7 @@ struct sock {
     bool hang_up;  /* all program ends are closed, or both directions shut */
     char *stash;   /* read from the pair, not yet taken by lwIP */
     uint32_t stash_length, stash_offset;
-    size_t junk; /* bytes of filling to skip (connect.c) */
+    size_t junk;                          /* bytes of filling to skip (connect.c) */
     bool reset_wanted, adopt, waited_for; /* waited_for: a blocking connect is under way */
 
     /* listening */
@@ -126,7 +126,7 @@ struct instance {
     bool clock_runs;          /* the leader has a time to wake up */
 
     uint16_t leader, process_top; /* slots below it were used */
-    uint32_t process_changes; /* bumped when the process table changes */
+    uint32_t process_changes;     /* bumped when the process table changes */
     struct process processes[PROCESSES_MAX];
 
     uint32_t socket_top, socket_free, sockets_live;
@@ -154,11 +154,11 @@ struct process_local {
     uint16_t slot;
     uint32_t epoch;
     int tap, arena, broker, epoll, bell;
-    bool attached;   /* the arena is mapped */
+    bool attached; /* the arena is mapped */
     bool pump_runs;
     bool reads_device; /* the tap is in this epoll */
-    uint32_t top; /* ends below this were used */
-    struct end *ends; /* SOCKETS_MAX, touched lazily */
+    uint32_t top;      /* ends below this were used */
+    struct end *ends;  /* SOCKETS_MAX, touched lazily */
     uint32_t seen_changes, seen_stale;
     int watched[PROCESSES_MAX]; /* pidfds */
     int watched_pid[PROCESSES_MAX];
@@ -187,7 +187,7 @@ void instance_new_gate(void); /* in a forked child */
 uint64_t now_ms(void);
 
 /* processes.c */
-bool process_join(void);          /* this process gets a slot; under the lock */
+bool process_join(void); /* this process gets a slot; under the lock */
 void process_leave(void);
 void process_gone(uint16_t slot); /* another process died: its sockets find a new owner */
 void process_watch(void);         /* follow changes of the table: pidfds, leader */
@@ -265,9 +265,9 @@ bool device_read(int limit); /* false when drained */
 uint16_t device_mtu(void);
 
 /* clock.c */
-void clock_run(void);     /* runs what is due */
-int clock_timeout(void);  /* ms until the next, -1: never */
-void clock_poke(void);    /* something happened that may need ticks */
+void clock_run(void);    /* runs what is due */
+int clock_timeout(void); /* ms until the next, -1: never */
+void clock_poke(void);   /* something happened that may need ticks */
 
 size_t arena_size(void);
 void cse_lwip_assertion(const char *message);

@@ -119,8 +119,10 @@ err_t listen_accept_event(struct sock *listener, struct tcp_pcb *pcb)
     s->tx_ready = true;
     tcp_arg(pcb, s);
     tcp_apply_options(s);
-    if (listener->queue_last != NULL) listener->queue_last->queue_next = s;
-    else listener->queue_first = s;
+    if (listener->queue_last != NULL)
+        listener->queue_last->queue_next = s;
+    else
+        listener->queue_first = s;
     listener->queue_last = s;
     listener->queued++;
     sock_notify(listener);
@@ -141,7 +143,8 @@ void listen_deliver(struct sock *s)
     while (s->tokens < s->queued && !s->rx_blocked) {
         uint32_t count = s->queued - s->tokens;
         if (count > TOKENS_AT_ONCE) count = TOKENS_AT_ONCE;
-        long sent = syscall(SYS_sendto, fd, tokens, (long)count, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
+        long sent =
+            syscall(SYS_sendto, fd, tokens, (long)count, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
         if (sent > 0) {
             s->tokens += (uint32_t)sent;
         } else if (errno == EAGAIN || errno == ENOBUFS) {

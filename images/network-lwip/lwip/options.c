@@ -29,10 +29,10 @@ static int put_int(void *value, socklen_t *length, int number)
 
 static int tcp_state_of(const struct sock *s)
 {
-    static const uint8_t linux_state[] = {
-        [0] = 7,                    [LISTEN] = 10,   [SYN_SENT] = 2,   [SYN_RCVD] = 3,
-        [ESTABLISHED] = 1,          [FIN_WAIT_1] = 4, [FIN_WAIT_2] = 5, [CLOSE_WAIT] = 8,
-        [CLOSING] = 11,             [LAST_ACK] = 9,   [TIME_WAIT] = 6};
+    static const uint8_t linux_state[] = {[0] = 7,          [LISTEN] = 10,     [SYN_SENT] = 2,
+                                          [SYN_RCVD] = 3,   [ESTABLISHED] = 1, [FIN_WAIT_1] = 4,
+                                          [FIN_WAIT_2] = 5, [CLOSE_WAIT] = 8,  [CLOSING] = 11,
+                                          [LAST_ACK] = 9,   [TIME_WAIT] = 6};
     return s->tcp == NULL ? 7 : linux_state[s->tcp->state];
 }
 
@@ -91,7 +91,8 @@ static int get_socket(struct sock *s, int name, void *value, socklen_t *length)
     switch (name) {
     case SO_TYPE: return put_int(value, length, s->kind == KIND_TCP ? SOCK_STREAM : SOCK_DGRAM);
     case SO_DOMAIN: return put_int(value, length, AF_INET);
-    case SO_PROTOCOL: return put_int(value, length, s->kind == KIND_TCP ? IPPROTO_TCP : IPPROTO_UDP);
+    case SO_PROTOCOL:
+        return put_int(value, length, s->kind == KIND_TCP ? IPPROTO_TCP : IPPROTO_UDP);
     case SO_ACCEPTCONN: return put_int(value, length, s->state == LISTENING);
     case SO_ERROR:
         error = s->error;
@@ -156,7 +157,8 @@ int option_get(struct sock *s, int level, int name, void *value, socklen_t *leng
     }
 }
 
-/* ---- setting ----------------------------------------------------------------------------------- */
+/* ---- setting -----------------------------------------------------------------------------------
+ */
 
 static int between(int *place, int number, int least, int most)
 {
@@ -175,7 +177,10 @@ static int set_tcp(struct sock *s, int name, int number)
     case TCP_KEEPIDLE: failed = between(&s->keep_idle, number, 1, 32767); break;
     case TCP_KEEPINTVL: failed = between(&s->keep_interval, number, 1, 32767); break;
     case TCP_KEEPCNT: failed = between(&s->keep_count, number, 1, 127); break;
-    case TCP_USER_TIMEOUT: failed = number < 0 ? -EINVAL : 0; s->user_timeout_ms = number; break;
+    case TCP_USER_TIMEOUT:
+        failed = number < 0 ? -EINVAL : 0;
+        s->user_timeout_ms = number;
+        break;
     case TCP_MAXSEG: failed = between(&s->max_segment, number, 88, 32767); break;
     case TCP_DEFER_ACCEPT: s->defer_accept = number; break;
     case TCP_QUICKACK:
@@ -201,7 +206,10 @@ static int set_socket(struct sock *s, int name, const void *value, socklen_t len
     switch (name) {
     case SO_REUSEADDR: s->reuse_address = number != 0; return 0;
     case SO_REUSEPORT: s->reuse_port = number != 0; return 0;
-    case SO_KEEPALIVE: s->keep_alive = number != 0; tcp_apply_options(s); return 0;
+    case SO_KEEPALIVE:
+        s->keep_alive = number != 0;
+        tcp_apply_options(s);
+        return 0;
     case SO_BROADCAST: s->broadcast = number != 0; return 0;
     case SO_LINGER: {
         struct linger linger;
@@ -263,9 +271,12 @@ int option_set(struct sock *s, int level, int name, const void *value, socklen_t
     int number = 0;
     if (level == IPPROTO_TCP && name == TCP_CONGESTION) return 0;
     if (level == SOL_SOCKET && name == SO_BINDTODEVICE) return 0;
-    if (level == IPPROTO_IP && length == 1) number = *(const unsigned char *)value;
-    else if (length >= sizeof number) memcpy(&number, value, sizeof number);
-    else return -EINVAL;
+    if (level == IPPROTO_IP && length == 1)
+        number = *(const unsigned char *)value;
+    else if (length >= sizeof number)
+        memcpy(&number, value, sizeof number);
+    else
+        return -EINVAL;
     switch (level) {
     case SOL_SOCKET: return set_socket(s, name, value, length, number);
     case IPPROTO_TCP: return set_tcp(s, name, number);

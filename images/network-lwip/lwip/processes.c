@@ -280,7 +280,8 @@ static bool keeper_needed(void)
     for (int fd = 0; fd < INHERITED_MAX; fd++) {
         struct stat status;
         long flags = syscall(SYS_fcntl, fd, F_GETFD);
-        if (flags < 0 || (flags & FD_CLOEXEC) || fstat(fd, &status) != 0 || !S_ISSOCK(status.st_mode))
+        if (flags < 0 || (flags & FD_CLOEXEC) || fstat(fd, &status) != 0 ||
+            !S_ISSOCK(status.st_mode))
             continue;
         struct sock *s = sock_by_inode(status.st_ino);
         if (s != NULL && sock_end(s) >= 0 && !others_hold(s)) return true;
@@ -350,8 +351,10 @@ void process_before_exit(void)
             s->tx_ready = true;
             tcp_take(s);
             if (s->generation != instance->generations[i] || instance->sockets[i] != s) continue;
-            if (s->tcp != NULL && (s->tx_ready || s->stash != NULL)) busy = true;
-            else if (!others_hold(s) && s->tcp != NULL) tcp_finish(s);
+            if (s->tcp != NULL && (s->tx_ready || s->stash != NULL))
+                busy = true;
+            else if (!others_hold(s) && s->tcp != NULL)
+                tcp_finish(s);
         }
         for (uint16_t i = 0; i < PROCESSES_MAX; i++)
             if (i != me.slot && instance->processes[i].used != 0) last = false;

@@ -155,8 +155,7 @@ static void tell_counters(void)
 static void hear_bell(void)
 {
     char note[16];
-    while (syscall(SYS_recvfrom, me.bell, note, sizeof note, MSG_DONTWAIT, NULL, NULL) > 0) {
-    }
+    while (syscall(SYS_recvfrom, me.bell, note, sizeof note, MSG_DONTWAIT, NULL, NULL) > 0) {}
     if (me.slot != NO_PROCESS) instance->processes[me.slot].rung = false;
     if (me.seen_stale != instance->stale_changes) sock_sweep_ends();
     me.seen_stale = instance->stale_changes;
@@ -219,7 +218,8 @@ void pump_once(int timeout_ms)
             clock_run();
             tell_counters();
             if (me.broker < 0 && host->setting("tap") == NULL) find_broker_again();
-            if (got > 0) idle_since = now_ms();
+            if (got > 0)
+                idle_since = now_ms();
             else if (idle_since != 0 && now_ms() > idle_since + TRIM_MS) {
                 heap_trim();
                 idle_since = 0;

@@ -7,10 +7,10 @@
 #include <stdint.h>
 
 /* Tags of the pump's epoll entries that are not sockets. */
-#define PUMP_TAG (UINT64_C(1) << 63)
-#define PUMP_BELL (PUMP_TAG | 1)
-#define PUMP_TAP (PUMP_TAG | 2)
-#define PUMP_BROKER (PUMP_TAG | 3)
+#define PUMP_TAG     (UINT64_C(1) << 63)
+#define PUMP_BELL    (PUMP_TAG | 1)
+#define PUMP_TAP     (PUMP_TAG | 2)
+#define PUMP_BROKER  (PUMP_TAG | 3)
 #define PUMP_PROCESS (PUMP_TAG | 16)
 
 void pump_watch_fd(int fd, uint64_t tag);

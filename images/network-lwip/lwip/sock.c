@@ -8,8 +8,8 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <poll.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
@@ -22,13 +22,18 @@ enum { PAIR_BUFFER = 212992 };
 struct sock *sock_new(enum sock_kind kind)
 {
     uint32_t index;
-    if (instance->socket_free != 0) index = instance->socket_free - 1;
-    else if (instance->socket_top < SOCKETS_MAX) index = instance->socket_top;
-    else return NULL;
+    if (instance->socket_free != 0)
+        index = instance->socket_free - 1;
+    else if (instance->socket_top < SOCKETS_MAX)
+        index = instance->socket_top;
+    else
+        return NULL;
     struct sock *s = heap_alloc(sizeof *s);
     if (s == NULL) return NULL;
-    if (instance->socket_free != 0) instance->socket_free = instance->free_next[index];
-    else instance->socket_top++;
+    if (instance->socket_free != 0)
+        instance->socket_free = instance->free_next[index];
+    else
+        instance->socket_top++;
     memset(s, 0, sizeof *s);
     s->index = index;
     s->generation = instance->generations[index] = (instance->generations[index] + 1) & INT_MAX;
@@ -183,7 +188,8 @@ void sock_sweep_ends(void)
 int sock_make_pair(struct sock *s, int flags)
 {
     int pair[2], type = s->kind == KIND_TCP ? SOCK_STREAM : SOCK_SEQPACKET;
-    if (syscall(SYS_socketpair, AF_UNIX, type | (flags & (SOCK_CLOEXEC | SOCK_NONBLOCK)), 0, pair) < 0)
+    if (syscall(SYS_socketpair, AF_UNIX, type | (flags & (SOCK_CLOEXEC | SOCK_NONBLOCK)), 0, pair) <
+        0)
         return -errno;
     struct stat status;
     fstat(pair[0], &status);
@@ -230,9 +236,12 @@ void sock_deliver(struct sock *s)
         s->tx_ready = true;
         pump_watch(s);
     }
-    if (s->kind == KIND_UDP) udp_deliver(s);
-    else if (s->state == LISTENING) listen_deliver(s);
-    else tcp_deliver(s);
+    if (s->kind == KIND_UDP)
+        udp_deliver(s);
+    else if (s->state == LISTENING)
+        listen_deliver(s);
+    else
+        tcp_deliver(s);
 }
 
 /* The last process with its stack end died without a word. */

@@ -1,10 +1,10 @@
 /* TCP connections: bytes between lwIP and the program's pair, and the states the program sees.
  *
- * The pair mirrors the connection truthfully. The peer's FIN shuts the stack end for writing, so the
- * program reads its end of file and poll shows RDHUP; a reset closes the stack end over an unread
- * byte, which AF_UNIX reports as ECONNRESET; the program's half-close is an end of file at the stack
- * end; its close is a hang-up there. Events of lwIP come in through lwip_tcp_event, under the
- * lock, and only mark what is to be done: sock_deliver does it later, in the owner.
+ * The pair mirrors the connection truthfully. The peer's FIN shuts the stack end for writing, so
+ * the program reads its end of file and poll shows RDHUP; a reset closes the stack end over an
+ * unread byte, which AF_UNIX reports as ECONNRESET; the program's half-close is an end of file at
+ * the stack end; its close is a hang-up there. Events of lwIP come in through lwip_tcp_event, under
+ * the lock, and only mark what is to be done: sock_deliver does it later, in the owner.
  */
 #include "instance.h"
 
@@ -56,14 +56,18 @@ void tcp_apply_options(struct sock *s)
     if (pcb == NULL) return;
     pcb->ttl = s->ttl;
     pcb->tos = s->tos;
-    if (s->keep_alive) ip_set_option(pcb, SOF_KEEPALIVE);
-    else ip_reset_option(pcb, SOF_KEEPALIVE);
+    if (s->keep_alive)
+        ip_set_option(pcb, SOF_KEEPALIVE);
+    else
+        ip_reset_option(pcb, SOF_KEEPALIVE);
     if (pcb->state == LISTEN) return;
     pcb->keep_idle = (u32_t)s->keep_idle * 1000;
     pcb->keep_intvl = (u32_t)s->keep_interval * 1000;
     pcb->keep_cnt = (u32_t)s->keep_count;
-    if (s->no_delay) tcp_nagle_disable(pcb);
-    else tcp_nagle_enable(pcb);
+    if (s->no_delay)
+        tcp_nagle_disable(pcb);
+    else
+        tcp_nagle_enable(pcb);
     if (s->max_segment != 0 && pcb->mss > s->max_segment) pcb->mss = (u16_t)s->max_segment;
     tcp_output(pcb);
 }
@@ -83,8 +87,10 @@ static err_t receive_event(struct sock *s, struct tcp_pcb *pcb, struct pbuf *p)
         struct chunk *chunk = heap_alloc(sizeof *chunk);
         if (chunk == NULL) return ERR_MEM; /* lwIP keeps the packet and asks again */
         *chunk = (struct chunk){.packet = p};
-        if (s->rx_last != NULL) s->rx_last->next = chunk;
-        else s->rx_first = chunk;
+        if (s->rx_last != NULL)
+            s->rx_last->next = chunk;
+        else
+            s->rx_first = chunk;
         s->rx_last = chunk;
         s->rx_bytes += p->tot_len;
     }
@@ -98,8 +104,7 @@ err_t lwip_tcp_event(void *arg, struct tcp_pcb *pcb, enum lwip_event event, stru
 {
     struct sock *s = arg;
     switch (event) {
-    case LWIP_EVENT_ACCEPT:
-        return s != NULL && pcb != NULL ? listen_accept_event(s, pcb) : ERR_VAL;
+    case LWIP_EVENT_ACCEPT: return s != NULL && pcb != NULL ? listen_accept_event(s, pcb) : ERR_VAL;
     case LWIP_EVENT_RECV:
         if (s != NULL) return receive_event(s, pcb, p);
         if (p == NULL) return ERR_OK;
@@ -133,8 +138,10 @@ void tcp_error_event(struct sock *s, err_t error)
 {
     s->tcp = NULL;
     if (s->state == CONNECTING) {
-        if (error == ERR_RST) s->error = ECONNREFUSED;
-        else if (s->error == 0) s->error = ETIMEDOUT;
+        if (error == ERR_RST)
+            s->error = ECONNREFUSED;
+        else if (s->error == 0)
+            s->error = ETIMEDOUT;
     } else if (error == ERR_CLSD) {
         s->fin_received = true; /* both sides are done */
         sock_notify(s);
@@ -276,8 +283,8 @@ static bool write_stash(struct sock *s)
     while (s->stash != NULL) {
         uint32_t left = s->stash_length - s->stash_offset;
         u16_t part = (u16_t)LWIP_MIN(left, LWIP_MIN(s->tcp->snd_buf, 0xffff));
-        if (part == 0 || tcp_write(s->tcp, s->stash + s->stash_offset, part,
-                                   TCP_WRITE_FLAG_COPY) != ERR_OK)
+        if (part == 0 ||
+            tcp_write(s->tcp, s->stash + s->stash_offset, part, TCP_WRITE_FLAG_COPY) != ERR_OK)
             return false;
         s->stash_offset += part;
         if (s->stash_offset == s->stash_length) {
@@ -374,8 +381,10 @@ void tcp_finish(struct sock *s)
             if (tcp_close(pcb) != ERR_OK) tcp_abort(pcb);
         }
     }
-    if (connected) sock_retire(s);
-    else sock_free(s);
+    if (connected)
+        sock_retire(s);
+    else
+        sock_free(s);
 }
 
 /* ---- connecting ------------------------------------------------------------------------------ */
@@ -386,8 +395,8 @@ int tcp_start_connect(struct sock *s, const struct sockaddr_in *address)
     if (failed != 0) return failed;
     ip_addr_t to = {address->sin_addr.s_addr};
     if (to.addr == INADDR_ANY) to.addr = PP_HTONL(INADDR_LOOPBACK);
-    s->remote = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = address->sin_port,
-                                     .sin_addr.s_addr = to.addr};
+    s->remote = (struct sockaddr_in){
+        .sin_family = AF_INET, .sin_port = address->sin_port, .sin_addr.s_addr = to.addr};
     err_t error = tcp_connect(s->tcp, &to, lwip_ntohs(address->sin_port), NULL);
     if (error != ERR_OK) return -errno_of(error);
     s->local.sin_addr.s_addr = s->tcp->local_ip.addr;

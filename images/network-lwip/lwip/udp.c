@@ -31,8 +31,10 @@ int udp_make_pcb(struct sock *s)
 
 static void queue(struct sock *s, struct chunk *chunk)
 {
-    if (s->rx_last != NULL) s->rx_last->next = chunk;
-    else s->rx_first = chunk;
+    if (s->rx_last != NULL)
+        s->rx_last->next = chunk;
+    else
+        s->rx_first = chunk;
     s->rx_last = chunk;
     s->rx_bytes += chunk->length + RECORD_OVERHEAD;
     sock_notify(s);
@@ -45,8 +47,7 @@ static struct chunk *new_record(const struct cse_datagram *header, struct pbuf *
     if (chunk == NULL) return NULL;
     *chunk = (struct chunk){.length = (uint32_t)(sizeof *header + bytes)};
     memcpy(chunk + 1, header, sizeof *header);
-    if (payload != NULL)
-        pbuf_copy_partial(payload, (char *)(chunk + 1) + sizeof *header, bytes, 0);
+    if (payload != NULL) pbuf_copy_partial(payload, (char *)(chunk + 1) + sizeof *header, bytes, 0);
     return chunk;
 }
 
@@ -125,7 +126,8 @@ void cse_icmp_unreachable(struct pbuf *p, u8_t code)
     }
 }
 
-/* ---- to and from the program ------------------------------------------------------------------ */
+/* ---- to and from the program ------------------------------------------------------------------
+ */
 
 void udp_close(struct sock *s)
 {
@@ -138,7 +140,8 @@ void udp_take(struct sock *s)
 {
     int fd = sock_end(s);
     while (s->tx_ready && fd >= 0) {
-        long got = syscall(SYS_recvfrom, fd, me.scratch, (long)PAYLOAD_MAX, MSG_DONTWAIT, NULL, NULL);
+        long got =
+            syscall(SYS_recvfrom, fd, me.scratch, (long)PAYLOAD_MAX, MSG_DONTWAIT, NULL, NULL);
         if (got < 0 || (got == 0 && s->hang_up)) {
             s->tx_ready = false;
             break;
@@ -176,7 +179,8 @@ void udp_deliver(struct sock *s)
     udp_take(s);
 }
 
-/* ---- sending ---------------------------------------------------------------------------------- */
+/* ---- sending ----------------------------------------------------------------------------------
+ */
 
 int udp_connect_to(struct sock *s, const struct sockaddr_in *address)
 {
@@ -237,8 +241,10 @@ ssize_t udp_send_parts(struct sock *s, const struct iovec *parts, int count,
     if (address.addr == INADDR_ANY) address.addr = PP_HTONL(INADDR_LOOPBACK);
     struct netif *out = ip4_route(&address);
     if (out == NULL) return -ENETUNREACH;
-    if (s->broadcast) ip_set_option(s->udp, SOF_BROADCAST);
-    else ip_reset_option(s->udp, SOF_BROADCAST);
+    if (s->broadcast)
+        ip_set_option(s->udp, SOF_BROADCAST);
+    else
+        ip_reset_option(s->udp, SOF_BROADCAST);
     if (ip4_addr_isbroadcast(&address, out) && !s->broadcast) return -EACCES;
     s->udp->ttl = s->ttl;
     s->udp->tos = s->tos;

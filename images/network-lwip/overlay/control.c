@@ -30,10 +30,14 @@ CSE_EXPORT int socket(int domain, int type, int protocol)
         protocol != IPPROTO_ICMP)
         return private_socket(type, protocol);
     if (domain == AF_INET6) return net_fail(-EAFNOSUPPORT);
-    if (domain == AF_INET) net_escape(kind == SOCK_RAW ? "socket SOCK_RAW" : "socket AF_INET other");
-    else if (domain == AF_NETLINK) net_escape("socket AF_NETLINK");
-    else if (domain == AF_PACKET) net_escape("socket AF_PACKET");
-    else if (domain != AF_UNIX) net_escape("socket of another family");
+    if (domain == AF_INET)
+        net_escape(kind == SOCK_RAW ? "socket SOCK_RAW" : "socket AF_INET other");
+    else if (domain == AF_NETLINK)
+        net_escape("socket AF_NETLINK");
+    else if (domain == AF_PACKET)
+        net_escape("socket AF_PACKET");
+    else if (domain != AF_UNIX)
+        net_escape("socket of another family");
     int fd = libc(socket)(domain, type, protocol);
     if (fd >= 0) cse_fd_forget(fd);
     return fd;
@@ -126,7 +130,8 @@ CSE_EXPORT int accept(int fd, struct sockaddr *address, socklen_t *length)
     return accepted;
 }
 
-/* ---- connect ----------------------------------------------------------------------------------- */
+/* ---- connect -----------------------------------------------------------------------------------
+ */
 
 static int send_timeout_ms(int fd)
 {
@@ -161,7 +166,8 @@ CSE_EXPORT int connect(int fd, const struct sockaddr *address, socklen_t length)
     return s != 0 ? connect_private(fd, s, address, length) : libc(connect)(fd, address, length);
 }
 
-/* ---- names ------------------------------------------------------------------------------------- */
+/* ---- names -------------------------------------------------------------------------------------
+ */
 
 static int private_name(cse_socket s, bool peer, struct sockaddr *address, socklen_t *length)
 {
@@ -176,7 +182,8 @@ static int private_name(cse_socket s, bool peer, struct sockaddr *address, sockl
 CSE_EXPORT int getsockname(int fd, struct sockaddr *address, socklen_t *length)
 {
     cse_socket s = net_find(fd);
-    return s != 0 ? private_name(s, false, address, length) : libc(getsockname)(fd, address, length);
+    return s != 0 ? private_name(s, false, address, length)
+                  : libc(getsockname)(fd, address, length);
 }
 
 CSE_EXPORT int getpeername(int fd, struct sockaddr *address, socklen_t *length)
@@ -185,7 +192,8 @@ CSE_EXPORT int getpeername(int fd, struct sockaddr *address, socklen_t *length)
     return s != 0 ? private_name(s, true, address, length) : libc(getpeername)(fd, address, length);
 }
 
-/* ---- options ----------------------------------------------------------------------------------- */
+/* ---- options -----------------------------------------------------------------------------------
+ */
 
 CSE_EXPORT int getsockopt(int fd, int level, int name, void *value, socklen_t *length)
 {

@@ -39,8 +39,8 @@ static bool option_on(cse_socket s, int name)
 
 static void describe(cse_socket s, struct msghdr *message, const struct cse_datagram *header)
 {
-    struct sockaddr_in from = {.sin_family = AF_INET, .sin_port = header->port,
-                               .sin_addr.s_addr = header->address};
+    struct sockaddr_in from = {
+        .sin_family = AF_INET, .sin_port = header->port, .sin_addr.s_addr = header->address};
     if (message->msg_name != NULL) {
         socklen_t room = message->msg_namelen;
         memcpy(message->msg_name, &from, room < sizeof from ? room : sizeof from);
@@ -49,7 +49,8 @@ static void describe(cse_socket s, struct msghdr *message, const struct cse_data
     size_t used = 0;
     if (message->msg_control != NULL && message->msg_controllen != 0) {
         if (option_on(s, IP_PKTINFO)) {
-            struct in_pktinfo info = {.ipi_ifindex = 2, .ipi_spec_dst.s_addr = header->destination,
+            struct in_pktinfo info = {.ipi_ifindex = 2,
+                                      .ipi_spec_dst.s_addr = header->destination,
                                       .ipi_addr.s_addr = header->destination};
             if ((ntohl(header->destination) >> 24) == 127) info.ipi_ifindex = 1;
             add_control(message, &used, IP_PKTINFO, &info, sizeof info);

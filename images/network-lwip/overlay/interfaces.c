@@ -1,7 +1,7 @@
 /* The interfaces of the private stack, as getifaddrs and if_nametoindex show them.
  *
- * glibc asks the kernel over netlink and would show the empty namespace's loopback only. The SIOCGIF*
- * ioctls of a private socket are answered in ioctl's wrapper from the same list.
+ * glibc asks the kernel over netlink and would show the empty namespace's loopback only. The
+ * SIOCGIF* ioctls of a private socket are answered in ioctl's wrapper from the same list.
  */
 #include "core.h"
 #include "net.h"

@@ -3,9 +3,9 @@
  * glibc's own resolver cannot be reached from outside and would use kernel sockets, so nothing of
  * it is used; files are read, peers are asked of the broker, the rest goes to libcse-dns.so.
  */
+#include "lookup.h"
 #include "core.h"
 #include "dns/dns.h"
-#include "lookup.h"
 #include "net.h"
 
 #include <arpa/inet.h>

@@ -9,7 +9,7 @@
 enum { LOOKUP_ADDRESSES_MAX = 32, LOOKUP_NAME_MAX = 256 };
 
 struct lookup {
-    int count; /* 0: no such name */
+    int count;                                /* 0: no such name */
     uint32_t addresses[LOOKUP_ADDRESSES_MAX]; /* network byte order */
     char canonical[LOOKUP_NAME_MAX];
 };

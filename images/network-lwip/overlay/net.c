@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 static const struct cse_stack *stack;
-static bool datagrams; /* this process has or may have datagram sockets */
+static bool datagrams;          /* this process has or may have datagram sockets */
 static uint64_t sockets_device; /* of the kernel's socket file system */
 
 int net_fail(int negative)
@@ -74,8 +74,10 @@ static void beside_us(const char *name, char *out, size_t size)
     Dl_info info;
     const char *slash = NULL;
     if (dladdr(&host, &info) != 0 && info.dli_fname != NULL) slash = strrchr(info.dli_fname, '/');
-    if (slash == NULL || strchr(name, '/') != NULL) snprintf(out, size, "%s", name);
-    else snprintf(out, size, "%.*s/%s", (int)(slash - info.dli_fname), info.dli_fname, name);
+    if (slash == NULL || strchr(name, '/') != NULL)
+        snprintf(out, size, "%s", name);
+    else
+        snprintf(out, size, "%.*s/%s", (int)(slash - info.dli_fname), info.dli_fname, name);
 }
 
 static const struct cse_stack *load(void)

@@ -65,7 +65,8 @@ CSE_EXPORT int fexecve(int fd, char *const arguments[], char *const environment[
         va_end(copy_);                                                                             \
         char **array_ = alloca((count_ + 1) * sizeof *array_);                                     \
         array_[0] = (char *)(first);                                                               \
-        for (size_t i_ = 1; array_[i_ - 1] != NULL; i_++) array_[i_] = va_arg(list, char *);       \
+        for (size_t i_ = 1; (first) != NULL && i_ <= count_; i_++)                                 \
+            array_[i_] = va_arg(list, char *);                                                     \
         array_;                                                                                    \
     })
 

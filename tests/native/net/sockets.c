@@ -1,6 +1,6 @@
-/* Socket calls and their edges, each case printing what it saw. Run once on the kernel's stack and once
- * under the overlay by test_net_sockets.py: the lines must be the same. Server and client are in
- * this program, over 127.0.0.1.
+/* Socket calls and their edges, each case printing what it saw. Run once on the kernel's stack and
+ * once under the overlay by test_net_sockets.py: the lines must be the same. Server and client are
+ * in this program, over 127.0.0.1.
  *
  *   sockets CASE...   (no argument: the names of all cases)
  */
@@ -34,8 +34,10 @@ static const char *error_name(long result)
 #define VALUE(call)                                                                                \
     do {                                                                                           \
         long value_ = (long)(call);                                                                \
-        if (value_ < 0) printf("%s: %s\n", #call, error_name(value_));                             \
-        else printf("%s: %ld\n", #call, value_);                                                   \
+        if (value_ < 0)                                                                            \
+            printf("%s: %s\n", #call, error_name(value_));                                         \
+        else                                                                                       \
+            printf("%s: %ld\n", #call, value_);                                                    \
     } while (0)
 
 static void pause_ms(int ms)
@@ -46,7 +48,8 @@ static void pause_ms(int ms)
 
 static struct sockaddr_in at(int port)
 {
-    return (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)port),
+    return (struct sockaddr_in){.sin_family = AF_INET,
+                                .sin_port = htons((uint16_t)port),
                                 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 }
 
@@ -66,7 +69,8 @@ static int local_port(int fd)
 {
     struct sockaddr_in address;
     socklen_t length = sizeof address;
-    return getsockname(fd, (struct sockaddr *)&address, &length) == 0 ? ntohs(address.sin_port) : -1;
+    return getsockname(fd, (struct sockaddr *)&address, &length) == 0 ? ntohs(address.sin_port)
+                                                                      : -1;
 }
 
 static int listener(void)
@@ -277,7 +281,8 @@ static void case_refused(void)
     VALUE(get_int(fd, SOL_SOCKET, SO_ERROR));
     int n = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     int result = connect_to(n, 4998);
-    printf("nonblocking refused: %s\n", result < 0 && (errno == EINPROGRESS || errno == ECONNREFUSED) ? "as it should" : "no");
+    printf("nonblocking refused: %s\n",
+           result < 0 && (errno == EINPROGRESS || errno == ECONNREFUSED) ? "as it should" : "no");
     if (errno == EINPROGRESS) {
         pause_ms(200);
         struct pollfd p = {n, POLLOUT, 0};
@@ -527,7 +532,8 @@ static void case_udp(void)
     SHOW(ioctl(s, FIONREAD, &waiting));
     printf("waiting %d\n", waiting);
     VALUE(recvfrom(s, buffer, sizeof buffer, MSG_PEEK, (struct sockaddr *)&from, &length));
-    printf("from %08x %d %u\n", ntohl(from.sin_addr.s_addr), from.sin_port == htons((uint16_t)local_port(c)), length);
+    printf("from %08x %d %u\n", ntohl(from.sin_addr.s_addr),
+           from.sin_port == htons((uint16_t)local_port(c)), length);
     VALUE(recvfrom(s, buffer, sizeof buffer, 0, NULL, NULL));
     VALUE(recv(s, buffer, sizeof buffer, 0));
     VALUE(recv(s, buffer, 4, MSG_TRUNC));
@@ -539,24 +545,33 @@ static void case_udp(void)
     struct iovec parts[2] = {{"ab", 2}, {"cde", 3}};
     VALUE(writev(c, parts, 2));
     struct iovec into[2] = {{buffer, 1}, {buffer + 1, 10}};
-    struct msghdr message = {.msg_name = &from, .msg_namelen = sizeof from, .msg_iov = into, .msg_iovlen = 2};
+    struct msghdr message = {
+        .msg_name = &from, .msg_namelen = sizeof from, .msg_iov = into, .msg_iovlen = 2};
     VALUE(recvmsg(s, &message, 0));
     printf("%.5s %u %d\n", buffer, message.msg_namelen, message.msg_flags);
     static char big[70000];
     VALUE(sendto(c, big, sizeof big, 0, (struct sockaddr *)&to, sizeof to));
     VALUE(send(c, big, 65507, 0));
     VALUE(recv(s, big, sizeof big, 0));
-    struct mmsghdr many[3] = {{{.msg_iov = parts, .msg_iovlen = 2}, 0}, {{.msg_iov = parts, .msg_iovlen = 1}, 0}, {{.msg_iov = parts, .msg_iovlen = 2}, 0}};
+    struct mmsghdr many[3] = {{{.msg_iov = parts, .msg_iovlen = 2}, 0},
+                              {{.msg_iov = parts, .msg_iovlen = 1}, 0},
+                              {{.msg_iov = parts, .msg_iovlen = 2}, 0}};
     VALUE(sendmmsg(c, many, 3, 0));
-    struct mmsghdr got[4] = {{{.msg_iov = into, .msg_iovlen = 2}, 0}, {{.msg_iov = into, .msg_iovlen = 2}, 0}, {{.msg_iov = into, .msg_iovlen = 2}, 0}, {{.msg_iov = into, .msg_iovlen = 2}, 0}};
+    struct mmsghdr got[4] = {{{.msg_iov = into, .msg_iovlen = 2}, 0},
+                             {{.msg_iov = into, .msg_iovlen = 2}, 0},
+                             {{.msg_iov = into, .msg_iovlen = 2}, 0},
+                             {{.msg_iov = into, .msg_iovlen = 2}, 0}};
     pause_ms(50);
     VALUE(recvmmsg(s, got, 4, MSG_DONTWAIT, NULL));
     printf("%u %u %u\n", got[0].msg_len, got[1].msg_len, got[2].msg_len);
     struct sockaddr none = {.sa_family = AF_UNSPEC};
     SHOW(connect(c, &none, sizeof none));
     VALUE(send(c, "x", 1, 0));
-    struct sockaddr_in broadcast = {.sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = INADDR_BROADCAST};
-    SHOW(sendto(c, "x", 1, 0, (struct sockaddr *)&broadcast, sizeof broadcast) < 0 ? (errno == EACCES || errno == ENETUNREACH ? 0 : -1) : -1);
+    struct sockaddr_in broadcast = {
+        .sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = INADDR_BROADCAST};
+    SHOW(sendto(c, "x", 1, 0, (struct sockaddr *)&broadcast, sizeof broadcast) < 0
+             ? (errno == EACCES || errno == ENETUNREACH ? 0 : -1)
+             : -1);
 }
 
 static void case_udp_refused(void)
@@ -584,7 +599,10 @@ static void case_pktinfo(void)
     VALUE(send(c, "x", 1, 0));
     char buffer[8], control[256];
     struct iovec part = {buffer, sizeof buffer};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control,
+                             .msg_controllen = sizeof control};
     VALUE(recvmsg(s, &message, 0));
     for (struct cmsghdr *h = CMSG_FIRSTHDR(&message); h != NULL; h = CMSG_NXTHDR(&message, h)) {
         if (h->cmsg_type == IP_PKTINFO) {
@@ -635,9 +653,25 @@ static const struct {
     void (*run)(void);
 } cases[] = {
 #define CASE(name) {#name, case_##name}
-    CASE(options), CASE(names), CASE(half_close), CASE(reset), CASE(refused),
-    CASE(nonblocking_connect), CASE(accept_nonblocking), CASE(interrupts), CASE(epoll), CASE(bulk),
-    CASE(fork), CASE(daemon), CASE(exec), CASE(exec_last), CASE(exec_fails), CASE(udp), CASE(udp_refused), CASE(pktinfo), CASE(dup),
+    CASE(options),
+    CASE(names),
+    CASE(half_close),
+    CASE(reset),
+    CASE(refused),
+    CASE(nonblocking_connect),
+    CASE(accept_nonblocking),
+    CASE(interrupts),
+    CASE(epoll),
+    CASE(bulk),
+    CASE(fork),
+    CASE(daemon),
+    CASE(exec),
+    CASE(exec_last),
+    CASE(exec_fails),
+    CASE(udp),
+    CASE(udp_refused),
+    CASE(pktinfo),
+    CASE(dup),
     CASE(shutdown_read),
 };
 

@@ -6,46 +6,46 @@
 
 #include <stdint.h>
 
-#define NO_SYS 1
-#define LWIP_TIMERS 0
+#define NO_SYS               1
+#define LWIP_TIMERS          0
 #define SYS_LIGHTWEIGHT_PROT 0
-#define LWIP_SOCKET 0
-#define LWIP_NETCONN 0
-#define LWIP_STATS 0
-#define LWIP_SINGLE_NETIF 0
+#define LWIP_SOCKET          0
+#define LWIP_NETCONN         0
+#define LWIP_STATS           0
+#define LWIP_SINGLE_NETIF    0
 
 /* Memory comes from the arena (heap.c). */
-#define MEM_ALIGNMENT 8
-#define MEM_SIZE (64 * 1024 * 1024)
+#define MEM_ALIGNMENT   8
+#define MEM_SIZE        (64 * 1024 * 1024)
 #define MEMP_MEM_MALLOC 1
-#define MEMP_MEM_INIT 1
+#define MEMP_MEM_INIT   1
 
-#define LWIP_IPV4 1
-#define LWIP_IPV6 0
-#define LWIP_ARP 1
-#define ARP_TABLE_SIZE 127
-#define ARP_QUEUEING 1
-#define ARP_QUEUE_LEN 64
-#define LWIP_ICMP 1
-#define LWIP_RAW 0
-#define LWIP_DHCP 0
-#define LWIP_DNS 0
-#define LWIP_IGMP 0
-#define IP_REASSEMBLY 1
-#define IP_FRAG 1
-#define IP_REASS_MAX_PBUFS 512
-#define LWIP_IP_FRAG_COPY 1
+#define LWIP_IPV4                 1
+#define LWIP_IPV6                 0
+#define LWIP_ARP                  1
+#define ARP_TABLE_SIZE            127
+#define ARP_QUEUEING              1
+#define ARP_QUEUE_LEN             64
+#define LWIP_ICMP                 1
+#define LWIP_RAW                  0
+#define LWIP_DHCP                 0
+#define LWIP_DNS                  0
+#define LWIP_IGMP                 0
+#define IP_REASSEMBLY             1
+#define IP_FRAG                   1
+#define IP_REASS_MAX_PBUFS        512
+#define LWIP_IP_FRAG_COPY         1
 #define LWIP_NETIF_TX_SINGLE_PBUF 0
-#define IP_SOF_BROADCAST 1
-#define SO_REUSE 1
-#define SO_REUSE_RXTOALL 1
-#define LWIP_NETBUF_RECVINFO 0
+#define IP_SOF_BROADCAST          1
+#define SO_REUSE                  1
+#define SO_REUSE_RXTOALL          1
+#define LWIP_NETBUF_RECVINFO      0
 
-#define LWIP_ETHERNET 1
-#define ETH_PAD_SIZE 0
-#define PBUF_POOL_BUFSIZE 1600
+#define LWIP_ETHERNET       1
+#define ETH_PAD_SIZE        0
+#define PBUF_POOL_BUFSIZE   1600
 #define LWIP_NETIF_HOSTNAME 0
-#define LWIP_HAVE_LOOPIF 0
+#define LWIP_HAVE_LOOPIF    0
 #define LWIP_NETIF_LOOPBACK 1
 /* Bounded, so that a program that talks to itself cannot fill the arena. */
 #define LWIP_LOOPBACK_MAX_PBUFS 4096
@@ -53,37 +53,37 @@
 /* The device layer makes and checks checksums of TCP and UDP (device.c), or lets the kernel. */
 #define LWIP_CHECKSUM_CTRL_PER_NETIF 1
 
-#define LWIP_UDP 1
+#define LWIP_UDP     1
 #define LWIP_UDPLITE 0
 
 /* TCP: sizes are run-time settings, kept with the rest of the state. */
-#define LWIP_TCP 1
+#define LWIP_TCP                       1
 #define LWIP_DISABLE_TCP_SANITY_CHECKS 1
-#define LWIP_TCP_MSS_AT_RUN_TIME 1
-#define LWIP_TCP_SHARED_LISTEN 1
+#define LWIP_TCP_MSS_AT_RUN_TIME       1
+#define LWIP_TCP_SHARED_LISTEN         1
 extern uint32_t cse_tcp_mss, cse_tcp_window, cse_tcp_send_buffer;
-#define TCP_MSS cse_tcp_mss
-#define TCP_WND cse_tcp_window
-#define TCP_SND_BUF cse_tcp_send_buffer
-#define TCP_SND_QUEUELEN 4096
-#define TCP_OVERSIZE 1400
+#define TCP_MSS                  cse_tcp_mss
+#define TCP_WND                  cse_tcp_window
+#define TCP_SND_BUF              cse_tcp_send_buffer
+#define TCP_SND_QUEUELEN         4096
+#define TCP_OVERSIZE             1400
 #define TCP_WND_UPDATE_THRESHOLD LWIP_MIN((TCP_WND / 4), (cse_tcp_mss * 2))
-#define LWIP_WND_SCALE 1
-#define TCP_RCV_SCALE 8
-#define TCP_QUEUE_OOSEQ 1
-#define LWIP_TCP_SACK_OUT 1
-#define LWIP_TCP_TIMESTAMPS 0
-#define LWIP_TCP_KEEPALIVE 1
-#define TCP_LISTEN_BACKLOG 0
-#define LWIP_EVENT_API 1
-#define LWIP_CALLBACK_API 0
+#define LWIP_WND_SCALE           1
+#define TCP_RCV_SCALE            8
+#define TCP_QUEUE_OOSEQ          1
+#define LWIP_TCP_SACK_OUT        1
+#define LWIP_TCP_TIMESTAMPS      0
+#define LWIP_TCP_KEEPALIVE       1
+#define TCP_LISTEN_BACKLOG       0
+#define LWIP_EVENT_API           1
+#define LWIP_CALLBACK_API        0
 /* Ticks of 50 ms, retransmission granularity of 100 ms: lwIP's own 250 and 500 are for tiny
  * machines. instance.c stops the ticks while no connection needs them. */
-#define TCP_TMR_INTERVAL 50
+#define TCP_TMR_INTERVAL  50
 #define LWIP_TCP_RTO_TIME 1000
-#define TCP_MSL 30000UL
-#define TCP_SYNMAXRTX 6
-#define TCP_MAXRTX 12
+#define TCP_MSL           30000UL
+#define TCP_SYNMAXRTX     6
+#define TCP_MAXRTX        12
 
 #define LWIP_HOOK_FILENAME "hooks.h"
 
