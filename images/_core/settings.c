@@ -92,7 +92,8 @@ static void load_file(const char *path)
     struct stat status;
     char *text = MAP_FAILED;
     size_t size = 0;
-    if (libc(fstat)(fd, &status) == 0 && status.st_size > 0 && status.st_size <= FILE_MAX_BYTES) {
+    if (syscall(SYS_fstat, fd, &status) == 0 && status.st_size > 0 &&
+        status.st_size <= FILE_MAX_BYTES) {
         size = (size_t)status.st_size;
         /* One byte more than the file, for the NUL behind a last line without newline. */
         text = mmap(NULL, size + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
