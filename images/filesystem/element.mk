@@ -4,8 +4,8 @@
 
 FS      := $(call libdir,filesystem)
 FS_TPO  := $(BUILD)/native/$(TARGET)/third-party
-FS_ZCC  := $(PYTHON) -m ziglang cc -target $(ZIG_$(LIBC))
-FS_3RD  := $(FS_ZCC) -O2 -g -std=gnu11 -fPIC -fvisibility=hidden -w -MMD -MP
+FS_ZCC   = $(say) $(PYTHON) -m ziglang cc -target $(ZIG_$(LIBC))
+FS_3RD   = $(FS_ZCC) -O2 -g -std=gnu11 -fPIC -fvisibility=hidden -w -MMD -MP
 FS_HERE := $(IMAGES)/filesystem
 
 CFLAGS_filesystem := -D_GNU_SOURCE -I$(IMAGES)/filesystem -I$(call source,libarchive)/libarchive -I$(call source,zlib)
