@@ -21,17 +21,17 @@ enum { RETRY_MS = 20 };
 static long now_ms(void)
 {
     struct timespec now;
-    syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &now);
+    libc(syscall)(SYS_clock_gettime, CLOCK_MONOTONIC, &now);
     return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 static int connect_once(const struct sockaddr_un *address)
 {
-    int fd = (int)syscall(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    int fd = (int)libc(syscall)(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (fd < 0) return -1;
-    if (syscall(SYS_connect, fd, address, sizeof *address) == 0) return cse_own_fd(fd);
+    if (libc(syscall)(SYS_connect, fd, address, sizeof *address) == 0) return cse_own_fd(fd);
     int connect_errno = errno;
-    syscall(SYS_close, fd);
+    libc(syscall)(SYS_close, fd);
     errno = connect_errno;
     return -1;
 }
@@ -51,7 +51,7 @@ int cse_broker_connect(int timeout_ms)
         bool may_come = errno == ENOENT || errno == ECONNREFUSED || errno == EAGAIN;
         if (!may_come || (timeout_ms >= 0 && now_ms() >= deadline)) return -1;
         struct timespec pause = {0, RETRY_MS * 1000000L};
-        syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &pause, NULL);
+        libc(syscall)(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &pause, NULL);
     }
 }
 
@@ -74,7 +74,7 @@ bool cse_broker_send(int broker, const char *text, const int *fds, int fd_count)
         memcpy(CMSG_DATA(header), fds, (size_t)fd_count * sizeof(int));
     }
     long sent;
-    do sent = syscall(SYS_sendmsg, broker, &message, MSG_NOSIGNAL);
+    do sent = libc(syscall)(SYS_sendmsg, broker, &message, MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
     return sent == (long)part.iov_len;
 }
@@ -99,7 +99,7 @@ int cse_broker_receive(int broker, struct cse_message *message, int timeout_ms)
     struct pollfd waiting = {broker, POLLIN, 0};
     struct timespec limit = {timeout_ms / 1000, (timeout_ms % 1000) * 1000000L};
     long ready;
-    do ready = syscall(SYS_ppoll, &waiting, 1, timeout_ms < 0 ? NULL : &limit, NULL, 0);
+    do ready = libc(syscall)(SYS_ppoll, &waiting, 1, timeout_ms < 0 ? NULL : &limit, NULL, 0);
     while (ready < 0 && errno == EINTR);
     if (ready == 0) return 0;
 
@@ -114,7 +114,7 @@ int cse_broker_receive(int broker, struct cse_message *message, int timeout_ms)
                             .msg_controllen = sizeof control.bytes};
     message->fd_count = 0;
     long got;
-    do got = syscall(SYS_recvmsg, broker, &header, MSG_CMSG_CLOEXEC);
+    do got = libc(syscall)(SYS_recvmsg, broker, &header, MSG_CMSG_CLOEXEC);
     while (got < 0 && errno == EINTR);
     if (got <= 0) return -1;
     message->text[got] = '\0';

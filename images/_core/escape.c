@@ -31,11 +31,11 @@ static struct escape_row *map_rows(void)
     if (mapped != NULL) return mapped == MAP_FAILED ? NULL : mapped;
     char path[4096];
     snprintf(path, sizeof path, "%s/data/escapes.%s", cse_run_dir(), cse_settings_kind());
-    int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    int fd = (int)libc(syscall)(SYS_openat, AT_FDCWD, path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     mapped = MAP_FAILED;
-    if (fd >= 0 && syscall(SYS_ftruncate, fd, (long)(ROWS * sizeof *rows)) == 0)
+    if (fd >= 0 && libc(syscall)(SYS_ftruncate, fd, (long)(ROWS * sizeof *rows)) == 0)
         mapped = mmap(NULL, ROWS * sizeof *rows, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (fd >= 0) syscall(SYS_close, fd);
+    if (fd >= 0) libc(syscall)(SYS_close, fd);
     struct escape_row *expected = NULL;
     if (!__atomic_compare_exchange_n(&rows, &expected, mapped, false, __ATOMIC_ACQ_REL,
                                      __ATOMIC_ACQUIRE)) {

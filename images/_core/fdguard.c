@@ -105,7 +105,7 @@ static int close_around_own(unsigned first, unsigned last, unsigned flags)
         int own = first > INT_MAX ? -1 : cse_own_next((int)first);
         unsigned stop = own >= 0 && (unsigned)own <= last ? (unsigned)own : last + 1;
         if (stop > first || stop == 0) {
-            long result = syscall(SYS_close_range, first, stop - 1, flags);
+            long result = libc(syscall)(SYS_close_range, first, stop - 1, flags);
             if (result != 0) return (int)result;
         }
         if (stop == 0 || stop > last) break;
@@ -121,7 +121,7 @@ CSE_EXPORT int close_range(unsigned first, unsigned last, int flags)
         errno = EINVAL;
         return -1;
     }
-    if (flags & CLOEXEC_ONLY) return (int)syscall(SYS_close_range, first, last, flags);
+    if (flags & CLOEXEC_ONLY) return (int)libc(syscall)(SYS_close_range, first, last, flags);
     cse_fd_forget_range(first, last);
     return close_around_own(first, last, (unsigned)flags);
 }

@@ -53,7 +53,7 @@ struct cse_identity cse_identity_of(int fd)
     struct stat status;
     int saved_errno = errno;
     struct cse_identity identity = {0, 0};
-    if (syscall(SYS_fstat, fd, &status) == 0)
+    if (libc(syscall)(SYS_fstat, fd, &status) == 0)
         identity = (struct cse_identity){(uint64_t)status.st_dev, (uint64_t)status.st_ino};
     errno = saved_errno;
     return identity;

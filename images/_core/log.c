@@ -36,8 +36,9 @@ void cse_trace_(const char *function, const char *format, ...)
     char line[LINE_MAX_BYTES];
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    int used = snprintf(line, sizeof line, "%ld.%06ld %d/%ld %s: ", (long)now.tv_sec,
-                        now.tv_nsec / 1000, (int)getpid(), (long)syscall(SYS_gettid), function);
+    int used =
+        snprintf(line, sizeof line, "%ld.%06ld %d/%ld %s: ", (long)now.tv_sec, now.tv_nsec / 1000,
+                 (int)getpid(), (long)libc(syscall)(SYS_gettid), function);
     va_list arguments;
     va_start(arguments, format);
     used += vsnprintf(line + used, sizeof line - (size_t)used - 1, format, arguments);
@@ -45,11 +46,11 @@ void cse_trace_(const char *function, const char *format, ...)
     if (used > (int)sizeof line - 2) used = sizeof line - 2;
     line[used++] = '\n';
     /* Raw system calls: the overlay's own wrappers of open and close must not see these. */
-    int fd =
-        (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    int fd = (int)libc(syscall)(SYS_openat, AT_FDCWD, path,
+                                O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (fd >= 0) {
-        if (syscall(SYS_write, fd, line, (size_t)used) < 0) cse_trace_on = 0;
-        syscall(SYS_close, fd);
+        if (libc(syscall)(SYS_write, fd, line, (size_t)used) < 0) cse_trace_on = 0;
+        libc(syscall)(SYS_close, fd);
     }
     errno = saved_errno;
 }

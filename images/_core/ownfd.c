@@ -42,7 +42,7 @@ static int first_own(void)
 {
     if (cse_own_limits.first != 0) return cse_own_limits.first;
     struct rlimit limit;
-    if (syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &limit) != 0) return 3;
+    if (libc(syscall)(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &limit) != 0) return 3;
     rlim_t soft = limit.rlim_cur, room = OWN_ROOM;
     if (soft > OWN_MAX - OWN_FEW) soft = OWN_MAX - OWN_FEW;
     if (soft + room > OWN_MAX) room = OWN_MAX - soft;
@@ -51,7 +51,7 @@ static int first_own(void)
     }
     if (room >= OWN_FEW && soft == limit.rlim_cur) {
         struct rlimit raised = {.rlim_cur = soft + room, .rlim_max = limit.rlim_max};
-        if (syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, &raised, NULL) == 0) {
+        if (libc(syscall)(SYS_prlimit64, 0, RLIMIT_NOFILE, &raised, NULL) == 0) {
             cse_own_limits.program_soft = soft;
             cse_own_limits.raised_soft = raised.rlim_cur;
             return cse_own_limits.first = (int)soft;
@@ -65,15 +65,15 @@ static int first_own(void)
 int cse_own_fd(int fd)
 {
     int saved_errno;
-    int moved = (int)syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, first_own());
-    if (moved < 0 && errno == EINVAL) moved = (int)syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 3);
+    int moved = (int)libc(syscall)(SYS_fcntl, fd, F_DUPFD_CLOEXEC, first_own());
+    if (moved < 0 && errno == EINVAL) moved = (int)libc(syscall)(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 3);
     saved_errno = errno;
     if (moved >= OWN_MAX) {
-        syscall(SYS_close, moved);
+        libc(syscall)(SYS_close, moved);
         moved = -1;
         saved_errno = EMFILE;
     }
-    syscall(SYS_close, fd);
+    libc(syscall)(SYS_close, fd);
     if (moved >= 0) set_bit(moved, true);
     errno = saved_errno;
     return moved;
@@ -84,7 +84,7 @@ void cse_own_close(int fd)
     if (fd < 0) return;
     int saved_errno = errno;
     set_bit(fd, false);
-    syscall(SYS_close, fd);
+    libc(syscall)(SYS_close, fd);
     errno = saved_errno;
 }
 

@@ -84,7 +84,7 @@ static size_t build_table(char *text, size_t size)
 
 static void load_file(const char *path)
 {
-    int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+    int fd = (int)libc(syscall)(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
         cse_trace("no settings at %s: %s", path, strerror(errno));
         return;
@@ -92,20 +92,20 @@ static void load_file(const char *path)
     struct stat status;
     char *text = MAP_FAILED;
     size_t size = 0;
-    if (syscall(SYS_fstat, fd, &status) == 0 && status.st_size > 0 &&
+    if (libc(syscall)(SYS_fstat, fd, &status) == 0 && status.st_size > 0 &&
         status.st_size <= FILE_MAX_BYTES) {
         size = (size_t)status.st_size;
         /* One byte more than the file, for the NUL behind a last line without newline. */
         text = mmap(NULL, size + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     }
     if (text != MAP_FAILED) {
-        long got = syscall(SYS_pread64, fd, text, size, 0L);
+        long got = libc(syscall)(SYS_pread64, fd, text, size, 0L);
         if (got > 0) {
             table_size = build_table(text, (size_t)got);
             table = text;
         }
     }
-    syscall(SYS_close, fd);
+    libc(syscall)(SYS_close, fd);
 }
 
 void cse_settings_load(const char *kind)
