@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -178,6 +179,14 @@ def test_pages_of_the_web_cannot_use_the_api(plane: Plane) -> None:
     assert plane.http.get("/v1/health", headers={"Origin": "http://127.0.0.1"}).status_code == 200
     huge = plane.http.post("/v1/applications", content=b" " * (5 * 2**20))
     assert huge.status_code == 413
+
+
+def test_the_api_page_comes_from_here_alone(plane: Plane) -> None:
+    start = plane.http.get("/v1/docs")
+    addresses = re.findall(r"""(?:src|href)=["']([^"']+)""", start.text)
+    assert addresses and all(address.startswith("/v1/") for address in addresses)
+    for address in addresses:
+        assert plane.http.get(address).status_code == 200
 
 
 def test_a_taken_port_or_address_names_its_holder(plane: Plane) -> None:
