@@ -8,7 +8,6 @@ with its time.
 from __future__ import annotations
 
 import re
-import select
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 from app.domain.errors import TimedOut
 from app.domain.observed import LogLine
+from app.runtimes.readable import readable
 
 _LONGEST_LINE = 2**20
 
@@ -101,7 +101,7 @@ def read_both(connection: Any, timeout_s: float) -> tuple[bytes, bytes]:
 
     def read(size: int) -> bytes:
         left = deadline - time.monotonic()
-        if left <= 0 or not select.select([raw], [], [], left)[0]:
+        if left <= 0 or not readable(raw.fileno(), left):
             raise TimedOut(f"the command did not end within {timeout_s:g} s")
         data: bytes = raw.recv(size)
         return data

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from app.domain.errors import HostLacks
-from app.runtimes.namespace.readable import readable
+from app.runtimes.readable import readable
 
 _IN_MODIFY, _IN_MOVED_TO, _IN_CREATE = 0x2, 0x80, 0x100
 _EVENT = struct.Struct("iIII")

@@ -28,9 +28,9 @@ from app.runtimes import preflight, rundir
 from app.runtimes.changes import Changes
 from app.runtimes.namespace import logs, sandbox, status, users
 from app.runtimes.namespace.cgroups import ControlGroups
-from app.runtimes.namespace.readable import readable
 from app.runtimes.namespace.view import HostView
 from app.runtimes.namespace.watch import Watcher
+from app.runtimes.readable import readable
 
 NAME = "namespace"
 _ANNOUNCE_TIMEOUT_S = 60.0
