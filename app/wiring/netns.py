@@ -2,6 +2,11 @@
 
 A namespace is kept alive by a bind mount on a file of the application's directory, so that it
 outlives the agent and every restart of the program.
+
+Why not pyroute2, which the host's side (`netlink`) is left to: its `netns` starts a process to make
+a namespace or a socket in one, and turns the directory into a shared mount; and four requests
+in a new namespace would add 0.6 ms to every such application's start to write them, or 2 with a
+pyroute2 socket opened there, against 0.1 for the same bytes packed here and sent at once.
 """
 
 from __future__ import annotations
@@ -9,13 +14,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import socket
+import struct
 import threading
 from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import TypeVar
 
-from app.domain.errors import HostLacks
-from app.wiring.netlink import Netlink
+from app.domain.errors import HostLacks, RuntimeFailure
+from app.wiring.netlink import index_of
 
 _CLONE_NEWNET = 0x40000000
 _MS_BIND, _MNT_DETACH = 4096, 2
@@ -27,6 +35,13 @@ _SETTINGS = (
 )
 """Programs have no capabilities: in a namespace of their own they may use any port all the same.
 Our segments do not speak IPv6."""
+_RTM_NEWLINK, _RTM_NEWADDR, _RTM_NEWROUTE = 16, 20, 24
+_REQUEST, _ACK, _REPLACE, _CREATE = 0x1, 0x4, 0x100, 0x400
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _RTA_GATEWAY = 1, 2, 4, 5
+_LOOPBACK = 1  # its index in every namespace
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr
+_ATTRIBUTE = struct.Struct("=HH4s")  # rtattr with an IPv4 address
+_ANSWER = struct.Struct("=16xi")  # nlmsghdr, error number
 _libc = ctypes.CDLL(None, use_errno=True)
 _Result = TypeVar("_Result")
 
@@ -53,17 +68,73 @@ def remove(place: Path) -> None:
         place.unlink()
 
 
-def netlink_in(namespace_fd: int) -> Netlink:
-    """A netlink socket of that namespace, usable from any thread; its ports become free to use."""
+def has_interface(namespace_fd: int, name: str) -> bool:
+    """One of that name is in the namespace."""
 
-    def enter_and_open() -> Netlink:
-        _check(_libc.setns(namespace_fd, _CLONE_NEWNET), "entering a network namespace")
-        for name, value in _SETTINGS:
+    def enter_and_look() -> bool:
+        _enter(namespace_fd)
+        return index_of(name) is not None
+
+    return _in_thread(enter_and_look)
+
+
+def furnish(namespace_fd: int, name: str, address: IPv4Interface, gateway: IPv4Address) -> None:
+    """Loopback and the namespace's only interface: up, with its address and a default route;
+    ports below 1,024 become free to use. Raises RuntimeFailure."""
+
+    def enter_and_send() -> None:
+        _enter(namespace_fd)
+        for setting, value in _SETTINGS:
             with contextlib.suppress(OSError):
-                (Path("/proc/sys/net") / name).write_text(value)  # of this thread's namespace
-        return Netlink()
+                (Path("/proc/sys/net") / setting).write_text(value)  # of this thread's namespace
+        index = index_of(name)
+        if index is None:
+            raise RuntimeFailure(f"interface {name} disappeared from a namespace")
+        requests = [
+            _link_up(_LOOPBACK),
+            _link_up(index),
+            _new_address(index, address),
+            _new_default_route(gateway),
+        ]
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as carrier:
+            carrier.send(b"".join(requests))
+            for _ in requests:
+                (error,) = _ANSWER.unpack_from(carrier.recv(8192))
+                if error:
+                    raise OSError(-error, os.strerror(-error))
 
-    return _in_thread(enter_and_open)
+    try:
+        _in_thread(enter_and_send)
+    except OSError as error:
+        raise RuntimeFailure(f"setting up a network namespace: {error.strerror}") from error
+
+
+def _link_up(index: int) -> bytes:
+    up = 1
+    return _request(_RTM_NEWLINK, 0, struct.pack("=BxHiII", 0, 0, index, up, up))
+
+
+def _new_address(index: int, address: IPv4Interface) -> bytes:
+    body = struct.pack("=BBBBI", socket.AF_INET, address.network.prefixlen, 0, 0, index)
+    values = (address.ip, address.ip, address.network.broadcast_address)
+    for kind, value in zip((_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST), values, strict=True):
+        body += _ATTRIBUTE.pack(8, kind, value.packed)
+    return _request(_RTM_NEWADDR, _CREATE | _REPLACE, body)
+
+
+def _new_default_route(gateway: IPv4Address) -> bytes:
+    main, boot, universe, unicast = 254, 3, 0, 1
+    body = struct.pack("=8BI", socket.AF_INET, 0, 0, 0, main, boot, universe, unicast, 0)
+    body += _ATTRIBUTE.pack(8, _RTA_GATEWAY, gateway.packed)
+    return _request(_RTM_NEWROUTE, _CREATE | _REPLACE, body)
+
+
+def _request(kind: int, flags: int, body: bytes) -> bytes:
+    return _HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | _ACK | flags, 0, 0) + body
+
+
+def _enter(namespace_fd: int) -> None:
+    _check(_libc.setns(namespace_fd, _CLONE_NEWNET), "entering a network namespace")
 
 
 def _is_mounted(place: Path) -> bool:

@@ -19,7 +19,7 @@ _BUSY_PATIENCE_S = 2.0
 """The device of an instance that has just died exists until its last descriptor is closed."""
 
 
-def open_tap(netlink: Netlink, name: str, request: LinkRequest, *, vnet_hdr: bool) -> int:
+def open_tap(netlink: Netlink, request: LinkRequest, *, vnet_hdr: bool) -> int:
     """A descriptor of a new TAP device that is as `request` says. Raises HostLacks."""
     try:
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -29,12 +29,9 @@ def open_tap(netlink: Netlink, name: str, request: LinkRequest, *, vnet_hdr: boo
             remedy="run the agent as root, and load the kernel module 'tun'",
         ) from error
     try:
-        _attach(fd, name, _IFF_TAP | _IFF_NO_PI | (_IFF_VNET_HDR if vnet_hdr else 0))
-        silence_ipv6(name)
-        link = netlink.link(name)
-        if link is None:
-            raise RuntimeFailure(f"TAP device {name} disappeared as soon as it was made")
-        netlink.change(link.index, request)
+        _attach(fd, request.name, _IFF_TAP | _IFF_NO_PI | (_IFF_VNET_HDR if vnet_hdr else 0))
+        silence_ipv6(request.name)
+        netlink.change(request)
     except BaseException:
         os.close(fd)
         raise

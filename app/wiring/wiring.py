@@ -20,7 +20,7 @@ from app.domain.errors import Conflict, HostLacks
 from app.domain.network import NetworkBinding, NetworkSpec, mac_for
 from app.wiring import naming, netns, taps
 from app.wiring.filters import Filters
-from app.wiring.netlink import Link, LinkRequest, Netlink, silence_ipv6
+from app.wiring.netlink import Link, LinkRequest, Netlink, index_of, silence_ipv6
 from app.wiring.ports import HostPorts
 
 _LOCKS = Path("/run")
@@ -44,9 +44,8 @@ class Wiring:
         with self._lock:
             bridge = self._find_bridge(network.name) or self._make_bridge(network)
             alias = naming.network_alias(self._installation, network.name)
-            request = LinkRequest(mtu=network.mtu, alias=alias)
             if bridge.mtu != network.mtu or not bridge.up or bridge.alias != alias:
-                self._netlink.change(bridge.index, request)
+                self._netlink.change(LinkRequest(bridge.name, mtu=network.mtu, alias=alias))
             present = [address for index, address in self._netlink.addresses()
                        if index == bridge.index]  # fmt: skip
             for address in present:
@@ -112,6 +111,8 @@ class Wiring:
             if self._filters is not None or self._our_bridges():
                 filters = self._ensured_filters()
                 filters.remove_application(port, binding.mac, binding.address, ports)
+            if index_of(port) is None:
+                return
             link = self._netlink.link(port)
             if link is not None and naming.is_ours(self._installation, link):
                 self._netlink.delete(link.index)
@@ -119,8 +120,7 @@ class Wiring:
     def open_tap(self, application: str, binding: NetworkBinding, *, vnet_hdr: bool) -> int:
         """A new TAP device on the application's bridge; its filter was set by `plug`."""
         request = self._port_request(application, binding)
-        port = naming.port_name(self._installation, application)
-        return taps.open_tap(self._netlink, port, request, vnet_hdr=vnet_hdr)
+        return taps.open_tap(self._netlink, request, vnet_hdr=vnet_hdr)
 
     def make_kernel_stack(self, application: str, binding: NetworkBinding, place: Path) -> None:
         """For `fallback: kernel`: a namespace at `place` with an interface on the same bridge."""
@@ -164,41 +164,24 @@ class Wiring:
             self._filters.close()
 
     def _plug_namespace(self, application: str, binding: NetworkBinding, fd: int) -> None:
-        inside = netns.netlink_in(fd)
-        try:
-            loopback = inside.link("lo")
-            if loopback is not None:
-                inside.change(loopback.index, LinkRequest())
-            port = naming.port_name(self._installation, application)
-            if inside.link("eth0") is None:
-                stale = self._netlink.link(port)
-                if stale is not None:
-                    self._netlink.delete(stale.index)
-                peer = LinkRequest(
-                    name="eth0", mtu=binding.network.mtu, mac=binding.mac, netns_fd=fd, up=False
-                )
-                own = self._port_request(application, binding, name=port)
-                self._netlink.create("veth", own, peer)
-                silence_ipv6(port)
-                made = self._netlink.link(port)
-                if made is not None:
-                    self._netlink.change(made.index, own)
-            eth0 = inside.link("eth0")
-            if eth0 is None:
-                raise Conflict(f"the interface of '{application}' disappeared")
-            inside.change(eth0.index, LinkRequest())
-            length = binding.network.subnet.prefixlen
-            inside.add_address(eth0.index, IPv4Interface((binding.address, length)))
-            inside.add_default_route(binding.network.gateway.ip)
-        finally:
-            inside.close()
+        if not netns.has_interface(fd, "eth0"):
+            own = self._port_request(application, binding)
+            stale = index_of(own.name)
+            if stale is not None:
+                self._netlink.delete(stale)
+            mtu = binding.network.mtu
+            bare = LinkRequest(own.name, mtu=mtu, group=self._group, up=False)
+            peer = LinkRequest("eth0", mtu=mtu, mac=binding.mac, netns_fd=fd)
+            self._netlink.create("veth", bare, peer)
+            silence_ipv6(own.name)
+            self._netlink.change(replace(own, mtu=None, group=None))
+        address = IPv4Interface((binding.address, binding.network.subnet.prefixlen))
+        netns.furnish(fd, "eth0", address, binding.network.gateway.ip)
 
-    def _port_request(
-        self, application: str, binding: NetworkBinding, *, name: str | None = None
-    ) -> LinkRequest:
+    def _port_request(self, application: str, binding: NetworkBinding) -> LinkRequest:
         bridge = self._live_bridge(binding.network)
         return LinkRequest(
-            name=name,
+            name=naming.port_name(self._installation, application),
             mtu=binding.network.mtu,
             alias=naming.application_alias(self._installation, application),
             group=self._group,
@@ -209,8 +192,7 @@ class Wiring:
         """The network's bridge, made again if somebody has removed it meanwhile."""
         with self._lock:
             known = self._bridges.get(network.name)
-            present = self._netlink.link(known.name) if known is not None else None
-            if known is None or present is None or present.index != known.index:
+            if known is None or index_of(known.name) != known.index:
                 self._forget_filters()
                 self.ensure_network(network)
             return self._bridges[network.name]
@@ -230,7 +212,7 @@ class Wiring:
         prefix = naming.network_alias(self._installation, "")
         return [
             link
-            for link in self._netlink.links()
+            for link in self._netlink.links("bridge")
             if link.alias.startswith(prefix) and not link.alias.endswith(" anchor")
         ]
 
@@ -239,7 +221,7 @@ class Wiring:
         half_made = {
             naming.bridge_name(self._installation, network, taken=t) for t in (True, False)
         }
-        for link in self._netlink.links():
+        for link in self._netlink.links("bridge"):
             unmarked = link.name in half_made and naming.is_ours(self._installation, link)
             if link.alias == alias or (unmarked and not link.alias):
                 return link
@@ -247,7 +229,7 @@ class Wiring:
 
     def _make_bridge(self, network: NetworkSpec) -> Link:
         self._refuse_overlap(network)
-        taken = self._netlink.link(naming.DEFAULT_BRIDGE) is not None
+        taken = index_of(naming.DEFAULT_BRIDGE) is not None
         name = naming.bridge_name(self._installation, network.name, taken=taken)
         request = LinkRequest(
             name=name,
@@ -288,10 +270,8 @@ class Wiring:
         elif (anchor.master, anchor.alias, anchor.mtu) == (bridge.index, alias, network.mtu):
             return
         for end in ends:
-            silence_ipv6(end.name or "")
-            link = self._netlink.link(end.name or "")
-            if link is not None:
-                self._netlink.change(link.index, replace(end, up=True))
+            silence_ipv6(end.name)
+            self._netlink.change(replace(end, up=True))
 
     def _remove_anchor(self, network: str) -> None:
         anchor = self._netlink.link(naming.anchor_name(self._installation, network))
@@ -299,9 +279,9 @@ class Wiring:
             self._netlink.delete(anchor.index)
 
     def _refuse_overlap(self, network: NetworkSpec) -> None:
-        links = {link.index: link for link in self._netlink.links()}
         for index, address in self._netlink.addresses():
             if address.network.overlaps(network.subnet):
+                links = {link.index: link for link in self._netlink.links()}
                 link = links.get(index)
                 other = link is not None and link.alias.startswith("cse ")
                 name = link.name if link is not None else f"number {index}"

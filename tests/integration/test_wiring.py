@@ -9,16 +9,18 @@ import struct
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
 from app.domain.application import PublishedPort
-from app.domain.errors import Conflict
+from app.domain.errors import Conflict, RuntimeFailure
 from app.domain.network import NetworkBinding, NetworkSpec, mac_for
 from app.wiring import naming
-from app.wiring.netlink import LinkRequest, Netlink
+from app.wiring.netlink import Link, LinkRequest, Netlink
 from app.wiring.wiring import Wiring
 
 pytestmark = pytest.mark.root
@@ -61,6 +63,11 @@ def wiring() -> Iterator[Wiring]:
     assert MARK not in subprocess.run(["ip", "link"], capture_output=True, text=True).stdout
 
 
+def link_of(name: str) -> Link | None:
+    with closing(Netlink()) as netlink:
+        return netlink.link(name)
+
+
 def served(place: Path, port: int) -> subprocess.Popen[bytes]:
     """An HTTP server in a network namespace."""
     words = ["nsenter", f"--net={place}", "python3", "-m", "http.server", str(port)]
@@ -82,13 +89,13 @@ def reachable(host: str, port: int, within_s: float = 5.0) -> bool:
 def test_network_is_made_marked_and_made_again_without_harm(wiring: Wiring) -> None:
     name = wiring.ensure_network(NETWORK)
     assert wiring.ensure_network(NETWORK) == name and len(name) <= 15
-    link = Netlink().link(name)
+    link = link_of(name)
     assert link is not None and link.up and link.mtu == 65520
     assert link.alias == naming.network_alias(MARK, "wiretest")
     Wiring(MARK).ensure_network(NETWORK)  # a restarted agent finds it by its mark
     wiring.remove_network("wiretest")
     wiring.remove_network("wiretest")
-    assert Netlink().link(name) is None
+    assert link_of(name) is None
 
 
 def test_tap_speaks_as_itself_only(wiring: Wiring) -> None:
@@ -107,7 +114,7 @@ def test_tap_speaks_as_itself_only(wiring: Wiring) -> None:
         assert not answered(tap, arp_request(other_mac, str(own.address), gateway), 0.2)
         assert not answered(tap, arp_request(own.mac, "10.219.0.9", gateway), 0.2)
         assert wiring.refused_packets() == before + 2
-        link = Netlink().link(naming.port_name(MARK, "a"))
+        link = link_of(naming.port_name(MARK, "a"))
         assert link is not None and link.mtu == 65520 and link.alias.endswith("application a")
     finally:
         os.close(tap)
@@ -141,7 +148,7 @@ def test_kernel_stack_published_ports_and_localhost(wiring: Wiring, tmp_path: Pa
 
         netns.remove(place)
     assert not place.exists() and not reachable("127.0.0.1", 28631, 0.2)
-    assert Netlink().link(naming.port_name(MARK, "b")) is None
+    assert link_of(naming.port_name(MARK, "b")) is None
 
 
 def test_taken_port_is_refused_naming_who_has_it(wiring: Wiring) -> None:
@@ -167,14 +174,50 @@ def test_overlapping_subnet_is_refused(wiring: Wiring) -> None:
 
 
 def test_nothing_without_our_mark_is_deleted(wiring: Wiring) -> None:
-    netlink = Netlink()
     foreign = f"wtx{os.getpid()}"
-    netlink.create("bridge", LinkRequest(name=foreign, alias="cse other network wiretest"))
-    try:
-        wiring.ensure_network(NETWORK)
-        wiring.remove_all()
-        assert netlink.link(foreign) is not None
-    finally:
-        link = netlink.link(foreign)
-        assert link is not None
-        netlink.delete(link.index)
+    with closing(Netlink()) as netlink:
+        netlink.create("bridge", LinkRequest(name=foreign, alias="cse other network wiretest"))
+        try:
+            wiring.ensure_network(NETWORK)
+            wiring.remove_all()
+            assert netlink.link(foreign) is not None
+        finally:
+            link = netlink.link(foreign)
+            assert link is not None
+            netlink.delete(link.index)
+
+
+def test_requests_of_many_threads_share_one_socket_and_leave_none() -> None:
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = descriptors()
+    netlink = Netlink()
+    netlink.link("lo")
+    one = descriptors()
+    for _ in range(20):
+        with ThreadPoolExecutor(2) as threads:
+            found = list(threads.map(netlink.link, ("lo", "wt-missing")))
+        assert found[0] is not None and found[0].up and found[1] is None
+    assert descriptors() == one
+    netlink.close()
+    assert descriptors() == before
+    with pytest.raises(RuntimeFailure, match="closing"):
+        netlink.link("lo")
+
+
+def test_refusals_of_the_kernel_are_ours_and_harm_no_later_request(wiring: Wiring) -> None:
+    name = wiring.ensure_network(NETWORK)
+    with closing(Netlink()) as netlink:
+        with pytest.raises(RuntimeFailure, match=f"making bridge {name}: File exists"):
+            netlink.create("bridge", LinkRequest(name=name))
+        with pytest.raises(RuntimeFailure, match="changing interface wt-missing: No such device"):
+            netlink.change(LinkRequest(name="wt-missing"))
+        bridges = netlink.links("bridge")
+        assert name in [link.name for link in bridges]
+        assert "lo" not in [link.name for link in bridges]
+        assert "lo" in [link.name for link in netlink.links()]
+        index = next(link.index for link in bridges if link.name == name)
+        assert (index, NETWORK.gateway) in netlink.addresses()
+        netlink.delete(index)
+        netlink.delete(index)  # gone already
