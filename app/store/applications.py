@@ -8,7 +8,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from app.domain.application import ApplicationSpec
 from app.domain.errors import Conflict, NotFound
@@ -21,6 +21,19 @@ from app.store.records import ApplicationRecord, Desired
 from app.store.tables import addresses as address_table
 from app.store.tables import applications as table
 
+# Built once: SQLAlchemy takes longer to build a statement than SQLite to execute it.
+_JOINED = select(table, address_table.c.value.label("address")).outerjoin(
+    address_table, address_table.c.holder == table.c.name
+)
+_ALL = _JOINED.order_by(table.c.name)
+_FIND = _JOINED.where(table.c.name == bindparam("wanted"))
+_INSERT = insert(table)
+_MARK_RUN = (
+    update(table)
+    .where(table.c.name == bindparam("wanted"), table.c.id == bindparam("wanted_id"))
+    .values(run_done=bindparam("done"))
+)
+
 
 class Applications:
     """The applications, by name."""
@@ -30,12 +43,12 @@ class Applications:
 
     def all(self) -> list[ApplicationRecord]:
         """By name."""
-        rows = self._connection.execute(_joined().order_by(table.c.name))
+        rows = self._connection.execute(_ALL)
         return [_record(row) for row in rows]
 
     def find(self, name: str) -> ApplicationRecord | None:
         """None where there is none of this name."""
-        row = self._connection.execute(_joined().where(table.c.name == name)).first()
+        row = self._connection.execute(_FIND, {"wanted": name}).first()
         return _record(row) if row else None
 
     def get(self, name: str) -> ApplicationRecord:
@@ -82,7 +95,7 @@ class Applications:
             "created": moment,
             "updated": moment,
         }
-        self._connection.execute(insert(table).values(**values))
+        self._connection.execute(_INSERT, values)
         return ApplicationRecord.model_construct(
             **{
                 **values,
@@ -144,8 +157,8 @@ class Applications:
 
     def mark_run(self, name: str, application_id: str, done: int) -> None:
         """The start number `done` has been made."""
-        change = update(table).where(table.c.name == name, table.c.id == application_id)
-        self._connection.execute(change.values(run_done=done))
+        values = {"wanted": name, "wanted_id": application_id, "done": done}
+        self._connection.execute(_MARK_RUN, values)
 
     def set_coverage(self, name: str, application_id: str, coverage: Coverage) -> None:
         """What the agent found out about the program when it made the application."""
@@ -210,13 +223,6 @@ def _coverage(text: str) -> Coverage:
 
 def _new_id(installation: str) -> str:
     return f"{installation}-{secrets.token_hex(6)}"
-
-
-def _joined() -> Select[tuple[object, ...]]:
-    query = select(table, address_table.c.value.label("address")).outerjoin(
-        address_table, address_table.c.holder == table.c.name
-    )
-    return query
 
 
 def _record(row: Row[tuple[object, ...]]) -> ApplicationRecord:

@@ -10,6 +10,7 @@ from app.store.clock import now
 from app.store.records import Event
 from app.store.tables import events
 
+_INSERT = insert(events)
 _TRIM_EVERY = 256
 """Events between two deletions of old ones: a delete with each would cost more than it saves."""
 
@@ -25,7 +26,8 @@ class Events:
     def add(self, kind: str, application: str | None, message: str) -> None:
         """Record one."""
         result = self._connection.execute(
-            insert(events).values(time=now(), kind=kind, application=application, message=message)
+            _INSERT,
+            {"time": now(), "kind": kind, "application": application, "message": message},
         )
         self._last_id = int((result.inserted_primary_key or (0,))[0])
         self.added += 1

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from app.domain.errors import Conflict, NotFound
 from app.domain.explain import did_you_mean
@@ -22,6 +22,10 @@ from app.store.clock import now
 from app.store.database import Database
 from app.store.events import Events
 
+_ALL_NETWORKS = select(tables.networks.c.spec).order_by(tables.networks.c.name)
+_FIND_NETWORK = select(tables.networks.c.spec).where(tables.networks.c.name == bindparam("wanted"))
+_ALL_VOLUMES = select(tables.volumes.c.spec).order_by(tables.volumes.c.name)
+
 
 class Networks:
     """The networks, by name."""
@@ -31,13 +35,12 @@ class Networks:
 
     def all(self) -> list[NetworkSpec]:
         """By name."""
-        query = select(tables.networks.c.spec).order_by(tables.networks.c.name)
-        return [NetworkSpec.model_validate_json(row[0]) for row in self._connection.execute(query)]
+        rows = self._connection.execute(_ALL_NETWORKS)
+        return [NetworkSpec.model_validate_json(row[0]) for row in rows]
 
     def find(self, name: str) -> NetworkSpec | None:
         """None where there is none of this name."""
-        query = select(tables.networks.c.spec).where(tables.networks.c.name == name)
-        row = self._connection.execute(query).first()
+        row = self._connection.execute(_FIND_NETWORK, {"wanted": name}).first()
         return NetworkSpec.model_validate_json(row[0]) if row else None
 
     def get(self, name: str) -> NetworkSpec:
@@ -105,8 +108,8 @@ class Volumes:
 
     def all(self) -> list[VolumeSpec]:
         """By name."""
-        query = select(tables.volumes.c.spec).order_by(tables.volumes.c.name)
-        return [VolumeSpec.model_validate_json(row[0]) for row in self._connection.execute(query)]
+        rows = self._connection.execute(_ALL_VOLUMES)
+        return [VolumeSpec.model_validate_json(row[0]) for row in rows]
 
     def get(self, name: str) -> VolumeSpec:
         """Raises `NotFound`."""
