@@ -11,7 +11,7 @@ from app.api.problems import RESPONSES, PreconditionFailed
 from app.api.resources import Application, Page, application, etag
 from app.api.services import Given, Services
 from app.domain.application import ApplicationSpec
-from app.domain.errors import AgentUnavailable, Conflict, InvalidSpecification, TimedOut
+from app.domain.errors import AgentUnavailable, InvalidSpecification, TimedOut
 from app.domain.model import Name
 from app.domain.observed import State
 from app.domain.status import Status
@@ -55,10 +55,6 @@ def create(services: Given, spec: Spec, response: Response, wait: Wait = 10.0) -
     With `wait`, what keeps it from being started is answered as an error and leaves nothing.
     """
     spec = admission.with_defaults(services, spec)
-    with services.store.read() as transaction:
-        taken = transaction.applications.find(spec.name)
-    if taken:
-        raise _taken(taken)
     admitted = _admit(services, spec)
     admission.ensure_network(services, admitted.network, "/network/name")
     with services.store.write() as transaction:
@@ -234,15 +230,6 @@ def _answer(record: ApplicationRecord, status: Status, code: int) -> Response:
         code,
         {"ETag": etag(record), "Location": f"/v1/applications/{record.name}"},
         media_type="application/json",
-    )
-
-
-def _taken(record: ApplicationRecord) -> Conflict:
-    being = "is being removed" if record.desired == "removed" else "exists already"
-    return Conflict(
-        f"application '{record.name}' {being}",
-        pointer="/name",
-        remedy="choose another name, or replace it with PUT",
     )
 
 
