@@ -188,10 +188,9 @@ def _obstacle(launch: Launch, program: Program) -> tuple[str, str]:
 
 def _look_up(command: str, files: Files, path: str, directory: str) -> ProgramFile | Program:
     """The executable file, or a Program that says why there is none."""
-    if "/" in command:
-        places = [str(Path(directory) / command)]
-    else:
-        places = [str(Path(directory) / part / command) for part in path.split(":")]
+    above = [""] if "/" in command else path.split(":")
+    places = [f"{part}/{command}" if part else command for part in above]
+    places = [place if place.startswith("/") else f"{directory}/{place}" for place in places]
     barred = ""
     for place in places:
         found = files.find(os.path.normpath(place))

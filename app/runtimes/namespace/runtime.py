@@ -307,7 +307,6 @@ class NamespaceRuntime:
             raise HostLacks(
                 f"the supervisor program {self._shim} is not built", remedy="run 'make native'"
             )
-        sandbox.find_bubblewrap()
 
     def _heard(self, name: str) -> None:
         launch = self._launches.get(name)

@@ -72,12 +72,13 @@ def shim_specification(
         ("stop_signal", int(signal.Signals[spec.stop.signal])),
         ("grace_ms", round(spec.stop.grace * 1000)),
     ]
-    for key, value in records:
-        if "\0" in str(value):
+    lines = [f"{key}={value}\0" for key, value in records]
+    for (key, _), line in zip(records, lines, strict=True):
+        if line.index("\0") != len(line) - 1:
             raise InvalidSpecification(
                 "a NUL byte cannot be passed to a program", pointer="/" + key
             )
-    return b"".join(os.fsencode(f"{key}={value}") + b"\0" for key, value in records)
+    return os.fsencode("".join(lines))
 
 
 def environment(launch: Launch, run: RunDirectory, user: User | None) -> dict[str, str]:
