@@ -274,7 +274,10 @@ def extract(archive: Path, to: Path, inner: str | None = None) -> None:
     """Unpack a tar file; its one top folder, where it has one that is not `inner`, becomes `to`."""
     scratch = to.with_name(f"{to.name}.{archive.name}")
     with tarfile.open(archive) as tar:
-        tar.extractall(scratch, filter="tar")
+        if hasattr(tarfile, "tar_filter"):
+            tar.extractall(scratch, filter="tar")
+        else:  # before Python 3.11.4; what is in it is pinned by its hash
+            tar.extractall(scratch)
     entries = list(scratch.iterdir())
     top = entries[0] if len(entries) == 1 and entries[0].name != inner else scratch
     to.mkdir(exist_ok=True)
