@@ -19,6 +19,9 @@ from app.domain.explain import FieldError, did_you_mean, pointer_to
 
 Schema = dict[str, Any]
 
+_MAX_REMEMBERED = 1000
+"""Settings that have been found right, by element."""
+
 
 class SettingsSchema:
     """One element's settings, compiled once. Raises `InvalidSpecification` on a bad schema."""
@@ -33,13 +36,20 @@ class SettingsSchema:
             ) from error
         self._schema = schema
         self._validator = Draft202012Validator(schema)
+        self._faultless: set[str] = set()
 
     def check(self, value: dict[str, Any], prefix: str = "") -> list[FieldError]:
         """Everything wrong with `value`; pointers begin with `prefix`."""
+        # A start asks twice for the same settings, and most applications have the same.
+        text = repr(value)
+        if text in self._faultless:
+            return []
         found: dict[tuple[str, str], FieldError] = {}
         for failure in self._validator.iter_errors(value):
             for error in _explain(failure, prefix):
                 found.setdefault((error.pointer, error.detail), error)
+        if not found and len(self._faultless) < _MAX_REMEMBERED:
+            self._faultless.add(text)
         return sorted(found.values(), key=lambda error: error.pointer)
 
     def with_defaults(self, value: dict[str, Any]) -> dict[str, Any]:
