@@ -32,7 +32,8 @@ class Services:
     """Requests must name a loopback host: keeps web pages in a browser away from the API."""
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
+    # Not a plain function: FastAPI would run it in a thread of the pool, for every request.
     return cast(Services, request.app.state.services)
 
 
