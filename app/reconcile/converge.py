@@ -158,12 +158,13 @@ class Converger:
         before = self._view.status(record.name).observed
         with self._history.starting(record.name):
             observed = self._agent.start(record.name)
-            self._record(record.name, before, observed)
             failed = observed.state is State.FAILED
             said = observed.reason or "did not start" if failed else f"started, pid {observed.pid}"
             with self._store.write() as transaction:
                 transaction.applications.mark_run(record.name, record.id, record.run_wanted)
                 transaction.events.add("failed" if failed else "started", record.name, said)
+            # Last: it wakes the request that waits, whose answer this thread would only hinder.
+            self._record(record.name, before, observed)
 
     def _mark_run(self, record: ApplicationRecord) -> None:
         with self._store.write() as transaction:

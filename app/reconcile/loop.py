@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 _WATCH_S = 30.0
 """The longest wait for a change; then the host is looked at even so."""
 _LONGEST_PAUSE_S = 5.0
+_QUIET_S = 0.05
+"""A look waits so long for steps under way: it would slow them, to see half of what they do."""
 
 
 class Reconciler:
@@ -125,6 +127,7 @@ class Reconciler:
         while not self._stopping.is_set():
             try:
                 seen = self._agent.wait_change(seen, 0.0 if first else _WATCH_S)
+                self.view.wait_quiet(_QUIET_S)
                 if self._stopping.is_set():
                     return
                 began = time.monotonic()

@@ -57,6 +57,11 @@ class View:
                     return status
                 self.changed.wait(left)
 
+    def wait_quiet(self, timeout_s: float) -> None:
+        """Until no application is busy, at most so long."""
+        with self.changed:
+            self.changed.wait_for(lambda: not self.busy, timeout_s)
+
     def begin_snapshot(self) -> int:
         """Before the agent is asked; pass the result to `apply_snapshot`."""
         with self.changed:
