@@ -63,13 +63,16 @@ def run(
 ) -> None:
     """Run one program with elements linked, here and now; no server is needed.
 
-    Its input and output are this terminal's, its exit status is this command's.
+    Its input and output are this terminal's, its exit status is this command's. It may write to
+    the current directory; of the rest of this host's files it sees what it would see, read-only.
     """
     try:
         settings = load()
         words = command[1:] if command[0] == "--" else command
         catalog = Catalog(settings.elements_dir)
         elements = _elements(element or [], setting or [], catalog)
+        here = str(Path.cwd())
+        mounts = [*map(_mount, mount or []), *map(_volume, volume or [])]
         body: dict[str, Any] = {
             "name": f"run-{secrets.token_hex(4)}",
             "command": words,
@@ -79,14 +82,16 @@ def run(
             "network": {"name": network, "address": address},
             "ports": publish or [],
             "environment": dict(_pair(item, "--env") for item in environment or []),
-            "working_directory": directory or str(Path.cwd()),
+            "working_directory": directory or here,
             "user": user,
-            "mounts": [*map(_mount, mount or []), *map(_volume, volume or [])],
+            "mounts": mounts,
             "limits": {"memory": memory},
             "fallback": "kernel" if fallback else "refuse",
         }
-        if body["runtime"] == RuntimeName.DOCKER and directory is None:
+        if directory is None and body["runtime"] == RuntimeName.DOCKER:
             del body["working_directory"]
+        elif directory is None and here not in {"/", *(one["path"] for one in mounts)}:
+            mounts.append({"from": here, "path": here, "read_only": False})
         spec = _validated(body)
         if errors := resolve.check(spec, catalog):
             raise InvalidFields(errors)

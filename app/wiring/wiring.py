@@ -201,7 +201,13 @@ class Wiring:
     def _shared_lock(self) -> Iterator[None]:
         """Between the agents that share this mark: plugging in, and removing what is idle."""
         path = _LOCKS / f"cse-{self._installation}.lock"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise HostLacks(
+                f"{path}: {error.strerror}",
+                remedy="private stacks need an agent that runs as root; other elements do not",
+            ) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
