@@ -92,6 +92,22 @@ def test_run_is_the_program_itself(tmp_path: Path) -> None:
     assert not list((tmp_path / "state" / "runs").iterdir())
 
 
+def test_run_may_write_where_it_is_and_nowhere_else(tmp_path: Path) -> None:
+    environment = {**os.environ, "CSE_STATE_DIR": str(tmp_path / "state")}
+    here = tmp_path / "here"
+    here.mkdir()
+    script = "echo mine >note; echo not >/etc/cse-test || pwd"
+    done = subprocess.run(
+        [*CSE, "run", "--", "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=here,
+    )
+    assert (done.returncode, done.stdout) == (0, f"{here}\n"), done.stderr
+    assert (here / "note").read_text() == "mine\n"
+
+
 def test_run_tells_why_it_did_not_start(tmp_path: Path) -> None:
     environment = {**os.environ, "CSE_STATE_DIR": str(tmp_path / "state")}
     for words, said in (
