@@ -44,6 +44,7 @@ run: native ## start the server and examples/two-webs.yaml; Ctrl-C removes all o
 	@.venv/bin/cse up -f examples/two-webs.yaml --runtime $(RUNTIME)
 
 test: native ## all tests that this machine can run; the others say why they are skipped
+	@$(IMAGES) TARGET=$(TARGET) VARIANT=debug network-lwip
 	@images/docker.sh || echo "docker tests will be skipped" >&2
 	@if docker info >/dev/null 2>&1; then docker compose build --quiet; fi
 	@status=0; $(MAKE) --no-print-directory test-asan || status=1; \

@@ -55,6 +55,7 @@ def up(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[httpx.Client]
     try:
         until(lambda: _all_running(api), 60, 0.2)
         yield api
+        until(lambda: "Ctrl-C" in log.read_text(), 30, 0.2)
         user.send_signal(signal.SIGINT)
         assert user.wait(60) == 0, log.read_text()
         assert "holds" in log.read_text()
