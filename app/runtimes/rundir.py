@@ -68,7 +68,7 @@ def build(
     top = application_directory(state, launch.name)
     run = top / "run"
     top.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for path in (run, top / "data", run / "data", run / "private", run / "lib", run / "files"):
+    for path in (run, top / "data", run / "data", run / "private"):
         path.mkdir(mode=0o755, exist_ok=True)
     if owner is not None and os.geteuid() == 0:
         os.chown(top / "data", *owner)
@@ -80,7 +80,7 @@ def build(
     for bound in launch.elements:
         manifest = bound.element.manifest
         libraries = _libraries(bound, target)
-        (run / "lib" / manifest.name).mkdir(exist_ok=True)
+        (run / "lib" / manifest.name).mkdir(parents=True, exist_ok=True)
         binds.append(Bind(str(libraries), f"{INSIDE}/lib/{manifest.name}", True))
         if bound.link == "preload":
             overlays = manifest.libraries[target].preload
@@ -157,6 +157,7 @@ def _libraries(bound: BoundElement, target: str) -> Path:
 
 
 def _mount_point(place: Path, host_path: str, pointer: str) -> None:
+    place.parent.mkdir(mode=0o755, exist_ok=True)
     if Path(host_path).is_dir():
         place.mkdir(exist_ok=True)
     elif Path(host_path).exists():
