@@ -35,7 +35,7 @@ _EXAMPLES: dict[str, Any] = {
                 "filesystem": {
                     "settings": {
                         "mounts": [
-                            {"path": "/srv/www", "type": "archive", "source": "/srv/site.tar.gz"}
+                            {"path": "/srv/www", "source": "archive", "from": "/srv/site.tar.gz"}
                         ]
                     }
                 },
@@ -62,7 +62,7 @@ def create(services: Given, spec: Spec, response: Response, wait: Wait = 10.0) -
             services.store.installation, spec, admitted.network, admitted.coverage
         )
         transaction.events.add("created", spec.name, "created")
-    services.convergence.wake(spec.name)
+    services.convergence.wake(spec.name, here=wait > 0)
     status = _await(services, record, wait)
     if wait and (error := _lasting_error(status)):
         _remove(services, spec.name, 30.0)

@@ -66,8 +66,8 @@ class Reconciler:
             self.view.changed.notify_all()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def wake(self, name: str) -> None:
-        """Converge this application soon; on return it counts as busy."""
+    def wake(self, name: str, *, here: bool = False) -> None:
+        """See `Convergence`."""
         with self.view.changed:
             if not self.view.synced:
                 # Nothing is known to be absent yet: acting now could make something twice.
@@ -77,7 +77,10 @@ class Reconciler:
                 self._again.add(name)
                 return
             self.view.busy.add(name)
-        self._submit(name)
+        if here:
+            self._work(name)
+        else:
+            self._submit(name)
 
     def status(self, name: str) -> Status:
         """See `Convergence`."""
