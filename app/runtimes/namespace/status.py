@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from app.domain.errors import RuntimeFailure
 from app.domain.observed import Observed, State
@@ -28,6 +29,8 @@ class Status:
     started_ns: int
     finished_ns: int
     reason: str
+    lost: bool = False
+    """Unfinished by its own words, but the shim is gone and will never write another."""
 
     @property
     def alive(self) -> bool:
@@ -52,16 +55,27 @@ def start_time(pid: int) -> int | None:
 
 def read(directory: Path) -> Status | None:
     """None: never started."""
+    found = _parse(directory)
+    if found is None or not found.unfinished or found.alive:
+        return found
+    # A shim writes its last word before it ends: one found dead may have written it since.
+    found = _parse(directory)
+    if found is not None and found.unfinished and not found.alive:
+        return replace(found, lost=True)
+    return found
+
+
+def _parse(directory: Path) -> Status | None:
     try:
         text = (directory / "status").read_text(errors="replace")
     except FileNotFoundError:
         return None
     values = dict(line.partition("=")[::2] for line in text.splitlines())
     try:
-        numbers = {
+        numbers: dict[str, Any] = {
             name: int(values[name])
             for name in Status.__dataclass_fields__
-            if name not in ("state", "reason")
+            if name not in ("state", "reason", "lost")
         }
         return Status(state=State(values["state"]), reason=values.get("reason", ""), **numbers)
     except (KeyError, ValueError) as error:
@@ -73,7 +87,7 @@ def observed(identifier: str, name: str, status: Status | None) -> Observed:
     if status is None:
         return Observed(id=identifier, name=name, runtime="namespace", state=State.CREATED)
     state, exit_code, reason = status.state, status.exit_code, status.reason
-    if status.unfinished and not status.alive:
+    if status.lost:
         state, exit_code = State.EXITED, 137
         reason = "its supervisor is gone: the host was restarted, or the process was killed"
     running = state is State.RUNNING
