@@ -120,13 +120,6 @@ err_t cse_netif_linkoutput(struct netif *netif, struct pbuf *p)
     return ERR_OK;
 }
 
-err_t cse_netif_output(struct netif *netif, struct pbuf *p, const ip4_addr_t *dest)
-{
-    if (netif == instance->loop) return netif_loop_output(netif, p);
-    instance->arp_until_ms = now_ms() + 5000;
-    return etharp_output(netif, p, dest);
-}
-
 /* ---- from the device ---------------------------------------------------------------------- */
 
 static bool checksum_good(char *packet, uint16_t length)
@@ -181,7 +174,7 @@ static void take_frame(char *frame, size_t length, const struct offload_header *
         struct pbuf *p = packet_of(packet, length);
         if (p == NULL) return;
         if (group) p->flags |= PBUF_FLAG_LLBCAST;
-        ip4_input(p, netif);
+        packet_in(p);
     }
 }
 

@@ -257,6 +257,9 @@ void tcp_unreachable(struct tcp_pcb *pcb, int error);
 int option_get(struct sock *s, int level, int name, void *value, socklen_t *length);
 int option_set(struct sock *s, int level, int name, const void *value, socklen_t length);
 
+/* packet.c */
+void packet_in(struct pbuf *p);
+
 /* device.c */
 int device_open(const char *name);
 int device_setup(void);
