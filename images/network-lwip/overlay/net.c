@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 static const struct cse_stack *stack;
-static bool datagrams;          /* this process has or may have datagram sockets */
+static bool sockets;            /* this process has or may have private sockets */
 static uint64_t sockets_device; /* of the kernel's socket file system */
 
 int net_fail(int negative)
@@ -142,7 +142,7 @@ void net_remember(int fd, cse_socket s)
     sockets_device = identity.device;
     cse_fd_forget(fd);
     cse_fd_remember(fd, 0, identity, s);
-    if (CSE_SOCKET_IS_DATAGRAM(s)) __atomic_store_n(&datagrams, true, __ATOMIC_RELEASE);
+    __atomic_store_n(&sockets, true, __ATOMIC_RELEASE);
 }
 
 /* A nameless socket pair's end, as a private socket looks like after exec. */
@@ -168,7 +168,7 @@ static cse_socket find_slowly(int fd, uint32_t generation)
     if (there == NULL && !tried_to_join && may_be_inherited(fd)) {
         tried_to_join = true;
         there = start(true);
-        if (there != NULL) __atomic_store_n(&datagrams, true, __ATOMIC_RELEASE);
+        if (there != NULL) __atomic_store_n(&sockets, true, __ATOMIC_RELEASE);
     }
     if (there == NULL) return 0;
     bool socket_file = sockets_device == 0 || identity.device == sockets_device;
@@ -176,7 +176,7 @@ static cse_socket find_slowly(int fd, uint32_t generation)
     cse_fd_remember(fd, generation, identity, s);
     if (s != 0) {
         sockets_device = identity.device;
-        if (CSE_SOCKET_IS_DATAGRAM(s)) __atomic_store_n(&datagrams, true, __ATOMIC_RELEASE);
+        __atomic_store_n(&sockets, true, __ATOMIC_RELEASE);
     }
     return s;
 }
@@ -193,9 +193,8 @@ cse_socket net_find(int fd)
     return s;
 }
 
-cse_socket net_find_datagram(int fd)
+cse_socket net_find_data(int fd)
 {
-    if (!__atomic_load_n(&datagrams, __ATOMIC_ACQUIRE)) return 0;
-    cse_socket s = net_find(fd);
-    return CSE_SOCKET_IS_DATAGRAM(s) ? s : 0;
+    if (!__atomic_load_n(&sockets, __ATOMIC_ACQUIRE)) return 0;
+    return net_find(fd);
 }

@@ -14,8 +14,8 @@ const struct cse_stack *net_running(void);
 /* The private socket behind a descriptor, or 0. May join the application's instance, when the
  * descriptor could be a socket inherited across exec. */
 cse_socket net_find(int fd);
-/* The same for calls on the data path: only datagram sockets, and one load where there are none. */
-cse_socket net_find_datagram(int fd);
+/* The same for calls on the data path: one load where this process has no private socket. */
+cse_socket net_find_data(int fd);
 void net_remember(int fd, cse_socket s);
 /* Counts a call that this overlay cannot serve. */
 void net_escape(const char *what);
