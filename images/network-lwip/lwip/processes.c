@@ -28,8 +28,11 @@ enum { CLAIM_MS = 5000, EXIT_WAIT_MS = 3000, EXIT_STALL_MS = 1000, INHERITED_MAX
 #define SYS_pidfd_open 434
 #endif
 
-static uint16_t child_slot = NO_PROCESS; /* reserved by the fork under way */
+/* The fork under way: who forks, with what mask, and the slot reserved for the child. */
+static pthread_t forking;
+static bool fork_locked;
 static sigset_t fork_mask;
+static uint16_t child_slot = NO_PROCESS;
 static int exec_pid; /* this process has left for an exec that may fail */
 
 static uint16_t take_slot(uint32_t use)
@@ -197,10 +200,9 @@ void process_watch(void)
 
 /* ---- fork ---------------------------------------------------------------------------------- */
 
-static void before_fork(void)
+/* The slot and the holds of the child that is about to be. */
+static void reserve_child(void)
 {
-    if (!instance_running() || getpid() != me.pid) return;
-    instance_lock(&fork_mask);
     child_slot = NO_PROCESS;
     if (instance->sockets_live == 0) return;
     child_slot = take_slot(1);
@@ -212,21 +214,46 @@ static void before_fork(void)
     }
 }
 
-static void after_fork_parent(void)
+static void before_fork(void)
 {
     if (!instance_running() || getpid() != me.pid) return;
-    instance_unlock(&fork_mask);
+    sigset_t all, saved;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &saved);
+    pump_before_fork();
+    instance_lock(NULL);
+    forking = pthread_self();
+    fork_locked = true;
+    fork_mask = saved;
+    reserve_child();
+}
+
+/* Another thread may have started the instance since before_fork: then there is nothing to undo. */
+static bool fork_is_ours(void)
+{
+    return fork_locked && pthread_equal(forking, pthread_self());
+}
+
+static void after_fork_parent(void)
+{
+    if (!instance_running() || !fork_is_ours()) return;
+    sigset_t saved = fork_mask;
+    fork_locked = false;
+    instance_unlock(NULL);
+    pump_after_fork();
+    pthread_sigmask(SIG_SETMASK, &saved, NULL);
 }
 
 /* The lock is the parent's thread's: this thread never took it, and waits for it if need be. */
 static void after_fork_child(void)
 {
     if (!instance_running()) return;
+    bool ours = fork_is_ours();
     sigset_t mask = fork_mask;
-    uint16_t slot = child_slot;
+    uint16_t slot = ours ? child_slot : NO_PROCESS;
+    fork_locked = false;
     instance_new_gate();
     me.pid = getpid();
-    me.pump_runs = false;
     me.slot = NO_PROCESS;
     me.seen_changes = 0;
     pump_drop();
@@ -247,7 +274,7 @@ static void after_fork_child(void)
     }
     instance_unlock(NULL);
     if (holds) pump_ensure();
-    pthread_sigmask(SIG_SETMASK, &mask, NULL);
+    if (ours) pthread_sigmask(SIG_SETMASK, &mask, NULL);
 }
 
 void process_register_fork_handlers(void)

@@ -10,6 +10,8 @@
 #include "instance.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -251,8 +253,32 @@ static int sleep_time(void)
     return timeout;
 }
 
+/* A new thread runs code that is not ours first, and that may allocate: a child forked just then
+ * would find the allocator's locks taken for good. So a fork waits until the thread is here. */
+static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
+static uint32_t on_its_way; /* a futex word */
+
+void pump_before_fork(void)
+{
+    pthread_mutex_lock(&starting);
+    while (__atomic_load_n(&on_its_way, __ATOMIC_ACQUIRE) != 0)
+        syscall(SYS_futex, &on_its_way, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
+}
+
+void pump_after_fork(void)
+{
+    pthread_mutex_unlock(&starting);
+}
+
+static void arrived(void)
+{
+    __atomic_store_n(&on_its_way, 0, __ATOMIC_RELEASE);
+    syscall(SYS_futex, &on_its_way, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
 static void *run(void *unused)
 {
+    arrived();
     prctl(PR_SET_NAME, "cse-net");
     for (;;) pump_once(sleep_time());
     return unused;
@@ -260,6 +286,9 @@ static void *run(void *unused)
 
 void pump_drop(void)
 {
+    starting = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    on_its_way = 0;
+    me.pump_runs = false;
     if (me.epoll >= 0) host->own_close(me.epoll);
     if (me.bell >= 0) host->own_close(me.bell);
     me.epoll = me.bell = -1;
@@ -288,39 +317,39 @@ static int start_thread(void)
 {
     pthread_attr_t attributes;
     pthread_t thread;
-    sigset_t all, saved;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &saved);
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    on_its_way = 1;
     int failed = pthread_create(&thread, &attributes, run, NULL);
+    if (failed != 0) arrived();
     pthread_attr_destroy(&attributes);
-    pthread_sigmask(SIG_SETMASK, &saved, NULL);
     return -failed;
+}
+
+/* With all signals blocked: the thread inherits that, and no handler forks halfway. */
+static int start(void)
+{
+    int failed = 0;
+    instance_lock(NULL);
+    if (me.slot == NO_PROCESS && !process_join()) failed = -ENFILE;
+    if (failed == 0 && me.epoll < 0) failed = make_epoll();
+    instance_unlock(NULL);
+    if (failed == 0) failed = start_thread();
+    if (failed == 0) __atomic_store_n(&me.pump_runs, true, __ATOMIC_RELEASE);
+    return failed;
 }
 
 int pump_ensure(void)
 {
-    static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
-    static int starting_pid;
     if (__atomic_load_n(&me.pump_runs, __ATOMIC_ACQUIRE)) return 0;
-    if (starting_pid != me.pid) { /* a forked child: the parent's thread may have held it */
-        starting = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
-        starting_pid = me.pid;
-    }
+    sigset_t all, saved;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &saved);
     pthread_mutex_lock(&starting);
-    int failed = 0;
-    if (!me.pump_runs) {
-        sigset_t saved;
-        instance_lock(&saved);
-        if (me.slot == NO_PROCESS && !process_join()) failed = -ENFILE;
-        if (failed == 0 && me.epoll < 0) failed = make_epoll();
-        instance_unlock(&saved);
-        if (failed == 0) failed = start_thread();
-        if (failed == 0) __atomic_store_n(&me.pump_runs, true, __ATOMIC_RELEASE);
-    }
+    int failed = me.pump_runs ? 0 : start();
     pthread_mutex_unlock(&starting);
+    pthread_sigmask(SIG_SETMASK, &saved, NULL);
     return failed;
 }
 
