@@ -1,13 +1,11 @@
-/* Directories: opening them, the working directory, and the functions that walk trees inside libc.
+/* Directories: opening them, the working directory, and glob.
  *
- * Reading needs no wrapper: a directory of a mount is a real directory. glob and nftw call libc's
- * own opendir from inside, which nobody can take over: glob accepts other functions, nftw is
- * written anew for trees that begin inside a mount.
+ * glob calls libc's own opendir from inside, which nobody can take over, but it accepts other
+ * functions. calls_list.c reads directories; calls_walk.c and calls_fts.c walk trees.
  */
 #include "calls.h"
 
 #include <dirent.h>
-#include <ftw.h>
 #include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,47 +17,6 @@ CALL(opendir, DIR *, const char *path)
     WITH_PATH(path, FS_FOLLOW, FS_USE_CONTENT, where, NULL)
     return libc(opendir)(path);
 }
-
-CALL(closedir, int, DIR *directory)
-{
-    if (directory != NULL) cse_fd_forget(dirfd(directory));
-    return libc(closedir)(directory);
-}
-
-typedef int chosen(const struct dirent *);
-typedef int ordered(const struct dirent **, const struct dirent **);
-
-CALL(scandir, int, const char *path, struct dirent ***list, chosen *choose, ordered *order)
-{
-    WITH_PATH(path, FS_FOLLOW, FS_USE_CONTENT, where, -1)
-    return NEXT(scandir, int, const char *, struct dirent ***, chosen *, ordered *)(path, list,
-                                                                                    choose, order);
-}
-
-#ifdef __GLIBC__
-CALL(scandir64, int, const char *path, struct dirent ***list, chosen *choose, ordered *order)
-{
-    WITH_PATH(path, FS_FOLLOW, FS_USE_CONTENT, where, -1)
-    return NEXT(scandir64, int, const char *, struct dirent ***, chosen *,
-                ordered *)(path, list, choose, order);
-}
-
-CALL(scandirat, int, int dirfd, const char *path, struct dirent ***list, chosen *choose,
-     ordered *order)
-{
-    WITH_PATH_AT(dirfd, path, FS_FOLLOW, FS_USE_CONTENT, where, -1)
-    return NEXT(scandirat, int, int, const char *, struct dirent ***, chosen *,
-                ordered *)(dirfd, path, list, choose, order);
-}
-
-CALL(scandirat64, int, int dirfd, const char *path, struct dirent ***list, chosen *choose,
-     ordered *order)
-{
-    WITH_PATH_AT(dirfd, path, FS_FOLLOW, FS_USE_CONTENT, where, -1)
-    return NEXT(scandirat64, int, int, const char *, struct dirent ***, chosen *,
-                ordered *)(dirfd, path, list, choose, order);
-}
-#endif
 
 /* ---- the working directory
  * ---------------------------------------------------------------------------- */
@@ -198,130 +155,4 @@ CALL(glob64, int, const char *pattern, int flags, glob_failed *failed, glob_t *f
     return do_glob(NEXT(glob64, int, const char *, int, glob_failed *, glob_t *), pattern, flags,
                    failed, found);
 }
-#endif
-
-/* libc's fts reads directories by calls of its own; GNU programs bring theirs, which is served. */
-CALL(fts_open, void *, char *const *paths, int options, int (*compare)(const void *, const void *))
-{
-    for (int i = 0; paths != NULL && paths[i] != NULL; i++)
-        if (fs_maybe(AT_FDCWD, paths[i])) cse_escape("fts_open of libc");
-    void *(*next)(char *const *, int, int (*)(const void *, const void *)) =
-        (void *(*)(char *const *, int, int (*)(const void *, const void *)))cse_next("fts_open");
-    if (next != NULL) return next(paths, options, compare);
-    errno = ENOSYS;
-    return NULL;
-}
-
-/* ---- nftw
- * --------------------------------------------------------------------------------------------------
- */
-
-typedef int visit_nftw(const char *, const struct stat *, int, struct FTW *);
-typedef int visit_ftw(const char *, const struct stat *, int);
-
-struct visitor {
-    visit_nftw *nftw;
-    visit_ftw *ftw;
-    int flags;
-    dev_t device;
-};
-
-struct ancestor { /* to notice loops of links */
-    const struct ancestor *above;
-    dev_t device;
-    ino_t inode;
-};
-
-static int visit(const struct visitor *visitor, const char *path, const struct stat *status,
-                 int kind, int base, int level)
-{
-    struct FTW place = {.base = base, .level = level};
-    if (visitor->ftw == NULL) return visitor->nftw(path, status, kind, &place);
-    if (kind == FTW_SLN) kind = FTW_SL;
-    return visitor->ftw(path, status, kind == FTW_DP ? FTW_D : kind);
-}
-
-static int walk(const struct visitor *visitor, char *path, size_t length, int base, int level,
-                const struct ancestor *above)
-{
-    struct stat status;
-    int kind = FTW_F;
-    bool physical = visitor->flags & FTW_PHYS;
-    if ((physical ? lstat(path, &status) : stat(path, &status)) != 0) {
-        if (physical || lstat(path, &status) != 0) {
-            if (level == 0) return -1;
-            kind = FTW_NS;
-        } else {
-            kind = FTW_SLN;
-        }
-    } else if (S_ISLNK(status.st_mode)) {
-        kind = FTW_SL;
-    } else if (S_ISDIR(status.st_mode)) {
-        kind = FTW_D;
-    }
-    if (kind != FTW_D) return visit(visitor, path, &status, kind, base, level);
-    if ((visitor->flags & FTW_MOUNT) && status.st_dev != visitor->device) return 0;
-    struct ancestor self = {above, status.st_dev, status.st_ino};
-    for (const struct ancestor *at = above; at != NULL; at = at->above)
-        if (at->device == self.device && at->inode == self.inode) return 0;
-    DIR *directory = opendir(path);
-    if (directory == NULL) return visit(visitor, path, &status, FTW_DNR, base, level);
-    int result = visitor->flags & FTW_DEPTH ? 0 : visit(visitor, path, &status, FTW_D, base, level);
-    struct dirent *entry;
-    while (result == 0 && (entry = readdir(directory)) != NULL) {
-        size_t name = strlen(entry->d_name);
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-        if (length + name + 2 > PATH_MAX) continue;
-        bool slash = path[length - 1] != '/';
-        if (slash) path[length] = '/';
-        memcpy(path + length + slash, entry->d_name, name + 1);
-        result =
-            walk(visitor, path, length + slash + name, (int)(length + slash), level + 1, &self);
-        path[length] = '\0';
-    }
-    int saved_errno = errno;
-    closedir(directory);
-    errno = saved_errno;
-    if (result == 0 && (visitor->flags & FTW_DEPTH))
-        result = visit(visitor, path, &status, FTW_DP, base, level);
-    return result;
-}
-
-static int walk_from(const char *path, struct visitor *visitor)
-{
-    char whole[PATH_MAX];
-    struct stat status;
-    size_t length = strlen(path);
-    if (length == 0 || length >= sizeof whole) return fs_fail(length ? -ENAMETOOLONG : -ENOENT);
-    memcpy(whole, path, length + 1);
-    while (length > 1 && whole[length - 1] == '/') whole[--length] = '\0';
-    if (stat(whole, &status) == 0) visitor->device = status.st_dev;
-    if (visitor->flags & FTW_CHDIR) cse_escape("nftw with FTW_CHDIR");
-    const char *slash = strrchr(whole, '/');
-    int base = slash != NULL && slash[1] != '\0' ? (int)(slash + 1 - whole) : 0;
-    return walk(visitor, whole, length, base, 0, NULL);
-}
-
-/* The tree may begin outside and hold a mount point deeper down: then parents are listed by the
- * kernel, which does not show it, so libc's own function does as well. */
-#define TREE_WALK(name, visit_type, field, extra_parameter, extra_type, extra_argument,            \
-                  flag_value)                                                                      \
-    CALL(name, int, const char *path, visit_type *visit_one, int room extra_parameter)             \
-    {                                                                                              \
-        if (!fs_maybe(AT_FDCWD, path))                                                             \
-            return NEXT(name, int, const char *, visit_type *,                                     \
-                        int extra_type)(path, visit_one, room extra_argument);                     \
-        struct visitor visitor = {.field = visit_one, .flags = flag_value};                        \
-        return walk_from(path, &visitor);                                                          \
-    }
-#define NOTHING
-#define FLAGS_PARAMETER , int flags
-#define FLAGS_TYPE      , int
-#define FLAGS_ARGUMENT  , flags
-
-TREE_WALK(nftw, visit_nftw, nftw, FLAGS_PARAMETER, FLAGS_TYPE, FLAGS_ARGUMENT, flags)
-TREE_WALK(ftw, visit_ftw, ftw, NOTHING, NOTHING, NOTHING, 0)
-#ifdef __GLIBC__
-TREE_WALK(nftw64, visit_nftw, nftw, FLAGS_PARAMETER, FLAGS_TYPE, FLAGS_ARGUMENT, flags)
-TREE_WALK(ftw64, visit_ftw, ftw, NOTHING, NOTHING, NOTHING, 0)
 #endif

@@ -150,6 +150,8 @@ CALL(link, int, const char *from, const char *to)
 
 CALL(unlinkat, int, int dirfd, const char *path, int flags)
 {
+    /* A mount point lies in it, which the kernel does not know. */
+    if ((flags & AT_REMOVEDIR) && fs_holds(dirfd, path)) return fs_fail(-ENOTEMPTY);
     if (!fs_maybe(dirfd, path)) return libc(unlinkat)(dirfd, path, flags);
     struct fs_where where;
     int found = fs_find(dirfd, path, FS_NOFOLLOW, &where);
@@ -185,6 +187,8 @@ CALL(remove, int, const char *path)
 static int do_rename(int from_dirfd, const char *from, int to_dirfd, const char *to, unsigned flags)
 {
     struct fs_where source, target;
+    /* Mount points would have to move along. */
+    if (fs_holds(from_dirfd, from) || fs_holds(to_dirfd, to)) return fs_fail(-EBUSY);
     int first = fs_find(from_dirfd, from, FS_NOFOLLOW, &source);
     int second = first < 0 ? first : fs_find(to_dirfd, to, FS_NOFOLLOW, &target);
     if (second < 0) return fs_fail(second);
@@ -199,15 +203,20 @@ static int do_rename(int from_dirfd, const char *from, int to_dirfd, const char 
     return result != 0 ? fs_fail((int)result) : 0;
 }
 
+static bool concerned(int dirfd, const char *path)
+{
+    return fs_maybe(dirfd, path) || fs_holds(dirfd, path);
+}
+
 CALL(rename, int, const char *from, const char *to)
 {
-    if (!fs_maybe(AT_FDCWD, from) && !fs_maybe(AT_FDCWD, to)) return libc(rename)(from, to);
+    if (!concerned(AT_FDCWD, from) && !concerned(AT_FDCWD, to)) return libc(rename)(from, to);
     return do_rename(AT_FDCWD, from, AT_FDCWD, to, 0);
 }
 
 CALL(renameat, int, int from_dirfd, const char *from, int to_dirfd, const char *to)
 {
-    if (!fs_maybe(from_dirfd, from) && !fs_maybe(to_dirfd, to))
+    if (!concerned(from_dirfd, from) && !concerned(to_dirfd, to))
         return libc(renameat)(from_dirfd, from, to_dirfd, to);
     return do_rename(from_dirfd, from, to_dirfd, to, 0);
 }

@@ -118,6 +118,9 @@ __attribute__((no_sanitize("address"))) long taken_syscall(long number, ...)
         bool done;
         long result = by_number(number, a, &done);
         if (done) return result;
+        char path[PATH_MAX];
+        if (number == SYS_getdents64 && fs_listed_above((int)a[0], path))
+            cse_escape("getdents64 above a mount point");
         if (number == SYS_execveat) cse_escape("syscall execveat");
     }
     return NEXT(syscall, long, long, ...)(number, a[0], a[1], a[2], a[3], a[4], a[5]);

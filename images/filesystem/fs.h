@@ -88,6 +88,19 @@ extern uint64_t fs_private_device;
 /* Directories of `path` that are missing are made; 0 or negative errno. */
 int fs_make_directories(const char *path, mode_t mode);
 
+/* ---- parents.c ------------------------------------------------------------------------------ */
+
+/* Directories on the way to a mount point that are in no other mount although they lie in one. */
+extern struct fs_mount fs_parents;
+/* The next name that mounts put into `directory`, each once; start with *next = 0. */
+bool fs_mount_name(const char *directory, int *next, char *name);
+/* The type of such a name, without reading an archive; 0: not known. */
+mode_t fs_mount_kind(const char *path);
+/* Makes where->path, which its mount does not have, a directory that leads to a mount point. */
+int fs_parent_find(struct fs_where *where);
+/* Whether a mount point lies below this descriptor's directory, whose path goes to `path`. */
+bool fs_listed_above(int fd, char *path);
+
 /* ---- resolve.c ----------------------------------------------------------------------------- */
 
 int fs_find(int dirfd, const char *path, int follow, struct fs_where *where);
@@ -102,6 +115,15 @@ enum fs_kind { FS_DIRECTORY, FS_ANY };
 bool fs_virtual_of(const char *real, enum fs_kind kind, char *out);
 /* The path as the program sees it behind a descriptor; false: outside, or not a path. */
 bool fs_virtual_of_fd(int fd, enum fs_kind kind, char *out);
+/* The same, also outside every mount. */
+bool fs_path_of_fd(int fd, char *out);
+enum { /* what the table of descriptors remembers */
+       FS_FD_OUTSIDE = 0,
+       FS_FD_INSIDE = 1,
+       FS_FD_ABOVE = 2, /* outside, with a mount point below */
+};
+/* Whether a mount point lies below this path, links aside. */
+bool fs_holds(int dirfd, const char *path);
 void fs_cwd_changed(void);
 /* Takes ".", ".." and double slashes out of an absolute path, by text alone. */
 int fs_normal(const char *path, char *out);

@@ -325,6 +325,12 @@ static void read_settings(void)
         if (path == NULL) break;
         if (path[0] == '/') read_mount(prefix, path);
     }
+    if (fs_mount_count > 0) {
+        snprintf(real, sizeof real, "%.4000s/parents", private_path);
+        fs_parents.path = "";
+        fs_parents.read_only = true;
+        set_root(new_layer(&fs_parents), keep_text(real));
+    }
     int given = fs_mount_count;
     for (int i = 0; i < given; i++) add_missing_parents(fs_mounts[i].path);
     for (int i = 0; i < given; i++) add_alias(i);

@@ -82,7 +82,11 @@ static bool below(const char *real, const char *root, size_t length)
 bool fs_virtual_of(const char *real, enum fs_kind kind, char *out)
 {
     const struct fs_mount *best = NULL;
-    size_t best_length = 0;
+    size_t best_length = 0, parents = fs_parents.layers[0].root_length;
+    if (parents > 0 && below(real, fs_parents.layers[0].root, parents)) {
+        best = &fs_parents;
+        best_length = parents;
+    }
     for (int i = 0; i < fs_mount_count; i++) {
         const struct fs_mount *mount = &fs_mounts[i];
         size_t shadow = mount->shadow ? strlen(mount->shadow) : 0;
@@ -121,11 +125,20 @@ bool fs_virtual_of_fd(int fd, enum fs_kind kind, char *out)
     uintptr_t known;
     uint32_t generation = 0;
     if (fd < 0 || !fs_ready()) return false;
-    if (cse_fd_lookup(fd, &known, &generation) && known == 0) return false;
+    if (cse_fd_lookup(fd, &known, &generation) && known != FS_FD_INSIDE) return false;
     char real[PATH_MAX];
-    bool inside = read_fd_path(fd, real) && fs_virtual_of(real, FS_ANY, out);
-    cse_fd_remember(fd, generation, cse_identity_of(fd), inside);
+    bool named = read_fd_path(fd, real);
+    bool inside = named && fs_virtual_of(real, FS_ANY, out);
+    cse_fd_remember(fd, generation, cse_identity_of(fd),
+                    inside                          ? FS_FD_INSIDE
+                    : named && fs_mount_below(real) ? FS_FD_ABOVE
+                                                    : FS_FD_OUTSIDE);
     return inside && (kind == FS_ANY || fs_virtual_of(real, kind, out));
+}
+
+bool fs_path_of_fd(int fd, char *out)
+{
+    return fs_virtual_of_fd(fd, FS_DIRECTORY, out) || read_fd_path(fd, out);
 }
 
 /* ---- the working directory ---------------------------------------------------------------------
@@ -206,7 +219,18 @@ bool fs_maybe(int dirfd, const char *path)
         return known == NULL || known[0] != '-' || find_dotdot(path) != NULL;
     }
     uintptr_t value;
-    return !(cse_fd_lookup(dirfd, &value, NULL) && value == 0 && find_dotdot(path) == NULL);
+    return !(cse_fd_lookup(dirfd, &value, NULL) && value == FS_FD_OUTSIDE &&
+             find_dotdot(path) == NULL);
+}
+
+bool fs_holds(int dirfd, const char *path)
+{
+    char room[PATH_MAX + 1], whole[PATH_MAX * 2], normal[PATH_MAX];
+    if (path == NULL || path[0] == '\0' || !fs_ready()) return false;
+    const char *base = path[0] == '/' ? "" : base_of(dirfd, path, room);
+    if (base == NULL) return false;
+    int length = snprintf(whole, sizeof whole, "%s/%s", base, path);
+    return length < PATH_MAX && fs_normal(whole, normal) == 0 && fs_mount_below(normal);
 }
 
 /* ---- the walk
@@ -273,6 +297,7 @@ static int step(struct walk *walk, int follow, struct fs_where *where)
         error = follow_link(walk, where, rest);
         return error != 0 ? error : 1;
     }
+    if (found == -ENOENT) found = fs_parent_find(where);
     if (found < 0 && found != -ENOENT) return found;
     if (found == 0 && S_ISLNK(where->mode) && (follow || where->must_be_directory)) {
         error = follow_link(walk, where, "");
