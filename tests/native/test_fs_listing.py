@@ -49,8 +49,8 @@ class Place:
             (top / "plain.txt").write_text("plain\n")
             (top / "beside/x").write_text("x\n")
         shutil.copytree(self.tree, self.real / "www", symlinks=True)
-        for top in ("www/data", "way/to/it"):
-            shutil.copytree(self.inner, self.real / top, symlinks=True)
+        for name in ("www/data", "way/to/it"):
+            shutil.copytree(self.inner, self.real / name, symlinks=True)
         (self.real / "file").write_text("a file\n")
         shutil.copytree(self.inner, self.real / "www/none/of/it", symlinks=True)
         self.file = folder / "file"
