@@ -79,7 +79,7 @@ static int bind_pcb(struct sock *s, const struct sockaddr_in *address)
     if (error != ERR_OK) return -errno_of(error);
     s->local.sin_addr = address->sin_addr;
     s->local.sin_port = lwip_htons(s->kind == KIND_TCP ? s->tcp->local_port : s->udp->local_port);
-    s->bound = true;
+    sock_bound(s);
     return 0;
 }
 
@@ -249,7 +249,7 @@ static int api_shutdown(cse_socket handle, int how)
             if (how != SHUT_WR) { /* Linux: stops listening; accept returns EINVAL */
                 listen_close(s);
                 sock_set_state(s, FRESH);
-                s->bound = false;
+                sock_unbound(s);
                 result = SHUT_RD;
             }
         } else if (s->kind == KIND_TCP && how != SHUT_WR) {

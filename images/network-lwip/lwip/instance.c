@@ -69,6 +69,7 @@ static void reset(void)
     heap_init();
     instance->epoch++;
     memset(instance->hash, 0, sizeof instance->hash);
+    memset(instance->ports, 0, sizeof instance->ports);
     memset(instance->zombies, 0, sizeof instance->zombies);
     for (uint32_t i = 0; i < instance->socket_top; i++) {
         instance->sockets[i] = NULL;

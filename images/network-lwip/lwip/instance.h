@@ -27,6 +27,7 @@
 enum {
     SOCKETS_MAX = 65536,
     HASH_SLOTS = 4096,
+    PORT_SLOTS = 4096,
     PROCESSES_MAX = 256,
     HOLDER_WORDS = PROCESSES_MAX / 64,
     NO_PROCESS = 0xffff,
@@ -47,6 +48,7 @@ struct sock {
     uint32_t index, generation;
     uint64_t inode; /* of the program's end; 0 while not accepted */
     struct sock *hash_next;
+    struct sock *port_next, *port_prev; /* while bound: others of the same port */
     struct sock *pending_next, *queue_next;
     uint8_t kind;
     bool pending;                   /* on its owner's list */
@@ -76,6 +78,7 @@ struct sock {
 
     /* listening */
     struct sock *queue_first, *queue_last, *listener;
+    struct tcp_pcb *half_first, *half_last; /* handshakes under way, oldest first */
     uint32_t queued, half_open, tokens, backlog;
 
     /* options */
@@ -134,6 +137,7 @@ struct instance {
     uint32_t zombie_at;
     struct sock *zombies[ZOMBIES_MAX];
     struct sock *hash[HASH_SLOTS];
+    struct sock *ports[PORT_SLOTS]; /* bound sockets, by port */
     struct sock *sockets[SOCKETS_MAX];
     uint32_t generations[SOCKETS_MAX];
     uint32_t free_next[SOCKETS_MAX];
@@ -225,6 +229,8 @@ void sock_close_end(uint32_t index);
 void sock_sweep_ends(void);
 void sock_orphaned(struct sock *s);
 bool sock_just_closed(struct sock *s);
+void sock_bound(struct sock *s); /* its local port is known from now on */
+void sock_unbound(struct sock *s);
 int sock_check_bind(struct sock *s, const struct sockaddr_in *address);
 
 /* tcp.c, listen.c, udp.c, connect.c */

@@ -11,7 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { TOKENS_AT_ONCE = 64 };
+enum { TOKENS_AT_ONCE = 64, HALF_OPEN_MAX = 1024 };
 
 int listen_start(struct sock *s, int backlog)
 {
@@ -19,11 +19,12 @@ int listen_start(struct sock *s, int backlog)
     if (backlog == 0) backlog = 1;
     s->backlog = (uint32_t)backlog;
     if (s->state == LISTENING) return 0;
-    for (uint32_t i = 0; i < instance->socket_top; i++) {
-        struct sock *other = instance->sockets[i];
-        if (other == NULL || other == s || other->kind != KIND_TCP || other->state != LISTENING ||
-            other->local.sin_port != s->local.sin_port || !s->bound)
-            continue;
+    struct tcp_pcb_listen *next,
+        *l = s->bound ? TCP_LISTENERS(lwip_ntohs(s->local.sin_port)) : NULL;
+    for (; l != NULL; l = next) {
+        struct sock *other = l->callback_arg;
+        next = l->hash_next;
+        if (other == NULL || other->local.sin_port != s->local.sin_port) continue;
         uint32_t a = s->local.sin_addr.s_addr, b = other->local.sin_addr.s_addr;
         if ((a == b || a == 0 || b == 0) && !(s->reuse_port && other->reuse_port) &&
             !sock_just_closed(other))
@@ -35,7 +36,7 @@ int listen_start(struct sock *s, int backlog)
         err_t error = tcp_bind(s->tcp, IP4_ADDR_ANY, 0);
         if (error != ERR_OK) return -errno_of(error);
         s->local.sin_port = lwip_htons(s->tcp->local_port);
-        s->bound = true;
+        sock_bound(s);
     }
     err_t error;
     struct tcp_pcb *listening = tcp_listen_with_backlog_and_err(s->tcp, 255, &error);
@@ -51,17 +52,17 @@ struct tcp_pcb_listen *cse_tcp_choose_listener(struct tcp_pcb_listen *found, u16
 {
     uint32_t count = 0;
     struct tcp_pcb_listen *l;
-    for (l = tcp_listen_pcbs.listen_pcbs; l != NULL; l = l->next)
+    for (l = TCP_LISTENERS(found->local_port); l != NULL; l = l->hash_next)
         if (l->local_port == found->local_port && l->local_ip.addr == found->local_ip.addr) count++;
     if (count <= 1) return found;
     uint32_t wanted = (ip4_current_src_addr()->addr ^ remote_port) * 2654435761u;
     wanted = (wanted >> 16) % count;
-    /* In the order of their sockets: the list itself changes its order with each lookup. */
+    /* In the order of their sockets: the list's own changes as listeners come and go. */
     struct tcp_pcb_listen *best = found;
     uint32_t least = 0;
     for (uint32_t i = 0; i <= wanted; i++) {
         best = NULL;
-        for (l = tcp_listen_pcbs.listen_pcbs; l != NULL; l = l->next) {
+        for (l = TCP_LISTENERS(found->local_port); l != NULL; l = l->hash_next) {
             struct sock *s = l->callback_arg;
             if (l->local_port != found->local_port || l->local_ip.addr != found->local_ip.addr ||
                 s == NULL || (i > 0 && s->index <= least))
@@ -74,14 +75,55 @@ struct tcp_pcb_listen *cse_tcp_choose_listener(struct tcp_pcb_listen *found, u16
     return best;
 }
 
+/* Linux: one more than the backlog. */
+static bool queue_is_full(const struct sock *s)
+{
+    return s->queued > s->backlog;
+}
+
+/* A flood of SYNs pushes out half-open connections, the oldest first: one that completes its
+ * handshake within the time it takes to send HALF_OPEN_MAX more is let in. */
 int cse_tcp_admit(struct tcp_pcb_listen *pcb)
 {
     struct sock *s = pcb->callback_arg;
-    if (s == NULL || s->queued > s->backlog) return 0; /* Linux: one more than the backlog */
-    uint32_t half_open = 0;
-    for (struct tcp_pcb *p = tcp_active_pcbs; p != NULL; p = p->next)
-        if (p->state == SYN_RCVD && p->callback_arg == s) half_open++;
-    return half_open <= (s->backlog > 128 ? s->backlog : 128);
+    if (s == NULL || queue_is_full(s)) return 0;
+    if (s->half_open >= HALF_OPEN_MAX) tcp_abandon(s->half_first, 0);
+    return 1;
+}
+
+/* Each second that a listener defers (TCP_DEFER_ACCEPT) is counted in SYN-ACKs, as Linux does. */
+int cse_tcp_may_complete(struct tcp_pcb *pcb, int has_data)
+{
+    const struct sock *s = pcb->callback_arg;
+    if (s == NULL || queue_is_full(s)) return 0;
+    return has_data || pcb->nrtx >= s->defer_accept;
+}
+
+void cse_tcp_half_open(struct tcp_pcb *pcb)
+{
+    struct sock *s = pcb->callback_arg;
+    pcb->half_prev = s->half_last;
+    pcb->half_next = NULL;
+    if (s->half_last != NULL)
+        s->half_last->half_next = pcb;
+    else
+        s->half_first = pcb;
+    s->half_last = pcb;
+    s->half_open++;
+}
+
+void cse_tcp_half_done(struct tcp_pcb *pcb)
+{
+    struct sock *s = pcb->callback_arg;
+    if (pcb->half_next != NULL)
+        pcb->half_next->half_prev = pcb->half_prev;
+    else
+        s->half_last = pcb->half_prev;
+    if (pcb->half_prev != NULL)
+        pcb->half_prev->half_next = pcb->half_next;
+    else
+        s->half_first = pcb->half_next;
+    s->half_open--;
 }
 
 static void set_names(struct sock *s, const struct tcp_pcb *pcb)
@@ -90,7 +132,7 @@ static void set_names(struct sock *s, const struct tcp_pcb *pcb)
     s->local.sin_port = lwip_htons(pcb->local_port);
     s->remote.sin_addr.s_addr = pcb->remote_ip.addr;
     s->remote.sin_port = lwip_htons(pcb->remote_port);
-    s->bound = true;
+    sock_bound(s);
 }
 
 /* A handshake is complete. The socket gets its pair when the program accepts it. */
@@ -178,13 +220,7 @@ void listen_close(struct sock *s)
         tcp_arg(pcb, NULL);
         tcp_close(pcb);
     }
-    for (struct tcp_pcb *p = tcp_active_pcbs, *next; p != NULL; p = next) {
-        next = p->next;
-        if (p->callback_arg != s) continue;
-        tcp_arg(p, NULL);
-        tcp_abort(p);
-        next = tcp_active_pcbs; /* the list has changed */
-    }
+    while (s->half_first != NULL) tcp_abort(s->half_first);
     while (s->queue_first != NULL) {
         struct sock *waiting = listen_take(s);
         if (waiting->tcp != NULL) {

@@ -114,6 +114,7 @@ static void release(struct sock *s)
 {
     uint32_t index = s->index;
     if (s->inode != 0) hash_remove(s);
+    sock_unbound(s);
     instance->sockets[index] = NULL;
     instance->free_next[index] = instance->socket_free;
     instance->socket_free = index + 1;
@@ -261,6 +262,33 @@ void sock_orphaned(struct sock *s)
 
 /* ---- binding: Linux's rules for conflicts --------------------------------------------------- */
 
+static struct sock **port_place(uint16_t port)
+{
+    return &instance->ports[lwip_ntohs(port) % PORT_SLOTS];
+}
+
+void sock_bound(struct sock *s)
+{
+    if (s->bound) return;
+    struct sock **place = port_place(s->local.sin_port);
+    s->bound = true;
+    s->port_prev = NULL;
+    s->port_next = *place;
+    if (*place != NULL) (*place)->port_prev = s;
+    *place = s;
+}
+
+void sock_unbound(struct sock *s)
+{
+    if (!s->bound) return;
+    s->bound = false;
+    if (s->port_next != NULL) s->port_next->port_prev = s->port_prev;
+    if (s->port_prev != NULL)
+        s->port_prev->port_next = s->port_next;
+    else
+        *port_place(s->local.sin_port) = s->port_next;
+}
+
 /* The program may have closed this socket a moment ago, before the pump heard of it: what has hung
  * up is taken down at once. True if it is gone. */
 bool sock_just_closed(struct sock *s)
@@ -277,10 +305,10 @@ bool sock_just_closed(struct sock *s)
 int sock_check_bind(struct sock *s, const struct sockaddr_in *address)
 {
     if (address->sin_port == 0) return 0;
-    for (uint32_t i = 0; i < instance->socket_top; i++) {
-        struct sock *other = instance->sockets[i];
-        if (other == NULL || other == s || other->kind != s->kind || other->state == ENDED ||
-            !other->bound || other->local.sin_port != address->sin_port)
+    for (struct sock *other = *port_place(address->sin_port), *next; other != NULL; other = next) {
+        next = other->port_next;
+        if (other == s || other->kind != s->kind || other->state == ENDED ||
+            other->local.sin_port != address->sin_port)
             continue;
         uint32_t a = address->sin_addr.s_addr, b = other->local.sin_addr.s_addr;
         if (a != b && a != 0 && b != 0) continue;

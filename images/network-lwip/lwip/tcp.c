@@ -401,7 +401,7 @@ int tcp_start_connect(struct sock *s, const struct sockaddr_in *address)
     if (error != ERR_OK) return -errno_of(error);
     s->local.sin_addr.s_addr = s->tcp->local_ip.addr;
     s->local.sin_port = lwip_htons(s->tcp->local_port);
-    s->bound = true;
+    sock_bound(s);
     s->error = 0;
     sock_set_state(s, CONNECTING);
     return 0;

@@ -107,7 +107,7 @@ void cse_icmp_unreachable(struct pbuf *p, u8_t code)
     u16_t local = lwip_ntohs(ports[0]), remote = lwip_ntohs(ports[1]);
     int error = error_of_code(code);
     if (IPH_PROTO(ip) == IP_PROTO_UDP) {
-        for (struct udp_pcb *u = udp_pcbs; u != NULL; u = u->next) {
+        for (struct udp_pcb *u = UDP_PCBS(local); u != NULL; u = u->next) {
             struct sock *s = u->recv_arg;
             if (s == NULL || u->local_port != local || !(u->flags & UDP_FLAGS_CONNECTED) ||
                 u->remote_port != remote || u->remote_ip.addr != ip->dest.addr)
@@ -117,12 +117,9 @@ void cse_icmp_unreachable(struct pbuf *p, u8_t code)
             return;
         }
     } else if (IPH_PROTO(ip) == IP_PROTO_TCP && code != 4) {
-        for (struct tcp_pcb *t = tcp_active_pcbs; t != NULL; t = t->next)
-            if (t->local_port == local && t->remote_port == remote &&
-                t->remote_ip.addr == ip->dest.addr) {
-                tcp_unreachable(t, error);
-                return;
-            }
+        ip_addr_t local_ip = {ip->src.addr}, remote_ip = {ip->dest.addr};
+        struct tcp_pcb *t = tcp_find(&local_ip, local, &remote_ip, remote);
+        if (t != NULL && t->state != TIME_WAIT) tcp_unreachable(t, error);
     }
 }
 
@@ -204,7 +201,7 @@ int udp_connect_to(struct sock *s, const struct sockaddr_in *address)
     s->remote.sin_addr.s_addr = to.addr;
     s->local.sin_port = lwip_htons(s->udp->local_port);
     if (s->local.sin_addr.s_addr == 0) s->local.sin_addr.s_addr = netif_ip4_addr(out)->addr;
-    s->bound = true;
+    sock_bound(s);
     sock_set_state(s, CONNECTED);
     return 0;
 }
@@ -253,7 +250,7 @@ ssize_t udp_send_parts(struct sock *s, const struct iovec *parts, int count,
     err_t error = udp_sendto(s->udp, p, &address, lwip_ntohs(port));
     pbuf_free(p);
     s->local.sin_port = lwip_htons(s->udp->local_port);
-    s->bound = true;
+    sock_bound(s);
     if (error == ERR_RTE) return -ENETUNREACH;
     if (error == ERR_MEM || error == ERR_BUF) return -ENOBUFS;
     return error == ERR_OK ? (ssize_t)length : -errno_of(error);
