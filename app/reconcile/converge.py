@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from app.catalog import resolve
 from app.catalog.catalog import Catalog
@@ -18,7 +19,7 @@ from app.reconcile.history import History
 from app.reconcile.plan import Step, plan, waits_for
 from app.reconcile.view import View
 from app.store.records import ApplicationRecord
-from app.store.store import Store
+from app.store.store import Store, Transaction
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,8 @@ class Converger:
     def _settle(self, record: ApplicationRecord | None, name: str) -> None:
         self._view.clear(name)
         if record is not None and record.desired == "running" and record.run_done == 0:
-            self._mark_run(record)
+            with self._store.write() as transaction:
+                _mark_run(transaction, record)
 
     def _may_start(self, record: ApplicationRecord) -> bool:
         if not record.spec.depends_on:
@@ -134,11 +136,9 @@ class Converger:
     def _create(self, record: ApplicationRecord) -> None:
         spec = record.spec
         network = None
-        if record.address is not None:
-            with self._store.read() as transaction:
-                segment = transaction.networks.get(spec.network.name)
-            self.ensure_network(segment)
-            network = resolve.binding(segment, record.address, spec)
+        if record.address is not None and record.network is not None:
+            self.ensure_network(record.network)
+            network = resolve.binding(record.network, record.address, spec)
         volumes = {
             mount.volume: self._agent.ensure_volume(mount.volume)
             for mount in spec.mounts
@@ -157,18 +157,20 @@ class Converger:
     def _start(self, record: ApplicationRecord) -> None:
         before = self._view.status(record.name).observed
         with self._history.starting(record.name):
+            first = record.run_done == 0
+            if first:
+                # Written while the program starts. Where a kill comes in between, what was made
+                # but has never run is started all the same (see `plan`).
+                self._store.later(partial(_mark_run, record=record), at_once=True)
             observed = self._agent.start(record.name)
-            failed = observed.state is State.FAILED
-            said = observed.reason or "did not start" if failed else f"started, pid {observed.pid}"
-            with self._store.write() as transaction:
-                transaction.applications.mark_run(record.name, record.id, record.run_wanted)
-                transaction.events.add("failed" if failed else "started", record.name, said)
+            if first:
+                self._store.later(partial(_tell_start, observed=observed))
+            else:
+                with self._store.write() as transaction:
+                    _mark_run(transaction, record)
+                    _tell_start(transaction, observed)
             # Last: it wakes the request that waits, whose answer this thread would only hinder.
             self._record(record.name, before, observed)
-
-    def _mark_run(self, record: ApplicationRecord) -> None:
-        with self._store.write() as transaction:
-            transaction.applications.mark_run(record.name, record.id, record.run_wanted)
 
     def _record(self, name: str, before: Observed | None, after: Observed | None) -> None:
         if not self._view.record(name, before, after):
@@ -180,6 +182,17 @@ class Converger:
         if condition.attempts == 1:
             self._store.record_event("failed", name, str(error))
         log.info("'%s': %s (attempt %d)", name, error, condition.attempts)
+
+
+def _mark_run(transaction: Transaction, record: ApplicationRecord) -> None:
+    transaction.applications.mark_run(record.name, record.id, record.run_wanted)
+
+
+def _tell_start(transaction: Transaction, observed: Observed) -> None:
+    if observed.state is State.FAILED:
+        transaction.events.add("failed", observed.name, observed.reason or "did not start")
+    else:
+        transaction.events.add("started", observed.name, f"started, pid {observed.pid}")
 
 
 def _must_wait(condition: Condition | None, record: ApplicationRecord) -> bool:

@@ -20,10 +20,17 @@ from app.store.clock import now
 from app.store.records import ApplicationRecord, Desired
 from app.store.tables import addresses as address_table
 from app.store.tables import applications as table
+from app.store.tables import networks as network_table
 
 # Built once: SQLAlchemy takes longer to build a statement than SQLite to execute it.
-_JOINED = select(table, address_table.c.value.label("address")).outerjoin(
-    address_table, address_table.c.holder == table.c.name
+_JOINED = (
+    select(
+        table,
+        address_table.c.value.label("address"),
+        network_table.c.spec.label("network"),
+    )
+    .outerjoin(address_table, address_table.c.holder == table.c.name)
+    .outerjoin(network_table, network_table.c.name == address_table.c.network)
 )
 _ALL = _JOINED.order_by(table.c.name)
 _FIND = _JOINED.where(table.c.name == bindparam("wanted"))
@@ -102,6 +109,7 @@ class Applications:
                 "spec": spec,
                 "coverage": coverage,
                 "address": address,
+                "network": network,
                 "created": datetime.fromisoformat(moment),
                 "updated": datetime.fromisoformat(moment),
             }
@@ -216,6 +224,12 @@ def _spec(text: str) -> ApplicationSpec:
     return ApplicationSpec.model_validate_json(text)
 
 
+@lru_cache(256)
+def network_of(text: str) -> NetworkSpec:
+    """From its row."""
+    return NetworkSpec.model_validate_json(text)
+
+
 @lru_cache(4096)
 def _coverage(text: str) -> Coverage:
     return Coverage.model_validate_json(text)
@@ -227,13 +241,14 @@ def _new_id(installation: str) -> str:
 
 def _record(row: Row[tuple[object, ...]]) -> ApplicationRecord:
     values = dict(row._mapping)
-    coverage, address = values["coverage"], values["address"]
+    coverage, address, network = values["coverage"], values["address"], values["network"]
     return ApplicationRecord.model_construct(
         **{
             **values,
             "spec": _spec(values["spec"]),
             "coverage": _coverage(coverage) if coverage else None,
             "address": IPv4Address(address) if address is not None else None,
+            "network": network_of(network) if network else None,
             "created": datetime.fromisoformat(values["created"]),
             "updated": datetime.fromisoformat(values["updated"]),
         }

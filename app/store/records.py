@@ -8,6 +8,7 @@ from typing import Literal
 
 from app.domain.application import ApplicationSpec
 from app.domain.model import Model
+from app.domain.network import NetworkSpec
 from app.domain.observed import Coverage
 
 Desired = Literal["running", "stopped", "removed"]
@@ -28,6 +29,8 @@ class ApplicationRecord(Model):
     run_done: int
     coverage: Coverage | None
     address: IPv4Address | None
+    network: NetworkSpec | None = None
+    """That the address is of."""
     created: datetime
     updated: datetime
 

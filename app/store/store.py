@@ -5,6 +5,7 @@ Called by `api` (desired state), `reconcile` (what to converge to) and `cli run`
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 from collections.abc import Callable, Iterator
@@ -17,11 +18,15 @@ from app.domain.explain import did_you_mean
 from app.domain.network import NetworkSpec
 from app.domain.volume import VolumeSpec
 from app.store import tables
-from app.store.applications import Applications
+from app.store.applications import Applications, network_of
 from app.store.clock import now
 from app.store.database import Database
 from app.store.events import Events
 
+log = logging.getLogger(__name__)
+
+_BOOKKEEPING_S = 0.02
+"""So long bookkeeping waits for more, and for the answer that it would compete with."""
 _ALL_NETWORKS = select(tables.networks.c.spec).order_by(tables.networks.c.name)
 _FIND_NETWORK = select(tables.networks.c.spec).where(tables.networks.c.name == bindparam("wanted"))
 _ALL_VOLUMES = select(tables.volumes.c.spec).order_by(tables.volumes.c.name)
@@ -41,7 +46,7 @@ class Networks:
     def find(self, name: str) -> NetworkSpec | None:
         """None where there is none of this name."""
         row = self._connection.execute(_FIND_NETWORK, {"wanted": name}).first()
-        return NetworkSpec.model_validate_json(row[0]) if row else None
+        return network_of(row[0]) if row else None
 
     def get(self, name: str) -> NetworkSpec:
         """Raises `NotFound`."""
@@ -168,11 +173,22 @@ class Store:
         self._event_history = event_history
         self._listeners: list[Callable[[], object]] = []
         self._listeners_lock = threading.Lock()
+        self._bookkeeping: list[Callable[[Transaction], object]] = []
+        self._flushing = threading.Lock()
+        self._some, self._no_more = threading.Event(), threading.Event()
+        self._bookkeeper: threading.Thread | None = None
+        self._closing = threading.Event()
         self.installation = self._installation()
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
         """All of it or none; listeners of events are called after the commit."""
+        self.flush()
+        with self._write() as transaction:
+            yield transaction
+
+    @contextmanager
+    def _write(self) -> Iterator[Transaction]:
         with self._database.write() as connection:
             transaction = Transaction(connection)
             yield transaction
@@ -187,8 +203,43 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """A consistent view."""
+        self.flush()
         with self._database.read() as connection:
             yield Transaction(connection)
+
+    def later(self, act: Callable[[Transaction], object], *, at_once: bool = False) -> None:
+        """Write what nobody waits for in another thread, so that an answer may go out first.
+
+        Every transaction that begins after this call finds it done. A kill within
+        `_BOOKKEEPING_S` loses it. `at_once`: do not wait for more.
+        """
+        with self._listeners_lock:
+            self._bookkeeping.append(act)
+            if self._bookkeeper is None:
+                self._bookkeeper = threading.Thread(
+                    target=self._keep_books, name="bookkeeper", daemon=True
+                )
+                self._bookkeeper.start()
+        if at_once:
+            self._no_more.set()
+        self._some.set()
+
+    def flush(self) -> None:
+        """Write now what `later` has put off; returns when it is written, by whomever."""
+        if not self._bookkeeping:
+            return
+        with self._flushing:
+            acts = self._bookkeeping.copy()
+            try:
+                if acts:
+                    with self._write() as transaction:
+                        for act in acts:
+                            act(transaction)
+            except Exception:
+                log.exception("bookkeeping was not written")
+            finally:  # not before: who finds the list empty takes it for written
+                with self._listeners_lock:
+                    del self._bookkeeping[: len(acts)]
 
     def record_event(self, kind: str, application: str | None, message: str) -> None:
         """An event in a transaction of its own."""
@@ -208,7 +259,21 @@ class Store:
 
     def close(self) -> None:
         """Give back the database."""
+        self._closing.set()
+        self._no_more.set()
+        self._some.set()
+        if self._bookkeeper is not None:
+            self._bookkeeper.join()
+        self.flush()
         self._database.close()
+
+    def _keep_books(self) -> None:
+        while not self._closing.is_set():
+            self._some.wait()
+            self._no_more.wait(_BOOKKEEPING_S)
+            self._some.clear()
+            self._no_more.clear()
+            self.flush()
 
     def _installation(self) -> str:
         table = tables.meta

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +21,7 @@ from app.domain.application import ApplicationSpec
 from app.domain.errors import Conflict, CseError, HostLacks, NotFound
 from app.domain.network import NetworkSpec
 from app.store import database, tables
-from app.store.store import Store
+from app.store.store import Store, Transaction
 
 SMALL = NetworkSpec(name="small", subnet=IPv4Network("10.9.0.0/28"))
 
@@ -211,3 +212,44 @@ def test_a_store_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
     (tmp_path / "broken.sqlite").write_bytes(b"this is no database" * 100)
     with pytest.raises(HostLacks):
         Store(f"sqlite:///{tmp_path}/broken.sqlite")
+
+
+def tell(message: str, transaction: Transaction) -> None:
+    transaction.events.add("k", None, message)
+
+
+def told(store: Store) -> list[str]:
+    with store.read() as transaction:
+        return [event.message for event in transaction.events.latest()]
+
+
+def test_what_is_put_off_is_seen_by_all_that_follows_and_stays_in_order(store: Store) -> None:
+    for number in range(50):
+        store.later(partial(tell, f"{number} later"))
+        if number % 2:
+            store.record_event("k", None, f"{number} at once")
+        wanted = [f"{n} later" for n in range(number + 1)]
+        assert [message for message in told(store) if "later" in message] == wanted
+    assert told(store)[:3] == ["0 later", "1 later", "1 at once"]
+
+
+def test_what_is_put_off_outlives_the_failure_of_another(store: Store) -> None:
+    store.later(partial(tell, "kept"))
+    with pytest.raises(NotFound), store.write() as transaction:
+        transaction.events.add("k", None, "undone")
+        transaction.applications.get("nobody")
+    store.later(lambda transaction: transaction.applications.get("nobody"))  # goes wrong, is logged
+    assert told(store) == ["kept"]
+
+
+def test_what_is_put_off_is_written_without_anyone_asking_and_at_the_end(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/store.sqlite"
+    first, written = Store(url), threading.Event()
+    first.subscribe(written.set)
+    first.later(partial(tell, "one"))
+    assert written.wait(10)
+    first.later(partial(tell, "two"))
+    first.close()
+    second = Store(url)
+    assert told(second) == ["one", "two"]
+    second.close()
