@@ -9,7 +9,6 @@ What the shim and the files are: images/_shim/shim.c.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import shutil
@@ -28,7 +27,7 @@ from app.runtimes import preflight, rundir
 from app.runtimes.changes import Changes
 from app.runtimes.namespace import logs, sandbox, status, users
 from app.runtimes.namespace.cgroups import ControlGroups
-from app.runtimes.namespace.view import HostView
+from app.runtimes.namespace.examined import Examined
 from app.runtimes.namespace.watch import Watcher
 from app.runtimes.readable import readable
 
@@ -58,8 +57,8 @@ class NamespaceRuntime:
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
         self._launches: dict[str, Launch] = {}
-        self._seen: dict[str, Observed] = {}
-        """The last state of each; the watcher keeps it true, so that `observe` reads no files."""
+        self._examined = Examined()
+        self._starting: set[str] = set()
         self._hidden = [str(self._state.resolve())]
         sandbox.raise_open_files()
         self._watcher = Watcher(self._heard)
@@ -73,13 +72,7 @@ class NamespaceRuntime:
 
     def examine(self, launch: Launch) -> preflight.Program:
         """Read the program's file as the application will see it."""
-        spec = launch.spec
-        return preflight.examine(
-            spec.command[0],
-            HostView(launch, self._hidden),
-            path=spec.environment.get("PATH"),
-            directory=spec.working_directory or "/",
-        )
+        return self._examined.examine(launch, self._hidden)
 
     def create(self, launch: Launch) -> None:
         """See `Runtime.create`."""
@@ -109,13 +102,18 @@ class NamespaceRuntime:
             present = self._observed(name)
             if present.state in (State.RUNNING, State.RESTARTING):
                 return present
-            answer = self._spawn_shim(name)
+            self._starting.add(name)
+            try:
+                answer = self._spawn_shim(name)
+            finally:  # before the status is read: what is heard from now on may be newer
+                self._starting.discard(name)
+                self._notify()
             found = status.read(self._directory(name))
             if found is None or (answer.startswith("failed") and found.unfinished):
                 raise RuntimeFailure(f"'{name}' was not started: {answer or 'the shim died'}")
             if found.unfinished:
                 self._watcher.add_shim(name, found)
-            return self._refresh(name)
+            return status.observed(self._launch(name).id, name, found)
 
     def stop(self, name: str) -> Observed:
         """See `Runtime.stop`."""
@@ -123,7 +121,7 @@ class NamespaceRuntime:
         found = status.read(self._directory(name))
         if found is not None and found.unfinished:
             self._end(found, launch.spec.stop.grace)
-        return self._refresh(name)
+        return self._observed(name)
 
     def remove(self, name: str) -> None:
         """See `Runtime.remove`."""
@@ -132,7 +130,6 @@ class NamespaceRuntime:
                 self.stop(name)
                 self._watcher.forget(name)
                 self._launches.pop(name, None)
-                self._seen.pop(name, None)
                 self._groups.remove(name)
             rundir.remove(self._state, name)
         self._notify()
@@ -230,7 +227,6 @@ class NamespaceRuntime:
         found = status.read(directory)
         if found is not None and found.unfinished:
             self._watcher.add_shim(launch.name, found)
-        self._refresh(launch.name)
 
     def _spawn_shim(self, name: str) -> str:
         """The line it announces: `running`, or `failed REASON`."""
@@ -278,11 +274,6 @@ class NamespaceRuntime:
         launch = self._launch(name)
         return status.observed(launch.id, name, status.read(self._directory(name)))
 
-    def _refresh(self, name: str) -> Observed:
-        observed = self._observed(name)
-        self._seen[name] = observed
-        return observed
-
     def _is_over(self, name: str) -> bool:
         try:
             return self._observed(name).state not in (State.RUNNING, State.RESTARTING)
@@ -309,13 +300,13 @@ class NamespaceRuntime:
             )
 
     def _heard(self, name: str) -> None:
+        if name in self._starting:
+            return  # whoever starts it reads what was heard of here, and tells
         launch = self._launches.get(name)
         if launch is not None:
             found = status.read(self._directory(name))
             if found is not None and found.unfinished and found.alive:
                 self._watcher.add_shim(name, found)
-            with contextlib.suppress(NotFound):
-                self._refresh(name)
         self._notify()
 
     def _notify(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from app.domain.launch import Launch
@@ -24,13 +25,16 @@ class HostView:
 
     def __init__(self, launch: Launch, hidden: list[str]) -> None:
         empty = [*EMPTY, *hidden, *launch.spec.tmpfs]
-        self._places: list[tuple[str, str | None]] = [(path.rstrip("/"), None) for path in empty]
-        self._places += [(mount.target.rstrip("/"), mount.source) for mount in launch.mounts]
+        self.places: tuple[tuple[str, str | None], ...] = (
+            *((path.rstrip("/"), None) for path in empty),
+            *((mount.target.rstrip("/"), mount.source) for mount in launch.mounts),
+        )
+        """Where it differs from the host's: directory → the host's that is seen there, or none."""
 
     def host_path(self, path: str) -> str | None:
         """Where the host has it, links not followed; None where only an empty directory is."""
         best: tuple[str, str | None] = ("", "/")
-        for place in self._places:  # the deepest place wins, of equal ones the last
+        for place in self.places:  # the deepest place wins, of equal ones the last
             within = path == place[0] or path.startswith(place[0] + "/")
             if within and len(place[0]) >= len(best[0]):
                 best = place
@@ -39,8 +43,8 @@ class HostView:
             return None
         return f"{source.rstrip('/')}/{path[len(target) :].lstrip('/')}".rstrip("/") or "/"
 
-    def find(self, path: str) -> ProgramFile | None:
-        """See `preflight.Files`."""
+    def find(self, path: str, note: Callable[[str], object] = lambda _: None) -> ProgramFile | None:
+        """See `preflight.Files`; `note` hears of each path of the host before it is looked at."""
         parts = [part for part in path.split("/") if part not in ("", ".")]
         done: list[str] = []
         links = 0
@@ -51,6 +55,8 @@ class HostView:
                 continue
             host = self.host_path("/" + "/".join([*done, part]))
             try:
+                if host is not None:
+                    note(host)
                 if host is not None and stat.S_ISLNK(os.lstat(host).st_mode):
                     links += 1
                     target = str(Path(host).readlink())
