@@ -38,19 +38,28 @@ class Admitted:
     coverage: Coverage
 
 
-def known(services: Services, *, dependencies: bool = True) -> Known:
-    """What is in the store now; without `dependencies` the applications are not read."""
+def known(services: Services) -> Known:
+    """What is in the store now."""
     with services.store.read() as transaction:
-        records = transaction.applications.all() if dependencies else []
         return Known(
             networks={network.name: network for network in transaction.networks.all()},
             volumes={volume.name: volume for volume in transaction.volumes.all()},
             depends_on={
                 record.name: record.spec.depends_on
-                for record in records
+                for record in transaction.applications.all()
                 if record.desired != "removed"
             },
         )
+
+
+def known_to(services: Services, spec: ApplicationSpec) -> Known:
+    """As `known`; the network alone where it exists and nothing else is named: most starts."""
+    if not spec.depends_on and all(mount.volume is None for mount in spec.mounts):
+        with services.store.read() as transaction:
+            network = transaction.networks.find(spec.network.name)
+        if network is not None:
+            return Known(networks={network.name: network}, volumes={})
+    return known(services)
 
 
 def with_defaults(services: Services, spec: ApplicationSpec) -> ApplicationSpec:

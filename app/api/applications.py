@@ -145,8 +145,9 @@ def delete(services: Given, name: str, wait: Wait = 30.0, if_match: IfMatch = No
 def start(services: Given, name: str, wait: Wait = 10.0) -> Response:
     """Start the program if it does not run."""
     observed = services.convergence.status(name).observed
-    alive = observed is not None and observed.state in (State.RUNNING, State.RESTARTING)
-    return _wish(services, name, "running", wait, new_run=not alive)
+    # One that is alive needs no run more; one that has never run is started in any case.
+    here = observed is not None and observed.state not in (State.EXITED, State.FAILED)
+    return _wish(services, name, "running", wait, new_run=not here)
 
 
 @router.post("/{name}/stop", operation_id="stopApplication", response_model=Application)
@@ -162,8 +163,7 @@ def restart(services: Given, name: str, wait: Wait = 30.0) -> Response:
 
 
 def _admit(services: Services, spec: ApplicationSpec) -> admission.Admitted:
-    names = admission.known(services, dependencies=bool(spec.depends_on))
-    return admission.admit(services, spec, names)
+    return admission.admit(services, spec, admission.known_to(services, spec))
 
 
 def _wish(
@@ -201,7 +201,10 @@ def _await(services: Services, record: ApplicationRecord, wait: float) -> Status
         observed = status.observed
         alive = observed is not None and observed.state is State.RUNNING
         return settled(status) or (
-            alive and observed is not None and observed.id == record.id and record.run_done == 0
+            alive
+            and observed is not None
+            and observed.id == record.id
+            and (record.run_done == 0 or record.run_done == record.run_wanted)
         )
 
     return services.convergence.wait_for(record.name, running, wait)

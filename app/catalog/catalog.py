@@ -7,6 +7,7 @@ specifications), `reconcile` and `cli` (through `app.catalog.resolve`).
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -17,12 +18,17 @@ from app.domain.element import Element, ElementManifest
 from app.domain.errors import InvalidSpecification, NotFound
 from app.domain.explain import did_you_mean, explain
 
+Stamp = tuple[str, int, int]
+"""Path of a manifest, time of its last change, size."""
+
 
 class Entry:
     """One element, with the compiled schema of its settings."""
 
-    def __init__(self, element: Element) -> None:
+    def __init__(self, element: Element, stamp: Stamp) -> None:
         self.element = element
+        self.manifest_path = stamp[0]
+        self.stamp = stamp
         self.schema = SettingsSchema(element.manifest.settings)
 
 
@@ -32,7 +38,7 @@ class Catalog:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._lock = threading.Lock()
-        self._stamp: tuple[tuple[str, int, int], ...] | None = None
+        self._stamps: list[Stamp] | None = None
         self._entries: dict[str, Entry] = {}
         self._faults: dict[str, str] = {}
 
@@ -47,6 +53,9 @@ class Catalog:
 
     def entry(self, name: str) -> Entry:
         """The element of this name. Raises `NotFound` with the nearest name as remedy."""
+        known = self._entries.get(name)
+        if known is not None and _stamp(known.manifest_path) == known.stamp:
+            return known  # a start asks several times: the other elements do not matter to it
         entries = self._read()
         if name in entries:
             return entries[name]
@@ -62,25 +71,20 @@ class Catalog:
 
     def _read(self) -> dict[str, Entry]:
         with self._lock:
-            stamp = self._take_stamp()
-            if stamp != self._stamp:
+            stamps = self._take_stamps()
+            if stamps != self._stamps:
                 self._entries, self._faults = {}, {}
-                for path, _, _ in stamp:
-                    self._add(Path(path))
-                self._stamp = stamp
+                for stamp in stamps:
+                    self._add(stamp)
+                self._stamps = stamps
             return self._entries
 
-    def _take_stamp(self) -> tuple[tuple[str, int, int], ...]:
-        found = []
-        for path in sorted(self._directory.glob("*/element.json")):
-            try:
-                status = path.stat()
-            except FileNotFoundError:
-                continue
-            found.append((str(path), status.st_mtime_ns, status.st_size))
-        return tuple(found)
+    def _take_stamps(self) -> list[Stamp]:
+        found = (_stamp(str(path)) for path in sorted(self._directory.glob("*/element.json")))
+        return [stamp for stamp in found if stamp is not None]
 
-    def _add(self, path: Path) -> None:
+    def _add(self, stamp: Stamp) -> None:
+        path = Path(stamp[0])
         folder = path.parent.name
         try:
             manifest = load_manifest(path)
@@ -89,10 +93,18 @@ class Catalog:
                     f"the folder is called '{folder}' but the manifest says '{manifest.name}'"
                 )
             self._entries[folder] = Entry(
-                Element(manifest=manifest, directory=str(path.parent.absolute()))
+                Element(manifest=manifest, directory=str(path.parent.absolute())), stamp
             )
         except InvalidSpecification as error:
             self._faults[folder] = str(error)
+
+
+def _stamp(path: str) -> Stamp | None:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return (path, status.st_mtime_ns, status.st_size)
 
 
 def load_manifest(path: Path) -> ElementManifest:

@@ -20,7 +20,8 @@ from app.domain.explain import FieldError, did_you_mean, pointer_to
 Schema = dict[str, Any]
 
 _MAX_REMEMBERED = 1000
-"""Settings that have been found right, by element."""
+"""Settings that have been found right and filled in, of each element: most applications have the
+same, and a start asks several times."""
 
 
 class SettingsSchema:
@@ -37,10 +38,10 @@ class SettingsSchema:
         self._schema = schema
         self._validator = Draft202012Validator(schema)
         self._faultless: set[str] = set()
+        self._filled: dict[str, dict[str, Any]] = {}
 
     def check(self, value: dict[str, Any], prefix: str = "") -> list[FieldError]:
         """Everything wrong with `value`; pointers begin with `prefix`."""
-        # A start asks twice for the same settings, and most applications have the same.
         text = repr(value)
         if text in self._faultless:
             return []
@@ -53,8 +54,17 @@ class SettingsSchema:
         return sorted(found.values(), key=lambda error: error.pointer)
 
     def with_defaults(self, value: dict[str, Any]) -> dict[str, Any]:
-        """A copy with every absent setting that has a default, at any depth."""
-        filled = copy.deepcopy(value)
+        """Also every absent setting that has a default, at any depth. Not to be changed: the same
+        object is returned for the same settings."""
+        text = repr(value)
+        if (known := self._filled.get(text)) is not None:
+            return known
+        filled = self._fill(copy.deepcopy(value))
+        if len(self._filled) < _MAX_REMEMBERED:
+            self._filled[text] = filled
+        return filled
+
+    def _fill(self, filled: dict[str, Any]) -> dict[str, Any]:
         for schema, node, _ in self._walk(self._schema, filled, ()):
             if isinstance(node, dict):
                 for name, below in schema.get("properties", {}).items():

@@ -32,6 +32,8 @@ _WATCH_S = 30.0
 _LONGEST_PAUSE_S = 5.0
 _QUIET_S = 0.05
 """A look waits so long for steps under way: it would slow them, to see half of what they do."""
+_GATHER_S = 0.01
+"""Changes come in bursts, and the last of one is where a request is about to be answered."""
 
 
 class Reconciler:
@@ -130,7 +132,10 @@ class Reconciler:
         while not self._stopping.is_set():
             try:
                 seen = self._agent.wait_change(seen, 0.0 if first else _WATCH_S)
-                self.view.wait_quiet(_QUIET_S)
+                if not first:
+                    self.view.wait_quiet(_QUIET_S)
+                    self._stopping.wait(_GATHER_S)
+                    seen = self._agent.wait_change(seen, 0.0)
                 if self._stopping.is_set():
                     return
                 began = time.monotonic()

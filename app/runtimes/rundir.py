@@ -14,6 +14,7 @@ On the host everything of one application lies in `STATE/apps/NAME`:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -66,22 +67,23 @@ def build(
     InvalidSpecification where a host path is missing. What is in `data/` is kept.
     """
     top = application_directory(state, launch.name)
-    run = top / "run"
-    top.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for path in (run, top / "data", run / "data", run / "private"):
-        path.mkdir(mode=0o755, exist_ok=True)
+    run, data = f"{top}/run", f"{top}/data"
+    os.makedirs(top, mode=0o700, exist_ok=True)
+    for path in (run, data, f"{run}/data", f"{run}/private"):
+        _directory(path)
     if owner is not None and os.geteuid() == 0:
-        os.chown(top / "data", *owner)
+        os.chown(data, *owner)
 
-    binds = [Bind(str(run), INSIDE, True), Bind(str(top / "data"), f"{INSIDE}/data", False)]
+    binds = [Bind(run, INSIDE, True), Bind(data, f"{INSIDE}/data", False)]
     preload: list[str] = []
     environment: dict[str, str] = {}
     files = 0
     for bound in launch.elements:
         manifest = bound.element.manifest
         libraries = _libraries(bound, target)
-        (run / "lib" / manifest.name).mkdir(parents=True, exist_ok=True)
-        binds.append(Bind(str(libraries), f"{INSIDE}/lib/{manifest.name}", True))
+        _directory(f"{run}/lib")
+        _directory(f"{run}/lib/{manifest.name}")
+        binds.append(Bind(libraries, f"{INSIDE}/lib/{manifest.name}", True))
         if bound.link == "preload":
             overlays = manifest.libraries[target].preload
             preload += [f"{INSIDE}/lib/{manifest.name}/{file}" for file in overlays]
@@ -89,7 +91,7 @@ def build(
             bound.settings, manifest.settings, f"{INSIDE}/files", files
         )
         for host_path, pointer in paths:
-            place = run / "files" / str(files)
+            place = f"{run}/files/{files}"
             _mount_point(place, host_path, f"/elements/{manifest.name}/settings{pointer}")
             binds.append(Bind(host_path, f"{INSIDE}/files/{files}", True))
             files += 1
@@ -97,7 +99,7 @@ def build(
         environment |= dict(_environment(manifest.environment, values))
         if manifest.kind == "network":
             values |= flatten(_binding(launch))
-        _write(run / f"{manifest.kind}.conf", to_lines(values))
+        _write(f"{run}/{manifest.kind}.conf", to_lines(values))
     if preload:
         environment["LD_PRELOAD"] = ":".join(preload)
     return RunDirectory(top, binds, [f"{INSIDE}/private"], environment)
@@ -105,7 +107,7 @@ def build(
 
 def seal(directory: Path, launch: Launch) -> None:
     """Write `launch.json`, after everything else was made: now the application exists."""
-    _write(directory / "launch.json", launch.model_dump_json(indent=1))
+    _write(f"{directory}/launch.json", launch.model_dump_json(indent=1))
 
 
 def sealed(state: Path) -> Iterator[Launch]:
@@ -136,7 +138,7 @@ def remove(state: Path, name: str) -> None:
     shutil.rmtree(top, ignore_errors=True)
 
 
-def _libraries(bound: BoundElement, target: str) -> Path:
+def _libraries(bound: BoundElement, target: str) -> str:
     """The directory with the element's files for this target, all of them there."""
     manifest = bound.element.manifest
     if target not in manifest.libraries:
@@ -145,9 +147,13 @@ def _libraries(bound: BoundElement, target: str) -> Path:
             remedy=f"it has them for: {', '.join(sorted(manifest.libraries))}",
         )
     suffix = "" if bound.variant == "release" else f"-{bound.variant}"
-    directory = Path(bound.element.directory) / "lib" / f"{target}{suffix}"
+    directory = f"{bound.element.directory}/lib/{target}{suffix}"
     wanted = manifest.libraries[target]
-    missing = [file for file in [*wanted.preload, *wanted.files] if not (directory / file).exists()]
+    missing = [
+        file
+        for file in [*wanted.preload, *wanted.files]
+        if not os.path.exists(f"{directory}/{file}")
+    ]
     if missing:
         raise HostLacks(
             f"element {manifest.name}: {', '.join(missing)} not found in {directory}",
@@ -156,12 +162,17 @@ def _libraries(bound: BoundElement, target: str) -> Path:
     return directory
 
 
-def _mount_point(place: Path, host_path: str, pointer: str) -> None:
-    place.parent.mkdir(mode=0o755, exist_ok=True)
-    if Path(host_path).is_dir():
-        place.mkdir(exist_ok=True)
-    elif Path(host_path).exists():
-        place.touch()
+def _directory(path: str) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o755)
+
+
+def _mount_point(place: str, host_path: str, pointer: str) -> None:
+    _directory(os.path.dirname(place))
+    if os.path.isdir(host_path):
+        _directory(place)
+    elif os.path.exists(host_path):
+        Path(place).touch()
     else:
         raise InvalidSpecification(
             f"{host_path} does not exist on this host",
@@ -198,8 +209,8 @@ def _binding(launch: Launch) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: str, text: str) -> None:
     """Whole or not at all, so that a library or a restarted agent never reads half a file."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text)
-    temporary.replace(path)
+    with open(f"{path}.new", "wb") as file:
+        file.write(text.encode())
+    os.replace(f"{path}.new", path)

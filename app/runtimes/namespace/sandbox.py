@@ -10,6 +10,7 @@ import os
 import resource
 import shutil
 import signal
+from functools import lru_cache
 from pathlib import Path
 
 from app.domain.errors import HostLacks, InvalidSpecification
@@ -27,13 +28,22 @@ _MAX_COPIED_ENTRIES = 512
 
 def find_bubblewrap() -> str:
     """Its path; HostLacks where it is not installed."""
-    found = shutil.which("bwrap", path=f"{DEFAULT_PATH}:{os.environ.get('PATH', '')}")
+    path = f"{DEFAULT_PATH}:{os.environ.get('PATH', '')}"
+    found = _which(path)
+    if found is None or not os.access(found, os.X_OK):
+        _which.cache_clear()
+        found = _which(path)
     if found is None:
         raise HostLacks(
             "bubblewrap (bwrap) is not installed",
             remedy="install the package 'bubblewrap', or use runtime: docker",
         )
     return found
+
+
+@lru_cache(1)
+def _which(path: str) -> str | None:
+    return shutil.which("bwrap", path=path)
 
 
 def raise_open_files() -> None:
@@ -120,7 +130,7 @@ def _bubblewrap(
     root, sealed = _root([*(target for _, target, _ in mounts), *launch.spec.tmpfs], empty)
     words += [*root, "--dev", "/dev", "--proc", "/proc"]
     for path in empty:
-        if Path(path).is_dir():
+        if os.path.isdir(path):
             words += ["--perms", "1777", "--tmpfs", path]
     words += _resolver_file()
     for bind in run.binds:
@@ -143,7 +153,7 @@ def _root(targets: list[str], empty: list[str]) -> tuple[list[str], list[str]]:
     """
     rebuilt: list[str] = []
     for target in targets:
-        if Path(target).exists() or _within(target, [*empty, INSIDE, "/dev", "/proc"]):
+        if os.path.exists(target) or _within(target, [*empty, INSIDE, "/dev", "/proc"]):
             continue
         if any(target != other and _within(target, [other]) for other in targets):
             continue  # inside another mount: bubblewrap makes it there, or says why not
@@ -172,13 +182,13 @@ def _root(targets: list[str], empty: list[str]) -> tuple[list[str], list[str]]:
 
 def _parents(target: str) -> list[str]:
     """bubblewrap makes missing directories on the way for their owner only (0700)."""
-    above = list(reversed(Path(_real_target(target)).parents))
+    above = _real_target(target).split("/")[1:-1]
+    parents = ["/" + "/".join(above[: count + 1]) for count in range(len(above))]
     return [
         word
-        for parent in above
-        if not parent.exists() or _within(str(parent), EMPTY)
-        for word in ("--dir", str(parent))
-        if str(parent) not in EMPTY
+        for parent in parents
+        if parent not in EMPTY and (_within(parent, EMPTY) or not os.path.exists(parent))
+        for word in ("--dir", parent)
     ]
 
 
@@ -189,13 +199,15 @@ def _within(path: str, places: list[str] | tuple[str, ...]) -> bool:
 def _real_target(target: str) -> str:
     """Symbolic links of the directories above resolved, as `/var/run` → `/run`: bubblewrap
     follows links of the new tree only, and `/run/…` would be outside it."""
-    path = Path(target)
-    return str(path.parent.resolve() / path.name)
+    parent, name = os.path.split(target.rstrip("/"))
+    return os.path.join(os.path.realpath(parent), name)
 
 
 def _resolver_file() -> list[str]:
     """/etc/resolv.conf is often a link into /run, which is empty inside."""
-    real = Path("/etc/resolv.conf").resolve()
-    if Path("/etc/resolv.conf").is_symlink() and real.is_file() and _within(str(real), EMPTY):
-        return ["--ro-bind", str(real), str(real)]
+    if not os.path.islink("/etc/resolv.conf"):
+        return []
+    real = os.path.realpath("/etc/resolv.conf")
+    if os.path.isfile(real) and _within(real, EMPTY):
+        return ["--ro-bind", real, real]
     return []
