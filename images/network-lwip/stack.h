@@ -19,26 +19,45 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
-enum { CSE_STACK_VERSION = 1 };
+enum { CSE_STACK_VERSION = 2, CSE_ADDRESSES6_MAX = 3 };
 
 /* A socket: generation << 32 | index + 1 << 1 | datagram. 0 is no socket. */
 typedef uint64_t cse_socket;
 #define CSE_SOCKET_IS_DATAGRAM(s) ((s) & 1)
 
+/* A socket address of either family, as the program passes and gets it. */
+union cse_address {
+    sa_family_t family;
+    struct sockaddr any;
+    struct sockaddr_in in;
+    struct sockaddr_in6 in6;
+};
+
 /* What stands before the bytes of each datagram in a UDP socket's pair. */
 struct cse_datagram {
-    uint32_t address; /* sender, network byte order; of the unreachable peer when error is set */
-    uint16_t port;    /* network byte order */
-    uint16_t error;   /* an errno instead of a datagram */
-    uint32_t destination;
-    uint8_t ttl, tos;
-    uint16_t reserved;
+    union cse_address from;      /* in the socket's family; the unreachable peer if error is set */
+    struct in6_addr destination; /* IPv4 as ::ffff:a.b.c.d */
+    uint16_t error;              /* an errno instead of a datagram */
+    uint8_t ttl, tos, interface, reserved[3];
+};
+
+/* Where a datagram goes, and what its sender says of it in ancillary data. */
+struct cse_sending {
+    const union cse_address *to; /* NULL: the connected peer */
+    socklen_t to_length;
+    int interface;          /* 0: by route */
+    int ttl, tos;           /* -1: the socket's */
+    bool has_source;        /* IP_PKTINFO, IPV6_PKTINFO */
+    struct in6_addr source; /* IPv4 as ::ffff:a.b.c.d */
 };
 
 /* An interface, for getifaddrs and SIOCGIF*. */
 struct cse_interface {
     char name[16];
     uint32_t address, netmask, broadcast; /* network byte order */
+    struct in6_addr address6[CSE_ADDRESSES6_MAX];
+    uint8_t prefix6[CSE_ADDRESSES6_MAX];
+    int count6;
     uint8_t mac[6];
     bool loopback, up;
     int mtu, index;
@@ -69,35 +88,35 @@ struct cse_stack {
     /* True once this process takes part in an instance. */
     bool (*running)(void);
 
-    /* A new socket (SOCK_STREAM or SOCK_DGRAM) as the program's descriptor. */
-    int (*socket)(int type, int flags, cse_socket *made);
+    /* A new socket (AF_INET or AF_INET6, SOCK_STREAM or SOCK_DGRAM) as the program's descriptor. */
+    int (*socket)(int family, int type, int protocol, int flags, cse_socket *made);
     /* The socket whose program end has this inode, or 0. */
     cse_socket (*find)(uint64_t inode);
-    int (*bind)(cse_socket s, const struct sockaddr_in *address);
+    int (*bind)(cse_socket s, const union cse_address *address, socklen_t length);
     int (*listen)(cse_socket s, int backlog);
     /* Takes one established connection from the queue, whose token the caller has read. */
-    int (*accept)(cse_socket s, int flags, struct sockaddr_in *peer, cse_socket *made);
+    int (*accept)(cse_socket s, int flags, union cse_address *peer, cse_socket *made);
     /* Starts to connect; `fd` is the program's end, which must not look writable until done if
      * `nonblocking`. 0, -EINPROGRESS, or why not. NULL dissolves a datagram socket's address. */
-    int (*connect)(cse_socket s, int fd, const struct sockaddr_in *address, bool nonblocking);
+    int (*connect)(cse_socket s, int fd, const union cse_address *address, socklen_t length,
+                   bool nonblocking);
     /* Waits for a connect under way. 0, -EINTR, -ETIMEDOUT after timeout_ms (-1: never), or why
      * not. */
     int (*connect_wait)(cse_socket s, int timeout_ms);
-    int (*name)(cse_socket s, bool peer, struct sockaddr_in *address);
+    int (*name)(cse_socket s, bool peer, union cse_address *address);
     int (*getoption)(cse_socket s, int level, int name, void *value, socklen_t *length);
     int (*setoption)(cse_socket s, int level, int name, const void *value, socklen_t length);
     /* Before the program's end is shut down with the same `how`; returns what is left to do there.
      */
     int (*shutdown)(cse_socket s, int how);
 
-    /* Sends one datagram, to the connected peer if `to` is NULL. */
     ssize_t (*send)(cse_socket s, const struct iovec *parts, int count,
-                    const struct sockaddr_in *to);
+                    const struct cse_sending *how);
     /* The pending error, cleared. */
     int (*take_error)(cse_socket s);
 
-    /* The broker's answer about a name: 1 found, 0 no such peer, negative: no broker. */
-    int (*resolve)(const char *name, struct in_addr *address);
+    /* The broker's answer about a name: how many addresses, 0: no such peer, negative: no broker. */
+    int (*resolve)(const char *name, union cse_address *list, int room);
     int (*interfaces)(struct cse_interface *list, int room);
 
     /* Around exec and exit, so that connections outlive the program's image and its process. */

@@ -33,13 +33,14 @@ enum { JUNK_PIECE = 65536, RESOLVE_MS = 2000 };
         result;                                                                                    \
     })
 
-static int api_socket(int type, int flags, cse_socket *made)
+static int api_socket(int family, int type, int protocol, int flags, cse_socket *made)
 {
+    (void)protocol;
     int failed = pump_ensure();
     if (failed != 0) return failed;
     sigset_t saved;
     instance_lock(&saved);
-    struct sock *s = sock_new(type == SOCK_STREAM ? KIND_TCP : KIND_UDP);
+    struct sock *s = sock_new(type == SOCK_STREAM ? KIND_TCP : KIND_UDP, family);
     int fd = -ENOBUFS;
     if (s != NULL) {
         fd = sock_make_pair(s, flags);
@@ -63,39 +64,43 @@ static cse_socket api_find(uint64_t inode)
     return handle;
 }
 
-static bool is_own_address(uint32_t address)
+static int bind_pcb(struct sock *s, const struct endpoint *to)
 {
-    return address == INADDR_ANY || address == instance->address ||
-           (lwip_ntohl(address) >> 24) == 127;
-}
-
-static int bind_pcb(struct sock *s, const struct sockaddr_in *address)
-{
-    ip_addr_t ip = {address->sin_addr.s_addr};
-    u16_t port = lwip_ntohs(address->sin_port);
     int failed = s->kind == KIND_TCP ? tcp_make_pcb(s) : udp_make_pcb(s);
     if (failed != 0) return failed;
-    err_t error = s->kind == KIND_TCP ? tcp_bind(s->tcp, &ip, port) : udp_bind(s->udp, &ip, port);
+    err_t error = s->kind == KIND_TCP ? tcp_bind(s->tcp, &to->ip, to->port)
+                                      : udp_bind(s->udp, &to->ip, to->port);
     if (error != ERR_OK) return -errno_of(error);
-    s->local.sin_addr = address->sin_addr;
-    s->local.sin_port = lwip_htons(s->kind == KIND_TCP ? s->tcp->local_port : s->udp->local_port);
+    s->local.ip = to->ip;
+    s->local.port = s->kind == KIND_TCP ? s->tcp->local_port : s->udp->local_port;
     sock_bound(s);
     return 0;
 }
 
-static int api_bind(cse_socket handle, const struct sockaddr_in *address)
+static int start_bind(struct sock *s, const union cse_address *address, socklen_t length)
 {
-    return WITH_SOCKET(handle, {
-        uint32_t ip = address->sin_addr.s_addr;
-        bool broadcast = s->kind == KIND_UDP &&
-                         (ip == INADDR_BROADCAST || ip == (instance->address | ~instance->netmask));
-        if (s->bound || s->state != FRESH)
-            result = -EINVAL;
-        else if (!is_own_address(ip) && !broadcast)
-            result = -EADDRNOTAVAIL;
-        else if ((result = sock_check_bind(s, address)) == 0)
-            result = bind_pcb(s, address);
-    });
+    struct endpoint to;
+    int failed = address_take(s, address, length, &to);
+    /* Linux takes AF_UNSPEC for AF_INET if the address is 0. */
+    if (failed == -EAFNOSUPPORT && s->family == AF_INET && address->family == AF_UNSPEC &&
+        address->in.sin_addr.s_addr == 0) {
+        union cse_address any = *address;
+        any.family = AF_INET;
+        failed = address_take(s, &any, length, &to);
+    }
+    if (failed == -ENETUNREACH) failed = -EINVAL; /* a mapped address where only IPv6 is wanted */
+    if (failed != 0) return failed;
+    bool group = s->kind == KIND_UDP && (address_is_broadcast(&to.ip) || ip_addr_ismulticast(&to.ip));
+    if (s->bound || s->state != FRESH) return -EINVAL;
+    if (IP_IS_V6(&to.ip) && ip6_addr_lacks_zone(ip_2_ip6(&to.ip), IP6_UNKNOWN)) return -EINVAL;
+    if (!address_is_own(&to.ip) && !group) return -EADDRNOTAVAIL;
+    failed = sock_check_bind(s, &to);
+    return failed != 0 ? failed : bind_pcb(s, &to);
+}
+
+static int api_bind(cse_socket handle, const union cse_address *address, socklen_t length)
+{
+    return WITH_SOCKET(handle, { result = start_bind(s, address, length); });
 }
 
 static int api_listen(cse_socket handle, int backlog)
@@ -110,7 +115,7 @@ static int api_listen(cse_socket handle, int backlog)
     });
 }
 
-static int api_accept(cse_socket handle, int flags, struct sockaddr_in *peer, cse_socket *made)
+static int api_accept(cse_socket handle, int flags, union cse_address *peer, cse_socket *made)
 {
     int failed = pump_ensure();
     if (failed != 0) return failed;
@@ -118,7 +123,7 @@ static int api_accept(cse_socket handle, int flags, struct sockaddr_in *peer, cs
         struct sock *taken = s->state == LISTENING ? listen_take(s) : NULL;
         result = s->state == LISTENING ? -EAGAIN : -EINVAL;
         if (taken != NULL) {
-            *peer = taken->remote;
+            address_give(taken, &taken->remote, peer);
             result = sock_make_pair(taken, flags);
             if (result >= 0) {
                 *made = sock_handle(taken);
@@ -154,10 +159,14 @@ static void fill_with_junk(struct sock *s, int fd)
     }
 }
 
-static int start_connect(struct sock *s, int fd, const struct sockaddr_in *address,
-                         bool nonblocking)
+static int start_connect(struct sock *s, int fd, const union cse_address *address,
+                         socklen_t length, bool nonblocking)
 {
-    if (s->kind == KIND_UDP) return udp_connect_to(s, address);
+    struct endpoint to;
+    int failed = address != NULL ? address_destination(s, address, length, &to) : 0;
+    if (s->kind == KIND_UDP) {
+        return failed != 0 ? failed : udp_connect_to(s, address != NULL ? &to : NULL);
+    }
     if (address == NULL) return s->state == FRESH ? 0 : -EOPNOTSUPP;
     if (s->state == LISTENING) return -EISCONN;
     if (s->state == CONNECTING) return -EALREADY;
@@ -167,17 +176,18 @@ static int start_connect(struct sock *s, int fd, const struct sockaddr_in *addre
         s->error = 0;
         return error != 0 ? -error : -ECONNABORTED;
     }
-    int failed = tcp_start_connect(s, address);
+    if (failed != 0) return failed;
+    failed = tcp_start_connect(s, &to);
     if (failed != 0) return failed;
     s->waited_for = !nonblocking;
     if (nonblocking) fill_with_junk(s, fd);
     return -EINPROGRESS;
 }
 
-static int api_connect(cse_socket handle, int fd, const struct sockaddr_in *address,
-                       bool nonblocking)
+static int api_connect(cse_socket handle, int fd, const union cse_address *address,
+                       socklen_t length, bool nonblocking)
 {
-    return WITH_SOCKET(handle, { result = start_connect(s, fd, address, nonblocking); });
+    return WITH_SOCKET(handle, { result = start_connect(s, fd, address, length, nonblocking); });
 }
 
 static int connect_result(struct sock *s)
@@ -213,14 +223,14 @@ static int api_connect_wait(cse_socket handle, int timeout_ms)
 /* ---- names, options, the rest
  * --------------------------------------------------------------------- */
 
-static int api_name(cse_socket handle, bool peer, struct sockaddr_in *address)
+static int api_name(cse_socket handle, bool peer, union cse_address *address)
 {
     return WITH_SOCKET(handle, {
         bool connected = s->state == CONNECTED || (s->state == ENDED && s->tcp != NULL);
         if (peer && !connected) {
             result = -ENOTCONN;
         } else {
-            *address = peer ? s->remote : s->local;
+            address_give(s, peer ? &s->remote : &s->local, address);
             result = 0;
         }
     });
@@ -263,13 +273,13 @@ static int api_shutdown(cse_socket handle, int how)
 }
 
 static ssize_t api_send(cse_socket handle, const struct iovec *parts, int count,
-                        const struct sockaddr_in *to)
+                        const struct cse_sending *how)
 {
     sigset_t saved;
     ssize_t result = -EBADF;
     instance_lock(&saved);
     struct sock *s = sock_get(handle);
-    if (s != NULL) result = udp_send_parts(s, parts, count, to);
+    if (s != NULL) result = udp_send_parts(s, parts, count, how);
     instance_unlock(&saved);
     return result;
 }
@@ -284,11 +294,24 @@ static int api_take_error(cse_socket handle)
 
 void broker_hello(char *out, size_t size, const char *more);
 
+static int resolved(const char *answer, union cse_address *list, int room)
+{
+    char value[64];
+    int count = 0;
+    memset(list, 0, (size_t)room * sizeof *list);
+    if (count < room && host->message_field(answer, "address6", value, sizeof value) &&
+        inet_pton(AF_INET6, value, &list[count].in6.sin6_addr) == 1)
+        list[count++].family = AF_INET6;
+    if (count < room && host->message_field(answer, "address", value, sizeof value) &&
+        inet_pton(AF_INET, value, &list[count].in.sin_addr) == 1)
+        list[count++].family = AF_INET;
+    return count;
+}
+
 /* On a connection of its own: the instance's belongs to the leader's pump. */
-static int api_resolve(const char *name, struct in_addr *address)
+static int api_resolve(const char *name, union cse_address *list, int room)
 {
     char text[1400];
-    char value[64];
     struct cse_message answer;
     if (host->setting("tap") != NULL) return -ENOENT;
     int broker = host->broker_connect(0), result = -ENOENT;
@@ -309,8 +332,7 @@ static int api_resolve(const char *name, struct in_addr *address)
     if (!host->broker_send(broker, text, NULL, 0)) goto done;
     while (host->broker_receive(broker, &answer, RESOLVE_MS) == 1) {
         if (strncmp(answer.text, "resolved ", 9) != 0) continue;
-        result = host->message_field(answer.text, "address", value, sizeof value) &&
-                 inet_pton(AF_INET, value, address) == 1;
+        result = resolved(answer.text, list, room);
         break;
     }
 done:
@@ -326,6 +348,14 @@ static void describe(struct cse_interface *out, const char *name, const struct n
     out->address = netif_ip4_addr(netif)->addr;
     out->netmask = netif_ip4_netmask(netif)->addr;
     out->broadcast = out->address | ~out->netmask;
+    for (int i = 0; i < LWIP_IPV6_NUM_ADDRESSES && out->count6 < CSE_ADDRESSES6_MAX; i++) {
+        const ip6_addr_t *address = netif_ip6_addr(netif, i);
+        if (!ip6_addr_isvalid(netif_ip6_addr_state(netif, i))) continue;
+        memcpy(&out->address6[out->count6], address->addr, sizeof address->addr);
+        out->prefix6[out->count6++] = ip6_addr_isloopback(address)    ? 128
+                                      : ip6_addr_islinklocal(address) ? 64
+                                                                      : instance->prefix6;
+    }
     memcpy(out->mac, netif->hwaddr, 6);
     out->mtu = netif->mtu;
     out->index = index;

@@ -1,4 +1,4 @@
-/* Time for lwIP: TCP, ARP and reassembly ticks, without any while nothing needs them.
+/* Time for lwIP: TCP, ARP, ND, multicast groups and reassembly ticks, without any while nothing needs them.
  *
  * lwIP counts ticks. While no connection waits for anything the ticks stand still, and are
  * made up for in one go when something happens: an idle instance never wakes up. Run by the
@@ -8,6 +8,9 @@
 
 #include "lwip/etharp.h"
 #include "lwip/ip4_frag.h"
+#include "lwip/ip6_frag.h"
+#include "lwip/mld6.h"
+#include "lwip/nd6.h"
 #include "lwip/priv/tcp_priv.h"
 
 #include <time.h>
@@ -72,12 +75,37 @@ static void run_slow(uint64_t now)
     while (seconds-- > 0) {
         etharp_tmr();
         ip_reass_tmr();
+        nd6_tmr();
+        ip6_reass_tmr();
     }
+}
+
+/* Reports of multicast groups, which are due at a random time of theirs. */
+static void run_groups(uint64_t now)
+{
+    if (!mld6_ticks_wanted) {
+        instance->groups_ms = 0;
+        return;
+    }
+    if (instance->groups_ms == 0) instance->groups_ms = now;
+    while (now >= instance->groups_ms + MLD6_TMR_INTERVAL && mld6_ticks_wanted) {
+        instance->groups_ms += MLD6_TMR_INTERVAL;
+        mld6_tmr();
+    }
+}
+
+/* How long the clock may sleep but for TCP; -1: for ever. */
+static int quiet_time(uint64_t now)
+{
+    if (mld6_ticks_wanted) return MLD6_TMR_INTERVAL;
+    /* A datagram that waits for an address is asked about once a second. */
+    return nd6_ticks_wanted || instance->arp_until_ms > now ? SECOND_MS : -1;
 }
 
 void clock_run(void)
 {
     uint64_t now = now_ms();
+    run_groups(now);
     run_slow(now);
     run_tcp(now);
 }
@@ -85,11 +113,12 @@ void clock_run(void)
 int clock_timeout(void)
 {
     uint64_t pace = tcp_pace(), now = now_ms();
-    /* A datagram that waits for an address is asked about once a second. */
-    if (pace == 0) return instance->arp_until_ms > now ? SECOND_MS : -1;
+    int quiet = quiet_time(now);
+    if (pace == 0) return quiet;
     if (instance->tcp_ms == 0) instance->tcp_ms = now;
     uint64_t due = instance->tcp_ms + pace;
-    return due > now ? (int)(due - now) : 0;
+    int left = due > now ? (int)(due - now) : 0;
+    return quiet >= 0 && quiet < left ? quiet : left;
 }
 
 /* After work outside the leader's pump: it may sleep for longer than is right now. */

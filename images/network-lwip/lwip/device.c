@@ -8,9 +8,11 @@
 #include "instance.h"
 
 #include "lwip/etharp.h"
+#include "lwip/nd6.h"
 #include "lwip/inet_chksum.h"
 #include "lwip/prot/ethernet.h"
 #include "lwip/prot/ip4.h"
+#include "lwip/prot/ip6.h"
 #include "netif/ethernet.h"
 
 #include <errno.h>
@@ -34,17 +36,6 @@ struct offload_header {
 enum { NEEDS_CHECKSUM = 1, DATA_VALID = 2 };
 
 /* ---- to the device ------------------------------------------------------------------------ */
-
-/* Sum of the bytes from `skip` on over a chain, and of the pseudo-header. */
-static uint32_t pseudo_sum(const struct ip_hdr *ip, uint16_t length)
-{
-    uint32_t sum = 0;
-    sum += cse_lwip_checksum(&ip->src, 4);
-    sum += cse_lwip_checksum(&ip->dest, 4);
-    sum += lwip_htons(IPH_PROTO(ip));
-    sum += lwip_htons(length);
-    return sum;
-}
 
 static uint16_t fold(uint32_t sum)
 {
@@ -71,35 +62,63 @@ static uint16_t chain_sum(struct pbuf *p, uint16_t skip)
     return fold(sum);
 }
 
-/* Where the checksum of a TCP or UDP packet lies, or 0 for other packets and fragments. */
-static uint16_t checksum_place(const struct ip_hdr *ip)
+/* A TCP or UDP packet's header, as far as checksums need it. */
+struct transport {
+    uint16_t start, length; /* of the transport's part of the packet */
+    uint16_t place;         /* of its checksum, from `start` */
+    uint32_t sum;           /* of the pseudo-header */
+};
+
+/* False for other protocols, for fragments, and for what is not sound: lwIP judges these. */
+static bool find_transport(const char *packet, size_t length, struct transport *found)
 {
-    if ((IPH_OFFSET(ip) & lwip_htons(IP_MF | IP_OFFMASK)) != 0) return 0;
-    if (IPH_PROTO(ip) == IP_PROTO_TCP) return 16;
-    if (IPH_PROTO(ip) == IP_PROTO_UDP) return 6;
-    return 0;
+    const struct ip_hdr *ip = (const struct ip_hdr *)packet;
+    const struct ip6_hdr *ip6 = (const struct ip6_hdr *)packet;
+    uint8_t protocol;
+    if (length >= IP6_HLEN && IP6H_V(ip6) == 6) { /* behind an extension header: lwIP's */
+        protocol = IP6H_NEXTH(ip6);
+        found->start = IP6_HLEN;
+        found->length = IP6H_PLEN(ip6);
+        found->sum = cse_lwip_checksum(&ip6->src, 32);
+    } else {
+        if (length < IP_HLEN || IPH_V(ip) != 4) return false;
+        found->start = IPH_HL_BYTES(ip);
+        uint16_t whole = lwip_ntohs(IPH_LEN(ip));
+        if ((IPH_OFFSET(ip) & lwip_htons(IP_MF | IP_OFFMASK)) != 0) return false;
+        if (found->start < IP_HLEN || whole < found->start) return false;
+        protocol = IPH_PROTO(ip);
+        found->length = (uint16_t)(whole - found->start);
+        found->sum = cse_lwip_checksum(&ip->src, 8);
+    }
+    if (protocol != IP_PROTO_TCP && protocol != IP_PROTO_UDP) return false;
+    found->place = protocol == IP_PROTO_TCP ? 16 : 6;
+    found->sum += (uint32_t)lwip_htons(protocol) + lwip_htons(found->length);
+    return found->length >= found->place + 2;
 }
 
 /* Completes the checksum of an outgoing packet, or leaves that to the kernel. */
 static void seal(struct pbuf *p, struct offload_header *offload)
 {
     struct eth_hdr *ethernet = p->payload;
-    if (p->len < ETHERNET_HEADER + IP_HLEN || ethernet->type != PP_HTONS(ETHTYPE_IP)) return;
-    struct ip_hdr *ip = (struct ip_hdr *)((char *)p->payload + ETHERNET_HEADER);
-    uint16_t place = checksum_place(ip), header = IPH_HL_BYTES(ip);
-    if (place == 0 || p->len < ETHERNET_HEADER + header + place + 2) return;
-    uint16_t *field = (uint16_t *)((char *)ip + header + place);
-    uint32_t sum = pseudo_sum(ip, (uint16_t)(lwip_ntohs(IPH_LEN(ip)) - header));
+    struct transport t;
+    if (p->len < ETHERNET_HEADER + IP_HLEN ||
+        (ethernet->type != PP_HTONS(ETHTYPE_IP) && ethernet->type != PP_HTONS(ETHTYPE_IPV6)))
+        return;
+    char *packet = (char *)p->payload + ETHERNET_HEADER;
+    if (!find_transport(packet, p->len - ETHERNET_HEADER, &t)) return;
+    uint16_t start = (uint16_t)(ETHERNET_HEADER + t.start);
+    if (p->len < start + t.place + 2) return;
+    uint16_t *field = (uint16_t *)((char *)p->payload + start + t.place);
     if (instance->device_headers) {
-        *field = fold(sum);
+        *field = fold(t.sum);
         offload->flags = NEEDS_CHECKSUM;
-        offload->checksum_start = (uint16_t)(ETHERNET_HEADER + header);
-        offload->checksum_offset = place;
+        offload->checksum_start = start;
+        offload->checksum_offset = t.place;
         return;
     }
     *field = 0;
-    uint16_t whole = (uint16_t)~fold(sum + chain_sum(p, (uint16_t)(ETHERNET_HEADER + header)));
-    *field = whole == 0 && place == 6 ? 0xffff : whole;
+    uint16_t whole = (uint16_t)~fold(t.sum + chain_sum(p, start));
+    *field = whole == 0 && t.place == 6 ? 0xffff : whole;
 }
 
 err_t cse_netif_linkoutput(struct netif *netif, struct pbuf *p)
@@ -122,19 +141,14 @@ err_t cse_netif_linkoutput(struct netif *netif, struct pbuf *p)
 
 /* ---- from the device ---------------------------------------------------------------------- */
 
-static bool checksum_good(char *packet, uint16_t length)
+static bool checksum_good(const char *packet, size_t length)
 {
-    const struct ip_hdr *ip = (const struct ip_hdr *)packet;
-    uint16_t header = IPH_HL_BYTES(ip), whole = lwip_ntohs(IPH_LEN(ip));
-    if (length < IP_HLEN || header < IP_HLEN || whole > length || whole < header) return true;
-    uint16_t place = checksum_place(ip);
-    if (place == 0 || whole < header + place + 2) return true; /* for lwIP to judge */
+    struct transport t;
     uint16_t field;
-    memcpy(&field, packet + header + place, sizeof field);
-    if (place == 6 && field == 0) return true; /* UDP without checksum */
-    uint32_t sum = pseudo_sum(ip, (uint16_t)(whole - header));
-    sum += cse_lwip_checksum(packet + header, whole - header);
-    return fold(sum) == 0xffff;
+    if (!find_transport(packet, length, &t) || (size_t)t.start + t.length > length) return true;
+    memcpy(&field, packet + t.start + t.place, sizeof field);
+    if (t.place == 6 && field == 0) return t.start != IP6_HLEN || IPH_V((struct ip_hdr *)packet) == 4;
+    return fold(t.sum + cse_lwip_checksum(packet + t.start, t.length)) == 0xffff;
 }
 
 static struct pbuf *packet_of(const char *bytes, size_t length)
@@ -163,11 +177,12 @@ static void take_frame(char *frame, size_t length, const struct offload_header *
     if (ethernet->type == PP_HTONS(ETHTYPE_ARP)) {
         struct pbuf *p = packet_of(frame, length);
         if (p != NULL && ethernet_input(p, netif) != ERR_OK) pbuf_free(p);
-    } else if (ethernet->type == PP_HTONS(ETHTYPE_IP)) {
+    } else if (ethernet->type == PP_HTONS(ETHTYPE_IP) ||
+               ethernet->type == PP_HTONS(ETHTYPE_IPV6)) {
         char *packet = frame + ETHERNET_HEADER;
         length -= ETHERNET_HEADER;
-        if (!(offload->flags & (NEEDS_CHECKSUM | DATA_VALID)) && length <= UINT16_MAX &&
-            !checksum_good(packet, (uint16_t)length)) {
+        if (!(offload->flags & (NEEDS_CHECKSUM | DATA_VALID)) && 
+            !checksum_good(packet, length)) {
             instance->checksum_errors++;
             return;
         }
@@ -203,7 +218,8 @@ static err_t tap_init(struct netif *netif)
     netif->hwaddr_len = ETH_HWADDR_LEN;
     memcpy(netif->hwaddr, instance->mac, ETH_HWADDR_LEN);
     netif->mtu = instance->mtu;
-    netif->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET;
+    netif->flags =
+        NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET | NETIF_FLAG_MLD6;
     return ERR_OK;
 }
 
@@ -222,13 +238,41 @@ static struct netif *add_interface(uint32_t address, uint32_t mask, uint32_t gat
     if (netif == NULL) return NULL;
     memset(netif, 0, sizeof *netif);
     ip4_addr_t ip = {address}, netmask = {mask}, router = {gateway};
-    netif_add(netif, &ip, &netmask, &router, NULL, init, ip4_input);
+    netif_add(netif, &ip, &netmask, &router, NULL, init, ip_input);
     /* Checksums of TCP and UDP are the device's business; IP and ICMP stay with lwIP. */
     NETIF_SET_CHECKSUM_CTRL(netif, NETIF_CHECKSUM_GEN_IP | NETIF_CHECKSUM_GEN_ICMP |
-                                       NETIF_CHECKSUM_CHECK_IP | NETIF_CHECKSUM_CHECK_ICMP);
+                                       NETIF_CHECKSUM_CHECK_IP | NETIF_CHECKSUM_CHECK_ICMP |
+                                       NETIF_CHECKSUM_GEN_ICMP6 | NETIF_CHECKSUM_CHECK_ICMP6);
     netif_set_up(netif);
     netif_set_link_up(netif);
     return netif;
+}
+
+static void add_address6(struct netif *netif, s8_t at, const ip6_addr_t *address)
+{
+    netif_ip6_addr_set(netif, at, address);
+    ip6_addr_assign_zone((ip6_addr_t *)(void *)netif_ip6_addr(netif, at), IP6_UNICAST, netif);
+    netif_ip6_addr_set_state(netif, at, IP6_ADDR_PREFERRED);
+}
+
+u8_t cse_same_subnet6(const ip6_addr_t *address, const ip6_addr_t *own)
+{
+    unsigned bits = ip6_addr_isloopback(own) ? 128 : instance->prefix6;
+    if (ip6_addr_islinklocal(own)) bits = 64;
+    for (int word = 0; word < 4 && bits > 0; word++) {
+        uint32_t mask = bits >= 32 ? ~0U : lwip_htonl(~(~0U >> bits));
+        if ((address->addr[word] ^ own->addr[word]) & mask) return 0;
+        bits = bits >= 32 ? bits - 32 : 0;
+    }
+    return 1;
+}
+
+/* The gateway for everything outside the subnet, when nd6.c asks. */
+const ip6_addr_t *cse_gateway6(struct netif *netif, const ip6_addr_t *destination)
+{
+    (void)destination;
+    bool known = netif == instance->tap && !ip6_addr_isany(&instance->gateway6);
+    return known ? &instance->gateway6 : NULL;
 }
 
 /* lwIP's two interfaces, when an instance is made or reset. */
@@ -238,6 +282,11 @@ void device_add_interfaces(void)
     instance->tap =
         add_interface(instance->address, instance->netmask, instance->gateway, tap_init);
     netif_set_default(instance->tap);
+    ip6_addr_t loopback;
+    ip6_addr_set_loopback(&loopback);
+    add_address6(instance->loop, 0, &loopback);
+    netif_create_ip6_linklocal_address(instance->tap, 1);
+    if (!ip6_addr_isany(&instance->address6)) add_address6(instance->tap, 1, &instance->address6);
 }
 
 /* The tap behind me.tap as it is: headers or not; offload as we can use it. */
@@ -250,7 +299,7 @@ int device_setup(void)
     if (instance->device_headers) {
         int header = sizeof(struct offload_header);
         syscall(SYS_ioctl, me.tap, TUNSETVNETHDRSZ, &header);
-        syscall(SYS_ioctl, me.tap, TUNSETOFFLOAD, (long)(TUN_F_CSUM | TUN_F_TSO4));
+        syscall(SYS_ioctl, me.tap, TUNSETOFFLOAD, (long)(TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6));
     }
     long flags = syscall(SYS_fcntl, me.tap, F_GETFL);
     syscall(SYS_fcntl, me.tap, F_SETFL, flags | O_NONBLOCK);

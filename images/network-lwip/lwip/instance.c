@@ -177,6 +177,15 @@ static uint32_t read_address(const char *key)
     return text != NULL && inet_pton(AF_INET, text, &address) == 1 ? address.s_addr : 0;
 }
 
+static void read_address6(const char *key, ip6_addr_t *out)
+{
+    const char *text = host->setting(key);
+    struct in6_addr address;
+    ip6_addr_set_zero(out);
+    if (text == NULL || inet_pton(AF_INET6, text, &address) != 1) return;
+    memcpy(out->addr, &address, sizeof out->addr);
+}
+
 static void read_mac(void)
 {
     unsigned part[6];
@@ -206,6 +215,9 @@ static void read_settings(void)
     long prefix = bounded("prefix", 24, 0, 32);
     instance->netmask = htonl(prefix == 0 ? 0 : ~(uint32_t)0 << (32 - prefix));
     instance->gateway = read_address("gateway");
+    read_address6("address6", &instance->address6);
+    read_address6("gateway6", &instance->gateway6);
+    instance->prefix6 = (uint8_t)bounded("prefix6", 64, 0, 128);
     instance->mtu = (uint16_t)bounded("mtu", 1500, 576, 65520);
     read_mac();
     instance->dns[0] = read_address("dns.0");

@@ -35,6 +35,12 @@ enum {
 };
 
 enum sock_kind { KIND_TCP = 1, KIND_UDP = 2 };
+/* An address and port as lwIP has them; the port in host byte order. */
+struct endpoint {
+    ip_addr_t ip;
+    uint16_t port;
+};
+
 enum sock_state { FRESH, LISTENING, CONNECTING, CONNECTED, ENDED };
 
 /* Received and not yet given to the program: packets of TCP, ready records of UDP. */
@@ -50,14 +56,15 @@ struct sock {
     struct sock *hash_next;
     struct sock *port_next, *port_prev; /* while bound: others of the same port */
     struct sock *pending_next, *queue_next;
-    uint8_t kind;
+    uint8_t kind, family;
+    bool v6_only;
     bool pending;                   /* on its owner's list */
     uint32_t state;                 /* a futex word: connect waits on it */
     uint16_t owner;                 /* process that pumps it, or NO_PROCESS */
     uint64_t holders[HOLDER_WORDS]; /* processes that have its stack end */
     struct tcp_pcb *tcp;            /* or the listening pcb; NULL when done */
     struct udp_pcb *udp;
-    struct sockaddr_in local, remote;
+    struct endpoint local, remote;
     int error; /* SO_ERROR */
 
     /* from the network to the program */
@@ -111,6 +118,8 @@ struct instance {
     /* binding and settings */
     char name[64];
     uint32_t address, netmask, gateway; /* network byte order */
+    ip6_addr_t address6, gateway6;      /* any: none */
+    uint8_t prefix6;
     uint8_t mac[6];
     uint16_t mtu;
     int default_ttl, receive_buffer, send_buffer;
@@ -125,6 +134,7 @@ struct instance {
 
     /* time (clock.c) */
     uint64_t tcp_ms, slow_ms; /* when the next ticks are due; 0: stopped */
+    uint64_t groups_ms;       /* the same for reports of multicast groups */
     uint64_t arp_until_ms;    /* datagrams may be waiting for an address */
     bool clock_runs;          /* the leader has a time to wake up */
 
@@ -212,7 +222,7 @@ void pump_serve(struct sock *s, uint32_t events);
 void pump_once(int timeout_ms);
 
 /* sock.c */
-struct sock *sock_new(enum sock_kind kind);
+struct sock *sock_new(enum sock_kind kind, int family);
 void sock_free(struct sock *s);
 void sock_retire(struct sock *s); /* dead, but its names are kept for a while */
 struct sock *sock_get(cse_socket handle);
@@ -231,7 +241,20 @@ void sock_orphaned(struct sock *s);
 bool sock_just_closed(struct sock *s);
 void sock_bound(struct sock *s); /* its local port is known from now on */
 void sock_unbound(struct sock *s);
-int sock_check_bind(struct sock *s, const struct sockaddr_in *address);
+int sock_check_bind(struct sock *s, const struct endpoint *wanted);
+
+/* address.c */
+int address_take(const struct sock *s, const union cse_address *given, socklen_t length,
+                 struct endpoint *taken);
+int address_destination(const struct sock *s, const union cse_address *address, socklen_t length,
+                        struct endpoint *to);
+void address_give(const struct sock *s, const struct endpoint *from, union cse_address *to);
+void address_any(const struct sock *s, ip_addr_t *any);
+bool address_is_any(const ip_addr_t *ip);
+bool address_overlaps(const ip_addr_t *a, const ip_addr_t *b);
+bool address_is_own(const ip_addr_t *ip);
+bool address_is_broadcast(const ip_addr_t *ip);
+void address_to_in6(const ip_addr_t *ip, struct in6_addr *out);
 
 /* tcp.c, listen.c, udp.c, connect.c */
 int tcp_make_pcb(struct sock *s);
@@ -239,7 +262,7 @@ void tcp_deliver(struct sock *s);
 void tcp_take(struct sock *s); /* program's bytes to lwIP */
 void tcp_finish(struct sock *s);
 void tcp_reset_program(struct sock *s, int error);
-int tcp_start_connect(struct sock *s, const struct sockaddr_in *address);
+int tcp_start_connect(struct sock *s, const struct endpoint *to);
 void tcp_apply_options(struct sock *s);
 void tcp_error_event(struct sock *s, err_t error);
 int listen_start(struct sock *s, int backlog);
@@ -252,16 +275,20 @@ void udp_deliver(struct sock *s);
 void udp_take(struct sock *s);
 void udp_close(struct sock *s);
 int udp_make_pcb(struct sock *s);
-int udp_connect_to(struct sock *s, const struct sockaddr_in *address);
+int udp_connect_to(struct sock *s, const struct endpoint *to);
 ssize_t udp_send_parts(struct sock *s, const struct iovec *parts, int count,
-                       const struct sockaddr_in *to);
-void udp_push_error(struct sock *s, int error, uint32_t address, uint16_t port);
+                       const struct cse_sending *how);
+void udp_push_error(struct sock *s, int error, const struct endpoint *peer);
 int errno_of(err_t error);
 void tcp_unreachable(struct tcp_pcb *pcb, int error);
 
 /* options.c */
 int option_get(struct sock *s, int level, int name, void *value, socklen_t *length);
 int option_set(struct sock *s, int level, int name, const void *value, socklen_t length);
+
+/* options6.c */
+int option6_get(struct sock *s, int name, void *value, socklen_t *length);
+int option6_set(struct sock *s, int name, const void *value, socklen_t length, int number);
 
 /* packet.c */
 void packet_in(struct pbuf *p);

@@ -19,23 +19,23 @@ int listen_start(struct sock *s, int backlog)
     if (backlog == 0) backlog = 1;
     s->backlog = (uint32_t)backlog;
     if (s->state == LISTENING) return 0;
-    struct tcp_pcb_listen *next,
-        *l = s->bound ? TCP_LISTENERS(lwip_ntohs(s->local.sin_port)) : NULL;
+    struct tcp_pcb_listen *next, *l = s->bound ? TCP_LISTENERS(s->local.port) : NULL;
     for (; l != NULL; l = next) {
         struct sock *other = l->callback_arg;
         next = l->hash_next;
-        if (other == NULL || other->local.sin_port != s->local.sin_port) continue;
-        uint32_t a = s->local.sin_addr.s_addr, b = other->local.sin_addr.s_addr;
-        if ((a == b || a == 0 || b == 0) && !(s->reuse_port && other->reuse_port) &&
-            !sock_just_closed(other))
+        if (other == NULL || other->local.port != s->local.port) continue;
+        if (address_overlaps(&s->local.ip, &other->local.ip) &&
+            !(s->reuse_port && other->reuse_port) && !sock_just_closed(other))
             return -EADDRINUSE;
     }
     int failed = tcp_make_pcb(s);
     if (failed != 0) return failed;
     if (s->tcp->local_port == 0) {
-        err_t error = tcp_bind(s->tcp, IP4_ADDR_ANY, 0);
+        ip_addr_t any;
+        address_any(s, &any);
+        err_t error = tcp_bind(s->tcp, &any, 0);
         if (error != ERR_OK) return -errno_of(error);
-        s->local.sin_port = lwip_htons(s->tcp->local_port);
+        s->local.port = s->tcp->local_port;
         sock_bound(s);
     }
     err_t error;
@@ -46,6 +46,11 @@ int listen_start(struct sock *s, int backlog)
     return 0;
 }
 
+static bool same_place(const struct tcp_pcb_listen *a, const struct tcp_pcb_listen *b)
+{
+    return a->local_port == b->local_port && ip_addr_eq(&a->local_ip, &b->local_ip);
+}
+
 /* Several listeners on one port (SO_REUSEPORT): by a hash of the peer, so that a SYN sent again
  * meets the same one. */
 struct tcp_pcb_listen *cse_tcp_choose_listener(struct tcp_pcb_listen *found, u16_t remote_port)
@@ -53,9 +58,12 @@ struct tcp_pcb_listen *cse_tcp_choose_listener(struct tcp_pcb_listen *found, u16
     uint32_t count = 0;
     struct tcp_pcb_listen *l;
     for (l = TCP_LISTENERS(found->local_port); l != NULL; l = l->hash_next)
-        if (l->local_port == found->local_port && l->local_ip.addr == found->local_ip.addr) count++;
+        if (same_place(l, found)) count++;
     if (count <= 1) return found;
-    uint32_t wanted = (ip4_current_src_addr()->addr ^ remote_port) * 2654435761u;
+    struct in6_addr peer;
+    address_to_in6(ip_current_src_addr(), &peer);
+    uint32_t wanted = remote_port;
+    for (int i = 0; i < 16; i++) wanted = (wanted ^ peer.s6_addr[i]) * 2654435761u;
     wanted = (wanted >> 16) % count;
     /* In the order of their sockets: the list's own changes as listeners come and go. */
     struct tcp_pcb_listen *best = found;
@@ -64,9 +72,7 @@ struct tcp_pcb_listen *cse_tcp_choose_listener(struct tcp_pcb_listen *found, u16
         best = NULL;
         for (l = TCP_LISTENERS(found->local_port); l != NULL; l = l->hash_next) {
             struct sock *s = l->callback_arg;
-            if (l->local_port != found->local_port || l->local_ip.addr != found->local_ip.addr ||
-                s == NULL || (i > 0 && s->index <= least))
-                continue;
+            if (!same_place(l, found) || s == NULL || (i > 0 && s->index <= least)) continue;
             if (best == NULL || s->index < ((struct sock *)best->callback_arg)->index) best = l;
         }
         if (best == NULL) return found;
@@ -128,10 +134,8 @@ void cse_tcp_half_done(struct tcp_pcb *pcb)
 
 static void set_names(struct sock *s, const struct tcp_pcb *pcb)
 {
-    s->local.sin_addr.s_addr = pcb->local_ip.addr;
-    s->local.sin_port = lwip_htons(pcb->local_port);
-    s->remote.sin_addr.s_addr = pcb->remote_ip.addr;
-    s->remote.sin_port = lwip_htons(pcb->remote_port);
+    s->local = (struct endpoint){pcb->local_ip, pcb->local_port};
+    s->remote = (struct endpoint){pcb->remote_ip, pcb->remote_port};
     sock_bound(s);
 }
 
@@ -139,11 +143,12 @@ static void set_names(struct sock *s, const struct tcp_pcb *pcb)
 err_t listen_accept_event(struct sock *listener, struct tcp_pcb *pcb)
 {
     if (listener->state != LISTENING) return ERR_VAL;
-    struct sock *s = sock_new(KIND_TCP);
+    struct sock *s = sock_new(KIND_TCP, listener->family);
     if (s == NULL) return ERR_MEM;
     s->tcp = pcb;
     s->listener = listener;
     set_names(s, pcb);
+    s->v6_only = listener->v6_only;
     s->no_delay = listener->no_delay;
     s->keep_alive = listener->keep_alive;
     s->keep_idle = listener->keep_idle;

@@ -90,7 +90,7 @@ static int get_socket(struct sock *s, int name, void *value, socklen_t *length)
     int error;
     switch (name) {
     case SO_TYPE: return put_int(value, length, s->kind == KIND_TCP ? SOCK_STREAM : SOCK_DGRAM);
-    case SO_DOMAIN: return put_int(value, length, AF_INET);
+    case SO_DOMAIN: return put_int(value, length, s->family);
     case SO_PROTOCOL:
         return put_int(value, length, s->kind == KIND_TCP ? IPPROTO_TCP : IPPROTO_UDP);
     case SO_ACCEPTCONN: return put_int(value, length, s->state == LISTENING);
@@ -153,6 +153,7 @@ int option_get(struct sock *s, int level, int name, void *value, socklen_t *leng
     case SOL_SOCKET: return get_socket(s, name, value, length);
     case IPPROTO_TCP: return get_tcp(s, name, value, length);
     case IPPROTO_IP: return get_ip(s, name, value, length);
+    case IPPROTO_IPV6: return option6_get(s, name, value, length);
     default: return -EOPNOTSUPP;
     }
 }
@@ -281,6 +282,7 @@ int option_set(struct sock *s, int level, int name, const void *value, socklen_t
     case SOL_SOCKET: return set_socket(s, name, value, length, number);
     case IPPROTO_TCP: return set_tcp(s, name, number);
     case IPPROTO_IP: return set_ip(s, name, number);
+    case IPPROTO_IPV6: return option6_set(s, name, value, length, number);
     default: return -ENOPROTOOPT;
     }
 }

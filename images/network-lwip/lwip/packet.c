@@ -7,17 +7,32 @@
 #include "instance.h"
 
 #include "lwip/etharp.h"
-#include "lwip/ip4.h"
+#include "lwip/ethip6.h"
+#include "lwip/ip.h"
 
-err_t cse_netif_output(struct netif *netif, struct pbuf *p, const ip4_addr_t *dest)
+static err_t packet_out(struct netif *netif, struct pbuf *p, const ip_addr_t *dest)
 {
     if (netif == instance->loop) return netif_loop_output(netif, p);
     instance->arp_until_ms = now_ms() + 5000;
-    return etharp_output(netif, p, dest);
+    return IP_IS_V6(dest) ? ethip6_output(netif, p, ip_2_ip6(dest))
+                          : etharp_output(netif, p, ip_2_ip4(dest));
+}
+
+err_t cse_netif_output(struct netif *netif, struct pbuf *p, const ip4_addr_t *dest)
+{
+    ip_addr_t to = IPADDR4_INIT(dest->addr);
+    return packet_out(netif, p, &to);
+}
+
+err_t cse_netif_output_ip6(struct netif *netif, struct pbuf *p, const ip6_addr_t *dest)
+{
+    ip_addr_t to;
+    ip_addr_copy_from_ip6(to, *dest);
+    return packet_out(netif, p, &to);
 }
 
 /* An IP packet that has arrived, its checksums verified or vouched for; the packet is consumed. */
 void packet_in(struct pbuf *p)
 {
-    ip4_input(p, instance->tap);
+    ip_input(p, instance->tap);
 }

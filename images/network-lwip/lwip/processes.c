@@ -21,6 +21,7 @@
 #include "pump.h"
 
 #include "lwip/etharp.h"
+#include "lwip/nd6.h"
 
 enum { CLAIM_MS = 5000, EXIT_WAIT_MS = 3000, EXIT_STALL_MS = 1000, INHERITED_MAX = 4096 };
 
@@ -387,7 +388,7 @@ void process_before_exit(void)
         }
         for (uint16_t i = 0; i < PROCESSES_MAX; i++)
             if (i != me.slot && instance->processes[i].used != 0) last = false;
-        if (last && (tcp_unfinished() || etharp_waiting())) busy = true;
+        if (last && (tcp_unfinished() || etharp_waiting() || nd6_waiting())) busy = true;
         uint64_t sent = instance->rx_packets;
         if (!busy) {
             process_leave();

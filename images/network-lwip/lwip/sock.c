@@ -19,7 +19,7 @@
 
 enum { PAIR_BUFFER = 212992 };
 
-struct sock *sock_new(enum sock_kind kind)
+struct sock *sock_new(enum sock_kind kind, int family)
 {
     uint32_t index;
     if (instance->socket_free != 0)
@@ -40,7 +40,9 @@ struct sock *sock_new(enum sock_kind kind)
     if (s->generation == 0) s->generation = instance->generations[index] = 1;
     s->kind = (uint8_t)kind;
     s->owner = NO_PROCESS;
-    s->local.sin_family = s->remote.sin_family = AF_INET;
+    s->family = (uint8_t)family;
+    address_any(s, &s->local.ip);
+    address_any(s, &s->remote.ip);
     s->ttl = (uint8_t)instance->default_ttl;
     s->keep_idle = instance->keep_idle;
     s->keep_interval = instance->keep_interval;
@@ -140,7 +142,7 @@ void sock_retire(struct sock *s)
 
 cse_socket sock_handle(const struct sock *s)
 {
-    return (uint64_t)s->generation << 32 | (uint64_t)(s->index + 1) << 1 | (s->kind == KIND_UDP);
+    return (uint64_t)s->generation << 32 | (uint64_t)(s->index + 1) << 1 | (s->kind != KIND_TCP);
 }
 
 struct sock *sock_get(cse_socket handle)
@@ -264,13 +266,13 @@ void sock_orphaned(struct sock *s)
 
 static struct sock **port_place(uint16_t port)
 {
-    return &instance->ports[lwip_ntohs(port) % PORT_SLOTS];
+    return &instance->ports[port % PORT_SLOTS];
 }
 
 void sock_bound(struct sock *s)
 {
     if (s->bound) return;
-    struct sock **place = port_place(s->local.sin_port);
+    struct sock **place = port_place(s->local.port);
     s->bound = true;
     s->port_prev = NULL;
     s->port_next = *place;
@@ -286,7 +288,7 @@ void sock_unbound(struct sock *s)
     if (s->port_prev != NULL)
         s->port_prev->port_next = s->port_next;
     else
-        *port_place(s->local.sin_port) = s->port_next;
+        *port_place(s->local.port) = s->port_next;
 }
 
 /* The program may have closed this socket a moment ago, before the pump heard of it: what has hung
@@ -302,16 +304,15 @@ bool sock_just_closed(struct sock *s)
     return instance->sockets[index] != s || s->state == ENDED;
 }
 
-int sock_check_bind(struct sock *s, const struct sockaddr_in *address)
+int sock_check_bind(struct sock *s, const struct endpoint *wanted)
 {
-    if (address->sin_port == 0) return 0;
-    for (struct sock *other = *port_place(address->sin_port), *next; other != NULL; other = next) {
+    if (wanted->port == 0) return 0;
+    for (struct sock *other = *port_place(wanted->port), *next; other != NULL; other = next) {
         next = other->port_next;
         if (other == s || other->kind != s->kind || other->state == ENDED ||
-            other->local.sin_port != address->sin_port)
+            other->local.port != wanted->port)
             continue;
-        uint32_t a = address->sin_addr.s_addr, b = other->local.sin_addr.s_addr;
-        if (a != b && a != 0 && b != 0) continue;
+        if (!address_overlaps(&wanted->ip, &other->local.ip)) continue;
         if (s->reuse_port && other->reuse_port) continue;
         if (s->reuse_address && other->reuse_address &&
             (s->kind == KIND_UDP || other->state != LISTENING))

@@ -41,7 +41,9 @@ int errno_of(err_t error)
 int tcp_make_pcb(struct sock *s)
 {
     if (s->tcp != NULL) return 0;
-    s->tcp = tcp_new();
+    ip_addr_t any;
+    address_any(s, &any);
+    s->tcp = tcp_new_ip_type(IP_GET_TYPE(&any));
     if (s->tcp == NULL) return -ENOBUFS;
     tcp_arg(s->tcp, s);
     /* Conflicts of ports are judged by sock_check_bind, with Linux's rules. */
@@ -117,7 +119,7 @@ err_t lwip_tcp_event(void *arg, struct tcp_pcb *pcb, enum lwip_event event, stru
     case LWIP_EVENT_CONNECTED:
         if (s == NULL) return ERR_OK;
         s->error = 0;
-        s->local.sin_addr.s_addr = pcb->local_ip.addr;
+        s->local.ip = pcb->local_ip;
         sock_set_state(s, CONNECTED);
         tcp_apply_options(s);
         s->tx_ready = true;
@@ -389,18 +391,16 @@ void tcp_finish(struct sock *s)
 
 /* ---- connecting ------------------------------------------------------------------------------ */
 
-int tcp_start_connect(struct sock *s, const struct sockaddr_in *address)
+int tcp_start_connect(struct sock *s, const struct endpoint *to)
 {
     int failed = tcp_make_pcb(s);
     if (failed != 0) return failed;
-    ip_addr_t to = {address->sin_addr.s_addr};
-    if (to.addr == INADDR_ANY) to.addr = PP_HTONL(INADDR_LOOPBACK);
-    s->remote = (struct sockaddr_in){
-        .sin_family = AF_INET, .sin_port = address->sin_port, .sin_addr.s_addr = to.addr};
-    err_t error = tcp_connect(s->tcp, &to, lwip_ntohs(address->sin_port), NULL);
+    s->remote = *to;
+    address_any(s, &s->tcp->remote_ip); /* a failed attempt may have left another type there */
+    err_t error = tcp_connect(s->tcp, &to->ip, to->port, NULL);
     if (error != ERR_OK) return -errno_of(error);
-    s->local.sin_addr.s_addr = s->tcp->local_ip.addr;
-    s->local.sin_port = lwip_htons(s->tcp->local_port);
+    s->local.ip = s->tcp->local_ip;
+    s->local.port = s->tcp->local_port;
     sock_bound(s);
     s->error = 0;
     sock_set_state(s, CONNECTING);
@@ -420,9 +420,19 @@ u32_t cse_tcp_isn(const ip_addr_t *local_ip, u16_t local_port, const ip_addr_t *
                   u16_t remote_port)
 {
     /* RFC 6528: a keyed mix of the connection's names, plus a clock of 4 microseconds. */
-    uint64_t key[2], mix = (uint64_t)local_ip->addr << 32 | remote_ip->addr;
+    uint64_t key[2], names[4], mix;
+    struct in6_addr local, remote;
+    address_to_in6(local_ip, &local);
+    address_to_in6(remote_ip, &remote);
+    memcpy(names, &local, sizeof local);
+    memcpy(names + 2, &remote, sizeof remote);
     memcpy(key, instance->isn_key, sizeof key);
-    mix ^= key[0];
+    mix = key[0];
+    for (int i = 0; i < 4; i++) {
+        mix ^= names[i];
+        mix *= UINT64_C(0xff51afd7ed558ccd);
+        mix ^= mix >> 29;
+    }
     for (int i = 0; i < 4; i++) {
         mix ^= ((uint64_t)local_port << 16 | remote_port) + key[1];
         mix *= UINT64_C(0xff51afd7ed558ccd);

@@ -10,6 +10,7 @@
 #include "lwip/priv/tcp_priv.h"
 #include "lwip/prot/icmp.h"
 #include "lwip/prot/ip4.h"
+#include "lwip/prot/ip6.h"
 #include "lwip/prot/udp.h"
 
 #include <errno.h>
@@ -22,7 +23,9 @@ enum { PAYLOAD_MAX = 65507, RECORD_OVERHEAD = 768 };
 int udp_make_pcb(struct sock *s)
 {
     if (s->udp != NULL) return 0;
-    s->udp = udp_new();
+    ip_addr_t any;
+    address_any(s, &any);
+    s->udp = udp_new_ip_type(IP_GET_TYPE(&any));
     if (s->udp == NULL) return -ENOBUFS;
     udp_recv(s->udp, NULL, s);
     ip_set_option(s->udp, SOF_REUSEADDR);
@@ -55,12 +58,17 @@ void cse_udp_recv(void *arg, struct udp_pcb *pcb, struct pbuf *p, const ip_addr_
                   u16_t port)
 {
     struct sock *s = arg;
-    const struct ip_hdr *ip = ip4_current_header();
-    struct cse_datagram header = {.address = address->addr,
-                                  .port = lwip_htons(port),
-                                  .destination = ip4_current_dest_addr()->addr,
-                                  .ttl = IPH_TTL(ip),
-                                  .tos = IPH_TOS(ip)};
+    struct endpoint from = {*address, port};
+    struct cse_datagram header = {.interface = ip_current_input_netif() == instance->loop ? 1 : 2};
+    address_give(s, &from, &header.from);
+    address_to_in6(ip_current_dest_addr(), &header.destination);
+    if (ip_current_is_v6()) {
+        header.ttl = IP6H_HOPLIM(ip6_current_header());
+        header.tos = (uint8_t)IP6H_TC(ip6_current_header());
+    } else {
+        header.ttl = IPH_TTL(ip4_current_header());
+        header.tos = IPH_TOS(ip4_current_header());
+    }
     /* The program's receive buffer is counted as Linux does, overhead included. */
     if (s->rx_bytes < (size_t)s->receive_buffer) {
         struct chunk *chunk = new_record(&header, p);
@@ -72,9 +80,10 @@ void cse_udp_recv(void *arg, struct udp_pcb *pcb, struct pbuf *p, const ip_addr_
 }
 
 /* An error as a record: it wakes the program, which finds it instead of a datagram. */
-void udp_push_error(struct sock *s, int error, uint32_t address, uint16_t port)
+void udp_push_error(struct sock *s, int error, const struct endpoint *peer)
 {
-    struct cse_datagram header = {.address = address, .port = port, .error = (uint16_t)error};
+    struct cse_datagram header = {.error = (uint16_t)error};
+    address_give(s, peer, &header.from);
     struct chunk *chunk = new_record(&header, NULL);
     if (chunk != NULL) queue(s, chunk);
 }
@@ -106,19 +115,22 @@ void cse_icmp_unreachable(struct pbuf *p, u8_t code)
     const u16_t *ports = (const u16_t *)((const char *)ip + header); /* source, destination */
     u16_t local = lwip_ntohs(ports[0]), remote = lwip_ntohs(ports[1]);
     int error = error_of_code(code);
+    struct endpoint peer = {.port = remote};
+    ip_addr_copy_from_ip4(peer.ip, ip->dest);
     if (IPH_PROTO(ip) == IP_PROTO_UDP) {
         for (struct udp_pcb *u = UDP_PCBS(local); u != NULL; u = u->next) {
             struct sock *s = u->recv_arg;
             if (s == NULL || u->local_port != local || !(u->flags & UDP_FLAGS_CONNECTED) ||
-                u->remote_port != remote || u->remote_ip.addr != ip->dest.addr)
+                u->remote_port != remote || !ip_addr_eq(&u->remote_ip, &peer.ip))
                 continue;
             s->error = error;
-            udp_push_error(s, error, ip->dest.addr, ports[1]);
+            udp_push_error(s, error, &peer);
             return;
         }
     } else if (IPH_PROTO(ip) == IP_PROTO_TCP && code != 4) {
-        ip_addr_t local_ip = {ip->src.addr}, remote_ip = {ip->dest.addr};
-        struct tcp_pcb *t = tcp_find(&local_ip, local, &remote_ip, remote);
+        ip_addr_t local_ip;
+        ip_addr_copy_from_ip4(local_ip, ip->src);
+        struct tcp_pcb *t = tcp_find(&local_ip, local, &peer.ip, remote);
         if (t != NULL && t->state != TIME_WAIT) tcp_unreachable(t, error);
     }
 }
@@ -148,7 +160,7 @@ void udp_take(struct sock *s)
             break;
         }
         struct iovec part = {me.scratch, (size_t)got};
-        udp_send_parts(s, &part, 1, NULL);
+        udp_send_parts(s, &part, 1, &(struct cse_sending){.ttl = -1, .tos = -1});
     }
 }
 
@@ -179,28 +191,34 @@ void udp_deliver(struct sock *s)
 /* ---- sending ----------------------------------------------------------------------------------
  */
 
-int udp_connect_to(struct sock *s, const struct sockaddr_in *address)
+static struct netif *route_to(const struct sock *s, const ip_addr_t *to)
+{
+    if (IP_IS_V4(to)) return ip4_route(ip_2_ip4(to));
+    static const ip6_addr_t any;
+    return ip6_route(IP_IS_V6(&s->local.ip) ? ip_2_ip6(&s->local.ip) : &any, ip_2_ip6(to));
+}
+
+int udp_connect_to(struct sock *s, const struct endpoint *to)
 {
     int failed = udp_make_pcb(s);
     if (failed != 0) return failed;
-    if (address == NULL) { /* AF_UNSPEC */
+    if (to == NULL) { /* AF_UNSPEC */
         udp_disconnect(s->udp);
-        memset(&s->remote, 0, sizeof s->remote);
-        s->remote.sin_family = AF_INET;
+        s->remote.port = 0;
+        address_any(s, &s->remote.ip);
         sock_set_state(s, FRESH);
         return 0;
     }
-    ip_addr_t to = {address->sin_addr.s_addr};
-    if (to.addr == INADDR_ANY) to.addr = PP_HTONL(INADDR_LOOPBACK);
-    struct netif *out = ip4_route(&to);
+    struct netif *out = route_to(s, &to->ip);
     if (out == NULL) return -ENETUNREACH;
-    if (ip4_addr_isbroadcast(&to, out) && !s->broadcast) return -EACCES;
-    err_t error = udp_connect(s->udp, &to, lwip_ntohs(address->sin_port));
+    if (ip_addr_isbroadcast(&to->ip, out) && !s->broadcast) return -EACCES;
+    const ip_addr_t *source = ip_netif_get_local_ip(out, &to->ip);
+    if (source == NULL) return IP_IS_V6(&to->ip) ? -EADDRNOTAVAIL : -ENETUNREACH;
+    err_t error = udp_connect(s->udp, &to->ip, to->port);
     if (error != ERR_OK) return -errno_of(error);
-    s->remote = *address;
-    s->remote.sin_addr.s_addr = to.addr;
-    s->local.sin_port = lwip_htons(s->udp->local_port);
-    if (s->local.sin_addr.s_addr == 0) s->local.sin_addr.s_addr = netif_ip4_addr(out)->addr;
+    s->remote = *to;
+    s->local.port = s->udp->local_port;
+    if (address_is_any(&s->local.ip)) s->local.ip = *source;
     sock_bound(s);
     sock_set_state(s, CONNECTED);
     return 0;
@@ -218,8 +236,25 @@ static struct pbuf *payload_of(const struct iovec *parts, int count, size_t leng
     return p;
 }
 
+/* The address and port a datagram goes to, and the interface it leaves by. */
+static int aim(struct sock *s, const struct cse_sending *how, struct endpoint *to,
+               struct netif **out)
+{
+    if (how->to == NULL) {
+        if (s->state != CONNECTED) return -EDESTADDRREQ;
+        *to = s->remote;
+    } else {
+        int failed = address_destination(s, how->to, how->to_length, to);
+        if (failed != 0) return failed;
+        if (to->port == 0) return -EINVAL;
+    }
+    *out = route_to(s, &to->ip);
+    if (*out == NULL) return -ENETUNREACH;
+    return ip_addr_isbroadcast(&to->ip, *out) && !s->broadcast ? -EACCES : 0;
+}
+
 ssize_t udp_send_parts(struct sock *s, const struct iovec *parts, int count,
-                       const struct sockaddr_in *to)
+                       const struct cse_sending *how)
 {
     size_t length = 0;
     for (int i = 0; i < count; i++) length += parts[i].iov_len;
@@ -229,27 +264,22 @@ ssize_t udp_send_parts(struct sock *s, const struct iovec *parts, int count,
         s->error = 0;
         return -error;
     }
-    if (to == NULL && s->state != CONNECTED) return -EDESTADDRREQ;
-    if (to != NULL && to->sin_port == 0) return -EINVAL;
-    int failed = udp_make_pcb(s);
+    struct endpoint to;
+    struct netif *out;
+    int failed = aim(s, how, &to, &out);
+    if (failed == 0) failed = udp_make_pcb(s);
     if (failed != 0) return failed;
-    ip_addr_t address = {to != NULL ? to->sin_addr.s_addr : s->remote.sin_addr.s_addr};
-    uint16_t port = to != NULL ? to->sin_port : s->remote.sin_port;
-    if (address.addr == INADDR_ANY) address.addr = PP_HTONL(INADDR_LOOPBACK);
-    struct netif *out = ip4_route(&address);
-    if (out == NULL) return -ENETUNREACH;
     if (s->broadcast)
         ip_set_option(s->udp, SOF_BROADCAST);
     else
         ip_reset_option(s->udp, SOF_BROADCAST);
-    if (ip4_addr_isbroadcast(&address, out) && !s->broadcast) return -EACCES;
     s->udp->ttl = s->ttl;
     s->udp->tos = s->tos;
     struct pbuf *p = payload_of(parts, count, length);
     if (p == NULL) return -ENOBUFS;
-    err_t error = udp_sendto(s->udp, p, &address, lwip_ntohs(port));
+    err_t error = udp_sendto(s->udp, p, &to.ip, to.port);
     pbuf_free(p);
-    s->local.sin_port = lwip_htons(s->udp->local_port);
+    s->local.port = s->udp->local_port;
     sock_bound(s);
     if (error == ERR_RTE) return -ENETUNREACH;
     if (error == ERR_MEM || error == ERR_BUF) return -ENOBUFS;

@@ -10,14 +10,14 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-static int private_socket(int type, int protocol)
+static int private_socket(int family, int type, int protocol)
 {
     int kind = type & 0xf, wanted = kind == SOCK_STREAM ? IPPROTO_TCP : IPPROTO_UDP;
     if (protocol != 0 && protocol != wanted) return net_fail(-EPROTONOSUPPORT);
     const struct cse_stack *stack = net_start();
     if (stack == NULL) return -1;
     cse_socket made;
-    int fd = stack->socket(kind, type & (SOCK_CLOEXEC | SOCK_NONBLOCK), &made);
+    int fd = stack->socket(family, kind, protocol, type & (SOCK_CLOEXEC | SOCK_NONBLOCK), &made);
     if (fd < 0) return net_fail(fd);
     net_remember(fd, made);
     return fd;
@@ -26,11 +26,11 @@ static int private_socket(int type, int protocol)
 CSE_EXPORT int socket(int domain, int type, int protocol)
 {
     int kind = type & 0xf;
-    if (domain == AF_INET && (kind == SOCK_STREAM || kind == SOCK_DGRAM) &&
-        protocol != IPPROTO_ICMP)
-        return private_socket(type, protocol);
-    if (domain == AF_INET6) return net_fail(-EAFNOSUPPORT);
-    if (domain == AF_INET)
+    bool internet = domain == AF_INET || domain == AF_INET6;
+    if (internet && (kind == SOCK_STREAM || kind == SOCK_DGRAM) && protocol != IPPROTO_ICMP &&
+        protocol != IPPROTO_ICMPV6)
+        return private_socket(domain, type, protocol);
+    if (internet)
         net_escape(kind == SOCK_RAW ? "socket SOCK_RAW" : "socket AF_INET other");
     else if (domain == AF_NETLINK)
         net_escape("socket AF_NETLINK");
@@ -43,25 +43,23 @@ CSE_EXPORT int socket(int domain, int type, int protocol)
     return fd;
 }
 
-/* An IPv4 address from what the program passed, or a negative errno. */
-static int take_address(const struct sockaddr *given, socklen_t length, struct sockaddr_in *taken)
+/* A copy of what the program passed; the stack judges it by the socket's family. */
+static int take_address(const struct sockaddr *given, socklen_t *length, union cse_address *taken)
 {
+    memset(taken, 0, sizeof *taken);
     if (given == NULL) return -EFAULT;
-    if (length < sizeof *taken) return -EINVAL;
-    memcpy(taken, given, sizeof *taken);
-    return taken->sin_family == AF_INET ? 0 : -EAFNOSUPPORT;
+    if (*length > sizeof *taken) *length = sizeof *taken;
+    memcpy(taken, given, *length);
+    return 0;
 }
 
 CSE_EXPORT int bind(int fd, const struct sockaddr *address, socklen_t length)
 {
     cse_socket s = net_find(fd);
-    struct sockaddr_in taken;
+    union cse_address taken;
     if (s == 0) return libc(bind)(fd, address, length);
-    int failed = take_address(address, length, &taken);
-    /* Linux takes AF_UNSPEC for AF_INET if the address is 0. */
-    if (failed == -EAFNOSUPPORT && taken.sin_family == AF_UNSPEC && taken.sin_addr.s_addr == 0)
-        failed = 0;
-    if (failed == 0) failed = net_running()->bind(s, &taken);
+    int failed = take_address(address, &length, &taken);
+    if (failed == 0) failed = net_running()->bind(s, &taken, length);
     return failed == 0 ? 0 : net_fail(failed);
 }
 
@@ -73,11 +71,12 @@ CSE_EXPORT int listen(int fd, int backlog)
     return failed == 0 ? 0 : net_fail(failed);
 }
 
-static void give_address(const struct sockaddr_in *from, struct sockaddr *to, socklen_t *length)
+static void give_address(const union cse_address *from, struct sockaddr *to, socklen_t *length)
 {
     if (to == NULL || length == NULL) return;
-    memcpy(to, from, *length < sizeof *from ? *length : sizeof *from);
-    *length = sizeof *from;
+    socklen_t size = from->family == AF_INET6 ? sizeof from->in6 : sizeof from->in;
+    memcpy(to, from, *length < size ? *length : size);
+    *length = size;
 }
 
 static bool listening(const struct cse_stack *stack, cse_socket s)
@@ -93,7 +92,7 @@ static int accept_private(int fd, cse_socket s, struct sockaddr *address, sockle
                           int flags)
 {
     const struct cse_stack *stack = net_running();
-    struct sockaddr_in peer;
+    union cse_address peer;
     cse_socket made;
     char token;
     if (flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) return net_fail(-EINVAL);
@@ -145,16 +144,16 @@ static int send_timeout_ms(int fd)
 static int connect_private(int fd, cse_socket s, const struct sockaddr *address, socklen_t length)
 {
     const struct cse_stack *stack = net_running();
-    struct sockaddr_in to;
-    const struct sockaddr_in *wanted = &to;
+    union cse_address to;
+    const union cse_address *wanted = &to;
     if (address != NULL && length >= sizeof(sa_family_t) && address->sa_family == AF_UNSPEC) {
         wanted = NULL;
     } else {
-        int failed = take_address(address, length, &to);
+        int failed = take_address(address, &length, &to);
         if (failed != 0) return net_fail(failed);
     }
     bool nonblocking = (libc(fcntl)(fd, F_GETFL) & O_NONBLOCK) != 0;
-    int result = stack->connect(s, fd, wanted, nonblocking);
+    int result = stack->connect(s, fd, wanted, length, nonblocking);
     if (!nonblocking && (result == -EINPROGRESS || result == -EALREADY))
         result = stack->connect_wait(s, send_timeout_ms(fd));
     return result == 0 ? 0 : net_fail(result);
@@ -171,7 +170,7 @@ CSE_EXPORT int connect(int fd, const struct sockaddr *address, socklen_t length)
 
 static int private_name(cse_socket s, bool peer, struct sockaddr *address, socklen_t *length)
 {
-    struct sockaddr_in name;
+    union cse_address name;
     if (address == NULL || length == NULL) return net_fail(-EFAULT);
     int failed = net_running()->name(s, peer, &name);
     if (failed != 0) return net_fail(failed);

@@ -37,20 +37,19 @@ static bool option_on(cse_socket s, int name)
 
 static void describe(cse_socket s, struct msghdr *message, const struct cse_datagram *header)
 {
-    struct sockaddr_in from = {
-        .sin_family = AF_INET, .sin_port = header->port, .sin_addr.s_addr = header->address};
     if (message->msg_name != NULL) {
         socklen_t room = message->msg_namelen;
-        memcpy(message->msg_name, &from, room < sizeof from ? room : sizeof from);
-        message->msg_namelen = sizeof from;
+        socklen_t size = header->from.family == AF_INET6 ? sizeof header->from.in6
+                                                         : sizeof header->from.in;
+        memcpy(message->msg_name, &header->from, room < size ? room : size);
+        message->msg_namelen = size;
     }
     size_t used = 0;
     if (message->msg_control != NULL && message->msg_controllen != 0) {
         if (option_on(s, IP_PKTINFO)) {
-            struct in_pktinfo info = {.ipi_ifindex = 2,
-                                      .ipi_spec_dst.s_addr = header->destination,
-                                      .ipi_addr.s_addr = header->destination};
-            if ((ntohl(header->destination) >> 24) == 127) info.ipi_ifindex = 1;
+            struct in_pktinfo info = {.ipi_ifindex = header->interface};
+            memcpy(&info.ipi_addr, &header->destination.s6_addr[12], sizeof info.ipi_addr);
+            info.ipi_spec_dst = info.ipi_addr;
             add_control(message, &used, IP_PKTINFO, &info, sizeof info);
         }
         int ttl = header->ttl;
@@ -108,17 +107,15 @@ ssize_t datagram_transmit(cse_socket s, const struct msghdr *message, int flags)
     size_t count = message->msg_iovlen;
     const void *to = message->msg_name;
     socklen_t length = message->msg_namelen;
-    struct sockaddr_in address;
+    union cse_address address = {0};
+    struct cse_sending how = {.ttl = -1, .tos = -1};
     if (flags & MSG_OOB) return net_fail(-EOPNOTSUPP);
     if (count > PARTS_MAX) return net_fail(-EMSGSIZE);
     if (to != NULL && length != 0) {
-        if (length < sizeof address) return net_fail(-EINVAL);
-        memcpy(&address, to, sizeof address);
-        if (address.sin_family != AF_INET && address.sin_family != AF_UNSPEC)
-            return net_fail(-EAFNOSUPPORT);
-    } else {
-        to = NULL;
+        how.to_length = length < sizeof address ? length : sizeof address;
+        memcpy(&address, to, how.to_length);
+        how.to = &address;
     }
-    ssize_t sent = net_running()->send(s, parts, (int)count, to != NULL ? &address : NULL);
+    ssize_t sent = net_running()->send(s, parts, (int)count, &how);
     return sent < 0 ? net_fail((int)sent) : sent;
 }

@@ -141,6 +141,7 @@ static int ask_dns(const char *name, struct lookup *found)
 int lookup_addresses(const char *name, struct lookup *found)
 {
     struct in_addr address;
+    union cse_address peers[2];
     found->count = 0;
     snprintf(found->canonical, sizeof found->canonical, "%s", name);
     if (inet_aton(name, &address)) {
@@ -165,10 +166,11 @@ int lookup_addresses(const char *name, struct lookup *found)
     }
     const struct cse_stack *stack = net_start();
     if (stack == NULL) return EAI_AGAIN;
-    if (stack->resolve(name, &address) == 1) {
-        found->addresses[found->count++] = address.s_addr;
-        return 0;
-    }
+    int count = stack->resolve(name, peers, 2);
+    for (int i = 0; i < count; i++)
+        if (peers[i].family == AF_INET)
+            found->addresses[found->count++] = peers[i].in.sin_addr.s_addr;
+    if (found->count > 0) return 0;
     return ask_dns(name, found);
 }
 
