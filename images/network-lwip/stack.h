@@ -115,7 +115,8 @@ struct cse_stack {
     /* The pending error, cleared. */
     int (*take_error)(cse_socket s);
 
-    /* The broker's answer about a name: how many addresses, 0: no such peer, negative: no broker. */
+    /* The broker's answer about a name: how many addresses, 0: no such peer, negative: no broker.
+     */
     int (*resolve)(const char *name, union cse_address *list, int room);
     int (*interfaces)(struct cse_interface *list, int room);
 

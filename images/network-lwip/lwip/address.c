@@ -1,8 +1,9 @@
 /* Addresses: between what programs pass (sockaddr_in, sockaddr_in6) and what lwIP keeps.
  *
  * A socket of AF_INET6 without IPV6_V6ONLY is a dual one: it takes IPv4 addresses as
- * ::ffff:a.b.c.d, and what it shows of IPv4 has that form. In lwIP such an address is of type V4, and
- * the unspecified address of a dual socket of type ANY. Called by api.c, udp.c, tcp.c, listen.c.
+ * ::ffff:a.b.c.d, and what it shows of IPv4 has that form. In lwIP such an address is of type V4,
+ * and the unspecified address of a dual socket of type ANY. Called by api.c, udp.c, tcp.c,
+ * listen.c.
  */
 #include "instance.h"
 

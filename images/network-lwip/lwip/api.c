@@ -90,7 +90,8 @@ static int start_bind(struct sock *s, const union cse_address *address, socklen_
     }
     if (failed == -ENETUNREACH) failed = -EINVAL; /* a mapped address where only IPv6 is wanted */
     if (failed != 0) return failed;
-    bool group = s->kind == KIND_UDP && (address_is_broadcast(&to.ip) || ip_addr_ismulticast(&to.ip));
+    bool group =
+        s->kind == KIND_UDP && (address_is_broadcast(&to.ip) || ip_addr_ismulticast(&to.ip));
     if (s->bound || s->state != FRESH) return -EINVAL;
     if (IP_IS_V6(&to.ip) && ip6_addr_lacks_zone(ip_2_ip6(&to.ip), IP6_UNKNOWN)) return -EINVAL;
     if (!address_is_own(&to.ip) && !group) return -EADDRNOTAVAIL;
@@ -159,8 +160,8 @@ static void fill_with_junk(struct sock *s, int fd)
     }
 }
 
-static int start_connect(struct sock *s, int fd, const union cse_address *address,
-                         socklen_t length, bool nonblocking)
+static int start_connect(struct sock *s, int fd, const union cse_address *address, socklen_t length,
+                         bool nonblocking)
 {
     struct endpoint to;
     int failed = address != NULL ? address_destination(s, address, length, &to) : 0;

@@ -1,4 +1,5 @@
-/* Time for lwIP: TCP, ARP, ND, multicast groups and reassembly ticks, without any while nothing needs them.
+/* Time for lwIP: TCP, ARP, ND, multicast groups and reassembly ticks, without any while nothing
+ * needs them.
  *
  * lwIP counts ticks. While no connection waits for anything the ticks stand still, and are
  * made up for in one go when something happens: an idle instance never wakes up. Run by the

@@ -8,8 +8,8 @@
 #include "instance.h"
 
 #include "lwip/etharp.h"
-#include "lwip/nd6.h"
 #include "lwip/inet_chksum.h"
+#include "lwip/nd6.h"
 #include "lwip/prot/ethernet.h"
 #include "lwip/prot/ip4.h"
 #include "lwip/prot/ip6.h"
@@ -147,7 +147,8 @@ static bool checksum_good(const char *packet, size_t length)
     uint16_t field;
     if (!find_transport(packet, length, &t) || (size_t)t.start + t.length > length) return true;
     memcpy(&field, packet + t.start + t.place, sizeof field);
-    if (t.place == 6 && field == 0) return t.start != IP6_HLEN || IPH_V((struct ip_hdr *)packet) == 4;
+    if (t.place == 6 && field == 0)
+        return t.start != IP6_HLEN || IPH_V((struct ip_hdr *)packet) == 4;
     return fold(t.sum + cse_lwip_checksum(packet + t.start, t.length)) == 0xffff;
 }
 
@@ -177,12 +178,10 @@ static void take_frame(char *frame, size_t length, const struct offload_header *
     if (ethernet->type == PP_HTONS(ETHTYPE_ARP)) {
         struct pbuf *p = packet_of(frame, length);
         if (p != NULL && ethernet_input(p, netif) != ERR_OK) pbuf_free(p);
-    } else if (ethernet->type == PP_HTONS(ETHTYPE_IP) ||
-               ethernet->type == PP_HTONS(ETHTYPE_IPV6)) {
+    } else if (ethernet->type == PP_HTONS(ETHTYPE_IP) || ethernet->type == PP_HTONS(ETHTYPE_IPV6)) {
         char *packet = frame + ETHERNET_HEADER;
         length -= ETHERNET_HEADER;
-        if (!(offload->flags & (NEEDS_CHECKSUM | DATA_VALID)) && 
-            !checksum_good(packet, length)) {
+        if (!(offload->flags & (NEEDS_CHECKSUM | DATA_VALID)) && !checksum_good(packet, length)) {
             instance->checksum_errors++;
             return;
         }
@@ -218,8 +217,7 @@ static err_t tap_init(struct netif *netif)
     netif->hwaddr_len = ETH_HWADDR_LEN;
     memcpy(netif->hwaddr, instance->mac, ETH_HWADDR_LEN);
     netif->mtu = instance->mtu;
-    netif->flags =
-        NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET | NETIF_FLAG_MLD6;
+    netif->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET | NETIF_FLAG_MLD6;
     return ERR_OK;
 }
 

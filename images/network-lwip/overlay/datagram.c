@@ -39,8 +39,8 @@ static void describe(cse_socket s, struct msghdr *message, const struct cse_data
 {
     if (message->msg_name != NULL) {
         socklen_t room = message->msg_namelen;
-        socklen_t size = header->from.family == AF_INET6 ? sizeof header->from.in6
-                                                         : sizeof header->from.in;
+        socklen_t size =
+            header->from.family == AF_INET6 ? sizeof header->from.in6 : sizeof header->from.in;
         memcpy(message->msg_name, &header->from, room < size ? room : size);
         message->msg_namelen = size;
     }

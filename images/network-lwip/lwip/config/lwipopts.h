@@ -42,21 +42,21 @@
 
 /* IPv6. Addresses come from the control plane: no autoconfiguration, and no wait for duplicates.
  * Router advertisements are not heard (patch 0040), the gateway is a setting. */
-#define LWIP_IPV6                      1
-#define LWIP_IPV6_SCOPES               1
-#define LWIP_IPV6_AUTOCONFIG           0
-#define LWIP_IPV6_SEND_ROUTER_SOLICIT  0
-#define LWIP_IPV6_DUP_DETECT_ATTEMPTS  0
-#define LWIP_IPV6_NUM_ADDRESSES        3
-#define IPV6_FRAG_COPYHEADER           1
-#define LWIP_ND6_NUM_NEIGHBORS         127
-#define LWIP_ND6_NUM_DESTINATIONS      127
+#define LWIP_IPV6                       1
+#define LWIP_IPV6_SCOPES                1
+#define LWIP_IPV6_AUTOCONFIG            0
+#define LWIP_IPV6_SEND_ROUTER_SOLICIT   0
+#define LWIP_IPV6_DUP_DETECT_ATTEMPTS   0
+#define LWIP_IPV6_NUM_ADDRESSES         3
+#define IPV6_FRAG_COPYHEADER            1
+#define LWIP_ND6_NUM_NEIGHBORS          127
+#define LWIP_ND6_NUM_DESTINATIONS       127
 #define LWIP_ND6_TCP_REACHABILITY_HINTS 1
-#define LWIP_ND6_QUEUEING              1
-#define LWIP_ND6_ALLOW_RA_UPDATES      0
-#define LWIP_ND6_ROUTER_DISCOVERY      0
-#define LWIP_ND6_NUM_PREFIXES          1
-#define LWIP_ND6_NUM_ROUTERS           1
+#define LWIP_ND6_QUEUEING               1
+#define LWIP_ND6_ALLOW_RA_UPDATES       0
+#define LWIP_ND6_ROUTER_DISCOVERY       0
+#define LWIP_ND6_NUM_PREFIXES           1
+#define LWIP_ND6_NUM_ROUTERS            1
 
 #define LWIP_ETHERNET       1
 #define ETH_PAD_SIZE        0
