@@ -142,9 +142,9 @@ static int store_error(const struct fs_archive *archive, int error)
         .magic = CSE_INDEX_MAGIC, .error = error, .file_size = sizeof header};
     int fd = fs_archive_open_in(archive, "index.new", O_WRONLY | O_CREAT | O_TRUNC, 0666);
     if (fd < 0) return fd;
-    raw(SYS_write, fd, &header, sizeof header);
+    long put = raw(SYS_write, fd, &header, sizeof header);
     raw_close(fd);
-    return 0;
+    return put == (long)sizeof header ? 0 : put < 0 ? (int)put : -ENOSPC;
 }
 
 static int build(struct fs_archive *archive)
@@ -167,6 +167,8 @@ static int build(struct fs_archive *archive)
         error = reader->build(source, index, pack, &archive->limits, fs_archive_say, &speaker);
     }
     if (source >= 0) raw_close(source);
+    if (error != 0 && index >= 0) raw(SYS_ftruncate, index, 0); /* give the room back */
+    if (error != 0 && pack >= 0) raw(SYS_ftruncate, pack, 0);
     if (index >= 0) raw_close(index);
     if (pack >= 0) raw_close(pack);
     if (error == ENOSPC || error == ENOMEM || error == EMFILE || error == ENFILE) return -error;

@@ -218,8 +218,12 @@ static int fill(struct fs_archive *archive, uint32_t number, struct cse_index_en
             raw(SYS_fchmod, out, entry->mode & 07777);
             set_times(out, NULL, entry);
             add_state(entry, CSE_ENTRY_FILLED);
-        } else if (error == EIO) {
-            add_state(entry, CSE_ENTRY_BAD);
+        } else {
+            /* Nothing half-made stays, nor the room it takes. */
+            raw(SYS_ftruncate, out, 0);
+            raw(SYS_ftruncate, out, entry->size);
+            set_times(out, NULL, entry);
+            if (error == EIO) add_state(entry, CSE_ENTRY_BAD);
         }
     }
     raw_close(out); /* and with it the lock */

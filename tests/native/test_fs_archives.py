@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import os
 import struct
 import subprocess
@@ -252,6 +254,81 @@ def test_flipped_bytes_never_harm_the_program(kind: str, mount: Make, tmp_path: 
         found = mount(archive).run(["sh", "-c", f"tar cf - {MOUNT} | wc -c"])
         assert found.returncode == 0, found.stderr
         assert "Sanitizer" not in found.stderr, found.stderr
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "tar.xz", "tar.zst", "tar.bz2", "zip"])
+def test_a_flipped_bit_never_gives_wrong_bytes(kind: str, mount: Make, tmp_path: Path) -> None:
+    """Wherever the bit is: every file reads as it was packed, or the read fails and is told of."""
+    tree = make_tree(tmp_path / "tree")
+    original = pack(tree, tmp_path / f"t.{kind}").read_bytes()
+    files = [path for path in sorted(tree.rglob("*")) if path.is_file() and not path.is_symlink()]
+    names = ("a.txt", "b.txt", "n.bin", "hard1", "f00", "f59", "run.sh")
+    out = tmp_path / "out"
+    script = f"for f in {' '.join(str(p.relative_to(tree)) for p in files if p.name in names)}; do "
+    script += (
+        f"if ! cat {MOUNT}/$f > {out} 2>/dev/null; then [ -s {out} ] && echo WRONG || echo no;"
+    )
+    script += f" elif cmp -s {tree}/$f {out}; then echo same; else echo WRONG; fi; done"
+    places = [
+        *range(200, len(original), len(original) // 24),
+        *range(len(original) - 12, len(original)),
+    ]
+    failures = 0
+    for turn, place in enumerate(places):
+        content = bytearray(original)
+        content[place] ^= 1 << turn % 8
+        archive = tmp_path / f"flipped{turn}.{kind}"
+        archive.write_bytes(content)
+        overlay = mount(archive)
+        found = overlay.run(["sh", "-c", script])
+        assert "WRONG" not in found.stdout, (place, found.stdout)
+        if "no" in found.stdout:
+            failures += 1
+            assert overlay.errors, place
+        archive.unlink()
+    assert failures > len(places) // 3
+
+
+def test_the_checksum_of_a_gzip_stream_is_compared(mount: Make, tmp_path: Path) -> None:
+    """The content decompresses without complaint: its checksum alone says that it is not right."""
+    archive = tar_of([member("f", os.urandom(300))], tmp_path / "t.tar.gz")
+    for at in (-8, -1):
+        content = bytearray(archive.read_bytes())
+        content[at] ^= 4
+        damaged = tmp_path / f"damaged{at}.tar.gz"
+        damaged.write_bytes(content)
+        overlay = mount(damaged)
+        assert "Input/output error" in overlay.run(["cat", f"{MOUNT}/f"]).stderr
+        assert "is damaged" in overlay.errors
+        assert "wrong gzip checksum" in overlay.errors
+
+
+def test_streams_in_a_row_are_checked_each(mount: Make, tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree")
+    plain = pack(tree, tmp_path / "t.tar").read_bytes()
+    parts = [gzip.compress(plain[i : i + 50_000]) for i in range(0, len(plain), 50_000)]
+    archive = tmp_path / "t.tar.gz"
+    archive.write_bytes(b"".join(parts))
+    assert mount(archive).run(["cat", f"{MOUNT}/a.txt"]).stdout == "alpha\n"
+    parts[1] = parts[1][:-5] + bytes([parts[1][-5] ^ 1]) + parts[1][-4:]
+    archive.write_bytes(b"".join(parts))
+    assert "Input/output error" in mount(archive).run(["cat", f"{MOUNT}/a.txt"]).stderr
+
+
+def test_a_stream_that_changes_after_indexing_is_noticed(mount: Make, tmp_path: Path) -> None:
+    """Nothing is kept while indexing, so the content is read once more, from another archive."""
+    archive = tmp_path / "t.tar.xz"
+    tar = tmp_path / "first.tar.gz"
+    for name, text in (("first", b"one\n"), ("second", b"two\n")):
+        tar_of([member("f", text), member("g", b"same\n")], tar)
+        (tmp_path / name).write_bytes(lzma.compress(gzip.decompress(tar.read_bytes())))
+    archive.write_bytes((tmp_path / "first").read_bytes())
+    overlay = mount(archive, cache_bytes=0)
+    assert overlay.run(["stat", "-c", "%s", f"{MOUNT}/f"]).stdout == "4\n"
+    archive.write_bytes((tmp_path / "second").read_bytes())
+    assert "Input/output error" in overlay.run(["cat", f"{MOUNT}/f"]).stderr
+    assert overlay.run(["cat", f"{MOUNT}/g"]).stdout == "same\n"
+    assert "'f' is not what it was when the archive was indexed" in overlay.errors
 
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz"])

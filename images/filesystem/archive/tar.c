@@ -3,6 +3,10 @@
  * Plain: each member is read at its own offset. Compressed: only one pass in order is cheap, so
  * indexing keeps contents in the pack file as they stream by, up to a bound; what did not fit is
  * reached with a reader that stays open, so that reading files in archive order is one pass again.
+ *
+ * A compressed stream is read to its end before anything of it is shown, so its checksums hold for
+ * all that is kept; each member's own is taken then, and compared when it is read once more. A
+ * plain tar has no checksum of contents: what it holds is shown.
  */
 #include "build.h"
 
@@ -14,12 +18,29 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zlib.h>
 
-enum { READ_BLOCK = 128 << 10, COPY_BLOCK = 32 << 10 };
+/* The filter's own end, which the reader of tar never comes to: it stops at tar's end mark, before
+ * the checksums of the compressed stream. Of libarchive's archive_read_private.h. */
+struct archive_read;
+const void *__archive_read_ahead(struct archive_read *, size_t, ssize_t *);
+int64_t __archive_read_consume(struct archive_read *, int64_t);
+
+enum { READ_BLOCK = 128 << 10, COPY_BLOCK = 32 << 10, CRC_PART = 1 << 30 };
 enum { IN_ONE_PIECE = 1 }; /* cse_index_entry.method: source_at is where the data begin */
 
-static struct archive *open_reader(int archive, off_t offset)
+enum { WHY_BYTES = 200 };
+
+static const char *reason(struct archive *reader)
 {
+    const char *text = reader ? archive_error_string(reader) : NULL;
+    return text != NULL ? text : "cannot be read";
+}
+
+/* NULL, and in why[WHY_BYTES] the reason. */
+static struct archive *open_reader(int archive, off_t offset, char *why)
+{
+    snprintf(why, WHY_BYTES, "cannot be read");
     if (lseek(archive, offset, SEEK_SET) < 0) return NULL;
     struct archive *reader = archive_read_new();
     if (reader == NULL) return NULL;
@@ -29,42 +50,70 @@ static struct archive *open_reader(int archive, off_t offset)
     archive_read_support_filter_zstd(reader);
     archive_read_support_filter_bzip2(reader);
     if (archive_read_open_fd(reader, archive, READ_BLOCK) == ARCHIVE_OK) return reader;
+    snprintf(why, WHY_BYTES, "%s", reason(reader));
     archive_read_free(reader);
     return NULL;
 }
 
-static const char *reason(struct archive *reader)
-{
-    const char *text = reader ? archive_error_string(reader) : NULL;
-    return text != NULL ? text : "cannot be read";
-}
-
-/* Copies the present member's data to `out` from `offset` on; holes stay holes. */
-static int copy_data(struct archive *reader, uint64_t size, int out, uint64_t offset)
+/* Copies the present member's data to `out` (-1: nowhere) from `offset` on; holes stay holes.
+ * *crc is that of all data but the holes. */
+static int copy_data(struct archive *reader, uint64_t size, int out, uint64_t offset, uint32_t *crc)
 {
     const void *data;
     size_t length;
     la_int64_t at;
-    int got;
+    int got, error = 0; /* of writing: the checksum is wanted all the same */
+    *crc = 0;
     while ((got = archive_read_data_block(reader, &data, &length, &at)) == ARCHIVE_OK ||
            got == ARCHIVE_WARN) {
         if (at < 0 || (uint64_t)at > size || length > size - (uint64_t)at) return EIO;
-        int error = write_all(out, data, length, offset + (uint64_t)at);
-        if (error != 0) return error;
+        if (error == 0 && out >= 0) error = write_all(out, data, length, offset + (uint64_t)at);
+        for (size_t done = 0; done < length; done += CRC_PART)
+            *crc = (uint32_t)crc32(*crc, (const Bytef *)data + done,
+                                   (uInt)(length - done < CRC_PART ? length - done : CRC_PART));
     }
-    return got == ARCHIVE_EOF ? 0 : EIO;
+    return got == ARCHIVE_EOF ? error : EIO;
+}
+
+/* No room for contents beside the skeleton: what is opened is read from the archive each time. */
+static void keep_nothing(struct builder *b)
+{
+    for (uint32_t i = 0; i < b->count; i++) b->entries[i].packed_at = 0;
+    b->packed = 0;
+    if (ftruncate(b->pack, 0) == 0) b->pack = -1;
 }
 
 static int keep(struct builder *b, struct archive *reader, uint32_t number)
 {
     struct cse_index_entry *entry = &b->entries[number];
     if (!S_ISREG(entry->mode) || entry->is_hard_link || entry->size == 0) return 0;
-    if (b->pack < 0 || entry->size > b->limits->cache_bytes - b->packed) return 0;
-    int error = copy_data(reader, entry->size, b->pack, b->packed);
-    if (error != 0) return error == ENOSPC ? 0 : error;
+    bool room = b->pack >= 0 && entry->size <= b->limits->cache_bytes - b->packed;
+    int error = copy_data(reader, entry->size, room ? b->pack : -1, b->packed, &entry->crc);
+    if (error == ENOSPC) {
+        keep_nothing(b);
+        return 0;
+    }
+    if (error != 0 || !room) return error;
     entry->packed_at = b->packed + 1;
     b->packed += entry->size;
     return 0;
+}
+
+/* The rest of the stream, so that its checksums are compared. What is there counts as content. */
+static int read_to_end(struct builder *b, struct archive *reader)
+{
+    struct archive_read *filter = (struct archive_read *)(void *)reader;
+    uint64_t seen = 0;
+    ssize_t available;
+    while (__archive_read_ahead(filter, 1, &available) != NULL && available > 0) {
+        seen += (uint64_t)available;
+        if (seen > b->limits->max_bytes) {
+            b->say(b->context, "", "has more behind its end than max_bytes; it is refused");
+            return EFBIG;
+        }
+        __archive_read_consume(filter, available);
+    }
+    return available < 0 ? EIO : 0;
 }
 
 static int add_member(struct builder *b, struct archive *reader, struct archive_entry *found,
@@ -101,7 +150,8 @@ static int add_member(struct builder *b, struct archive *reader, struct archive_
 
 int tar_build(struct builder *b, int archive)
 {
-    struct archive *reader = open_reader(archive, 0);
+    char why[WHY_BYTES], text[256];
+    struct archive *reader = open_reader(archive, 0, why);
     struct archive_entry *found;
     int error = 0, got = ARCHIVE_FATAL;
     if (reader != NULL) {
@@ -115,9 +165,11 @@ int tar_build(struct builder *b, int archive)
             error = add_member(b, reader, found, ordinal);
         }
     }
+    if (error == 0 && got == ARCHIVE_EOF && b->format == CSE_FORMAT_TAR_STREAM)
+        error = read_to_end(b, reader);
     if (error == EIO || (error == 0 && got != ARCHIVE_EOF)) {
-        char text[256];
-        snprintf(text, sizeof text, "is damaged or no tar or zip archive: %s", reason(reader));
+        snprintf(text, sizeof text, "is damaged or no tar or zip archive: %s",
+                 reader != NULL ? reason(reader) : why);
         b->say(b->context, "", text);
         error = EIO;
     }
@@ -157,13 +209,14 @@ static struct cursor *take_cursor(int archive, const struct cse_index_header *in
     if (cursor != NULL && cursor->index == index && cursor->next <= wanted &&
         cursor->pid == getpid())
         return cursor;
+    char why[WHY_BYTES];
     free_cursor(cursor);
     cursor = calloc(1, sizeof *cursor);
     if (cursor == NULL) return NULL;
     cursor->fd = tree_host.own_fd(dup(archive)); /* opened for this call: nobody else's offset */
     cursor->index = index;
     cursor->pid = getpid();
-    cursor->reader = cursor->fd >= 0 ? open_reader(cursor->fd, 0) : NULL;
+    cursor->reader = cursor->fd >= 0 ? open_reader(cursor->fd, 0, why) : NULL;
     if (cursor->reader != NULL) return cursor;
     free_cursor(cursor);
     return NULL;
@@ -180,9 +233,15 @@ static int fill_from_stream(int archive, const struct cse_index_header *index,
         got = archive_read_next_header(cursor->reader, &found);
         cursor->next++;
     }
+    uint32_t crc = 0;
     int error = got == ARCHIVE_OK || got == ARCHIVE_WARN
-                    ? copy_data(cursor->reader, entry->size, out, 0)
+                    ? copy_data(cursor->reader, entry->size, out, 0, &crc)
                     : EIO;
+    if (error == 0 && crc != entry->crc) {
+        *why = "is not what it was when the archive was indexed";
+        free_cursor(cursor);
+        return EIO;
+    }
     if (error != 0) {
         static __thread char text[200];
         snprintf(text, sizeof text, "%s", reason(cursor->reader));
@@ -207,12 +266,15 @@ static int fill_at_offset(int archive, const struct cse_index_entry *entry, int 
         }
         return error;
     }
-    struct archive *reader = open_reader(archive, (off_t)entry->source_at);
+    char why[WHY_BYTES];
+    struct archive *reader = open_reader(archive, (off_t)entry->source_at, why);
     if (reader == NULL) return EIO;
     struct archive_entry *found;
     int got = archive_read_next_header(reader, &found);
-    int error =
-        got == ARCHIVE_OK || got == ARCHIVE_WARN ? copy_data(reader, entry->size, out, 0) : EIO;
+    uint32_t crc;
+    int error = got == ARCHIVE_OK || got == ARCHIVE_WARN
+                    ? copy_data(reader, entry->size, out, 0, &crc)
+                    : EIO;
     archive_read_free(reader);
     return error;
 }

@@ -170,7 +170,8 @@ static bool link_text(int archive, const struct member *member, char *text)
         if (got != Z_STREAM_END && stream.avail_out != 0) return false;
     }
     text[member->size] = '\0';
-    return strlen(text) == member->size;
+    return strlen(text) == member->size &&
+           crc32(0, (const Bytef *)text, (uInt)member->size) == member->crc;
 }
 
 static int add_central(struct builder *b, int archive, const unsigned char *central,
