@@ -33,7 +33,12 @@ static struct escape_row *map_rows(void)
     snprintf(path, sizeof path, "%s/data/escapes.%s", cse_run_dir(), cse_settings_kind());
     int fd = (int)libc(syscall)(SYS_openat, AT_FDCWD, path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     mapped = MAP_FAILED;
-    if (fd >= 0 && libc(syscall)(SYS_ftruncate, fd, (long)(ROWS * sizeof *rows)) == 0)
+    /* Room for all of it, or none: a page that finds no room when it is touched is a SIGBUS. */
+    long bytes = (long)(ROWS * sizeof *rows);
+    long roomy = fd >= 0 ? libc(syscall)(SYS_fallocate, fd, 0, 0L, bytes) : -1;
+    if (fd >= 0 && roomy != 0 && errno == EOPNOTSUPP)
+        roomy = libc(syscall)(SYS_ftruncate, fd, bytes);
+    if (fd >= 0 && roomy == 0)
         mapped = mmap(NULL, ROWS * sizeof *rows, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (fd >= 0) libc(syscall)(SYS_close, fd);
     struct escape_row *expected = NULL;

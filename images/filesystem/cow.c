@@ -282,6 +282,21 @@ static int may_replace(const struct fs_where *from, struct fs_where *to, unsigne
     return error == 0 ? fs_each_name(to->real, is_not_empty, NULL) : error;
 }
 
+/* Nothing from below may show in the directory at its new name. */
+static int replace_directory(const struct fs_where *from, const struct fs_where *to,
+                             const char *fresh)
+{
+    char old[PATH_MAX];
+    int error = fs_layer_path(from->mount, 0, from->rel, old);
+    if (error == 0) error = hide(from->mount, to->rel);
+    if (error != 0) return error;
+    if (to->layer == 0) raw(SYS_unlinkat, AT_FDCWD, fresh, AT_REMOVEDIR);
+    error = (int)raw(SYS_renameat2, AT_FDCWD, old, AT_FDCWD, fresh, 0);
+    /* An empty directory was there; it is hidden or gone by now. */
+    if (error != 0 && to->layer >= 0) raw(SYS_mkdirat, AT_FDCWD, fresh, to->mode & 07777);
+    return error;
+}
+
 int fs_rename(struct fs_where *from, struct fs_where *to, unsigned flags)
 {
     const struct fs_mount *mount = from->mount;
@@ -307,10 +322,12 @@ int fs_rename(struct fs_where *from, struct fs_where *to, unsigned flags)
     bool directory = S_ISDIR(from->mode);
     error = directory ? raise_tree(from) : copy_up(from, true);
     if (error == 0) error = raise_parents(mount, to->rel);
-    if (error == 0 && directory) error = hide(mount, to->rel); /* nothing from below shows in it */
-    if (error == 0 && directory && to->layer == 0) raw(SYS_unlinkat, AT_FDCWD, fresh, AT_REMOVEDIR);
-    if (error == 0) error = (int)raw(SYS_renameat2, AT_FDCWD, old, AT_FDCWD, fresh, 0);
+    /* Before the rename, which may not be undone when the marker finds no room: what is in the
+     * upper layer is seen in spite of it. */
     if (error == 0) error = hide(mount, from->rel);
+    if (error == 0 && directory) error = replace_directory(from, to, fresh);
+    if (error == 0 && !directory)
+        error = (int)raw(SYS_renameat2, AT_FDCWD, old, AT_FDCWD, fresh, 0);
     if (error == 0) fs_shadow_rename(mount, from->rel, to->rel);
     return error;
 }

@@ -170,8 +170,10 @@ static void add_upper(struct fs_mount *mount)
     raw(SYS_fchmodat, AT_FDCWD, mount->work, 01777);
     if (error != 0) {
         fs_report(mount->path, "",
-                  "cannot keep changes: the run directory's data/ is not writable");
-        mount->error = -EROFS;
+                  error == -ENOSPC
+                      ? "cannot keep changes: the run directory's data/ is full"
+                      : "cannot keep changes: the run directory's data/ is not writable");
+        mount->error = error == -ENOSPC ? -ENOSPC : -EROFS;
     }
     mount->cow = mount->layer_count == 1;
 }

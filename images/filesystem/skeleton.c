@@ -100,7 +100,8 @@ static int make_file(struct fs_archive *archive, struct cse_index_entry *entry, 
     }
     if (fd < 0) return fd;
     bool full = content && entry->packed_at != 0 && fill_from_pack(archive, entry, fd) == 0;
-    long result = full ? 0 : raw(SYS_ftruncate, fd, entry->size);
+    long result = full ? 0 : raw(SYS_ftruncate, fd, 0);
+    if (!full && result == 0) result = raw(SYS_ftruncate, fd, entry->size);
     raw(SYS_fchmod, fd, full ? entry->mode & 07777 : open_mode(archive, entry));
     set_times(fd, NULL, entry);
     raw_close(fd);

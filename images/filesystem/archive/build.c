@@ -401,10 +401,22 @@ static void count_links(struct builder *b)
             b->entries[i].links = b->entries[b->entries[i].target].links;
 }
 
+void builder_keep_nothing(struct builder *b)
+{
+    for (uint32_t i = 0; i < b->count; i++) b->entries[i].packed_at = 0;
+    b->packed = 0;
+    if (b->pack >= 0 && ftruncate(b->pack, 0) == 0) b->pack = -1;
+}
+
 int builder_finish(struct builder *b, int index)
 {
     resolve_hard_links(b);
     count_links(b);
+    return builder_write(b, index);
+}
+
+int builder_write(struct builder *b, int index)
+{
     struct cse_index_header header = {
         .magic = CSE_INDEX_MAGIC,
         .format = b->format,

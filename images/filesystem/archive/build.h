@@ -45,6 +45,10 @@ int builder_start(struct builder *b);
 int builder_add(struct builder *b, const struct member *member, uint32_t *number);
 /* Resolves hard links and writes the index. */
 int builder_finish(struct builder *b, int index);
+/* Writes it once more. */
+int builder_write(struct builder *b, int index);
+/* No room for contents beside the skeleton: what is opened is read from the archive each time. */
+void builder_keep_nothing(struct builder *b);
 void builder_free(struct builder *b);
 
 extern struct cse_tree_host tree_host;

@@ -33,6 +33,10 @@ static int build(int archive, int index, int pack, const struct cse_tree_limits 
         error = zip_recognised(archive, b.archive_size) ? zip_build(&b, archive)
                                                         : tar_build(&b, archive);
     if (error == 0) error = builder_finish(&b, index);
+    if (error == ENOSPC && b.packed > 0) { /* the index matters more than what is kept */
+        builder_keep_nothing(&b);
+        error = builder_write(&b, index);
+    }
     builder_free(&b);
     return error;
 }

@@ -75,14 +75,6 @@ static int copy_data(struct archive *reader, uint64_t size, int out, uint64_t of
     return got == ARCHIVE_EOF ? error : EIO;
 }
 
-/* No room for contents beside the skeleton: what is opened is read from the archive each time. */
-static void keep_nothing(struct builder *b)
-{
-    for (uint32_t i = 0; i < b->count; i++) b->entries[i].packed_at = 0;
-    b->packed = 0;
-    if (ftruncate(b->pack, 0) == 0) b->pack = -1;
-}
-
 static int keep(struct builder *b, struct archive *reader, uint32_t number)
 {
     struct cse_index_entry *entry = &b->entries[number];
@@ -90,7 +82,7 @@ static int keep(struct builder *b, struct archive *reader, uint32_t number)
     bool room = b->pack >= 0 && entry->size <= b->limits->cache_bytes - b->packed;
     int error = copy_data(reader, entry->size, room ? b->pack : -1, b->packed, &entry->crc);
     if (error == ENOSPC) {
-        keep_nothing(b);
+        builder_keep_nothing(b);
         return 0;
     }
     if (error != 0 || !room) return error;
