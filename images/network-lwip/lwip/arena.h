@@ -23,6 +23,7 @@ void arena_restore_sections(void);
 void heap_init(void);
 void *heap_alloc(size_t size);
 void heap_free(void *block);
+size_t heap_used(void);
 /* Gives the pages of large free blocks back to the kernel. */
 void heap_trim(void);
 

@@ -109,7 +109,8 @@ static void seal(struct pbuf *p, struct offload_header *offload)
     uint16_t start = (uint16_t)(ETHERNET_HEADER + t.start);
     if (p->len < start + t.place + 2) return;
     uint16_t *field = (uint16_t *)((char *)p->payload + start + t.place);
-    if (instance->device_headers) {
+    bool damaged = (p->flags & PACKET_DAMAGED) != 0;
+    if (instance->device_headers && !damaged) {
         *field = fold(t.sum);
         offload->flags = NEEDS_CHECKSUM;
         offload->checksum_start = start;
@@ -119,6 +120,7 @@ static void seal(struct pbuf *p, struct offload_header *offload)
     *field = 0;
     uint16_t whole = (uint16_t)~fold(t.sum + chain_sum(p, start));
     *field = whole == 0 && t.place == 6 ? 0xffff : whole;
+    if (damaged) *field ^= *field == 1 ? 2 : 1;
 }
 
 err_t cse_netif_linkoutput(struct netif *netif, struct pbuf *p)

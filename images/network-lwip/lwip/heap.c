@@ -87,6 +87,11 @@ void heap_free(void *memory)
     if (kind_size(block->kind) >= TRIM_FROM) HEAP->dirty++;
 }
 
+size_t heap_used(void)
+{
+    return HEAP->used;
+}
+
 void heap_trim(void)
 {
     if (HEAP->dirty == 0) return;

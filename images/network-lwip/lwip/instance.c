@@ -78,6 +78,7 @@ static void reset(void)
     instance->socket_top = instance->socket_free = instance->sockets_live = 0;
     for (int i = 0; i < PROCESSES_MAX; i++) instance->processes[i].pending = NULL;
     instance->tcp_ms = 0;
+    instruments_reset();
     fill_in();
     for (uint16_t i = 0; i < PROCESSES_MAX; i++)
         if (instance->processes[i].used == 2) process_ring(i);
@@ -126,7 +127,7 @@ void instance_settle(void)
 {
     for (int rounds = 0; rounds < 1000; rounds++) {
         struct process *mine = me.slot != NO_PROCESS ? &instance->processes[me.slot] : NULL;
-        bool busy = false;
+        bool busy = instance->packet_hooks != 0 && instruments_settle();
         if (instance->loop->loop_first != NULL) netif_poll(instance->loop), busy = true;
         if (instance->tap->loop_first != NULL) netif_poll(instance->tap), busy = true;
         while (mine != NULL && mine->pending != NULL) {
@@ -147,6 +148,7 @@ void instance_unlock(sigset_t *saved)
     for (uint16_t i = 0; i < instance->process_top; i++)
         if (instance->processes[i].pending != NULL && !instance->processes[i].rung) process_ring(i);
     clock_poke();
+    if (__builtin_expect(instance->packet_hooks, 0)) instruments_poke();
     pthread_mutex_unlock(&instance->lock);
     pthread_mutex_unlock(&gate);
     if (saved != NULL) pthread_sigmask(SIG_SETMASK, saved, NULL);

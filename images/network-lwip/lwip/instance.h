@@ -9,6 +9,7 @@
 
 #include "../stack.h"
 #include "arena.h"
+#include "instruments.h"
 
 #include "lwip/netif.h"
 #include "lwip/pbuf.h"
@@ -131,6 +132,9 @@ struct instance {
     struct netif *tap, *loop;
     uint32_t device_headers; /* the tap has virtio headers */
     uint64_t rx_packets, tx_packets, rx_bytes, tx_bytes, rx_dropped, tx_dropped, checksum_errors;
+
+    uint32_t packet_hooks; /* enum packet_hook: who looks at packets */
+    struct instruments instruments;
 
     /* time (clock.c) */
     uint64_t tcp_ms, slow_ms; /* when the next ticks are due; 0: stopped */
@@ -292,6 +296,9 @@ int option6_set(struct sock *s, int name, const void *value, socklen_t length, i
 
 /* packet.c */
 void packet_in(struct pbuf *p);
+/* On the way, past all instruments. `packet_deliver` consumes the packet. */
+err_t packet_send(struct netif *netif, struct pbuf *p, const ip_addr_t *target);
+void packet_deliver(struct pbuf *p, struct netif *netif);
 
 /* device.c */
 int device_open(const char *name);

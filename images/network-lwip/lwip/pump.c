@@ -106,6 +106,7 @@ static void hear_broker(void)
     int got = me.broker >= 0 ? host->broker_receive(me.broker, &message, 0) : 0;
     if (got < 0) lose_broker();
     if (got <= 0) return;
+    if (instruments_hear(&message)) return;
     for (int i = 0; i < message.fd_count; i++) host->own_close(message.fds[i]);
     if (strncmp(message.text, "set ", 4) == 0) apply_settings(message.text);
 }
@@ -125,6 +126,7 @@ static void find_broker_again(void)
     if (host->broker_send(me.broker, hello, NULL, 0) &&
         host->broker_send(me.broker, "register", fds, 2)) {
         pump_watch_fd(me.broker, PUMP_BROKER);
+        host->broker_send(me.broker, "lead", NULL, 0);
         if (host->broker_receive(me.broker, &answer, 100) == 1)
             for (int i = 0; i < answer.fd_count; i++) host->own_close(answer.fds[i]);
     } else {
@@ -142,13 +144,8 @@ static void tell_counters(void)
     if (syscall(SYS_ppoll, &ready, 1, &(struct timespec){0, 0}, NULL, 0) != 1) return;
     last = now;
     told = packets;
-    char text[512];
-    snprintf(text, sizeof text,
-             "counters rx_packets=%lu tx_packets=%lu rx_bytes=%lu tx_bytes=%lu rx_dropped=%lu "
-             "tx_dropped=%lu checksum_errors=%lu sockets=%u",
-             instance->rx_packets, instance->tx_packets, instance->rx_bytes, instance->tx_bytes,
-             instance->rx_dropped, instance->tx_dropped, instance->checksum_errors,
-             instance->sockets_live);
+    char text[1024];
+    report_counters(text, sizeof text);
     host->broker_send(me.broker, text, NULL, 0);
 }
 
@@ -175,7 +172,10 @@ static void follow_lead(void)
     me.reads_device = leading();
     if (me.reads_device) {
         pump_watch_fd(me.tap, PUMP_TAP);
-        if (me.broker >= 0) pump_watch_fd(me.broker, PUMP_BROKER);
+        if (me.broker >= 0) {
+            pump_watch_fd(me.broker, PUMP_BROKER);
+            host->broker_send(me.broker, "lead", NULL, 0);
+        }
     } else {
         struct epoll_event event = {0};
         syscall(SYS_epoll_ctl, me.epoll, EPOLL_CTL_DEL, me.tap, &event);
@@ -192,6 +192,8 @@ static void serve(const struct epoll_event *event)
         device_read(READS);
     } else if (tag == PUMP_BROKER) {
         hear_broker();
+    } else if (tag >= PUMP_CAPTURE && tag < PUMP_CAPTURE + CAPTURES_MAX) {
+        if (event->events & (EPOLLHUP | EPOLLERR)) capture_hung_up((int)(tag - PUMP_CAPTURE));
     } else if (tag >= PUMP_PROCESS) {
         uint16_t slot = (uint16_t)(tag - PUMP_PROCESS);
         if (slot < PROCESSES_MAX && me.watched_pid[slot] == instance->processes[slot].pid)
@@ -219,6 +221,7 @@ void pump_once(int timeout_ms)
         if (leading()) {
             clock_run();
             tell_counters();
+            instruments_tell();
             if (me.broker < 0 && host->setting("tap") == NULL) find_broker_again();
             if (got > 0)
                 idle_since = now_ms();
@@ -241,7 +244,7 @@ static int sleep_time(void)
     follow_lead();
     instance_settle();
     if (leading()) {
-        timeout = clock_timeout();
+        timeout = instruments_timeout(clock_timeout());
         instance->clock_runs = timeout >= 0;
         static bool trimmed;
         if (timeout < 0 && !trimmed) timeout = TRIM_MS + 100;

@@ -11,6 +11,7 @@
 #define PUMP_BELL    (PUMP_TAG | 1)
 #define PUMP_TAP     (PUMP_TAG | 2)
 #define PUMP_BROKER  (PUMP_TAG | 3)
+#define PUMP_CAPTURE (PUMP_TAG | 8) /* and the next three */
 #define PUMP_PROCESS (PUMP_TAG | 16)
 
 void pump_watch_fd(int fd, uint64_t tag);

@@ -11,7 +11,20 @@
 #define SYS_LIGHTWEIGHT_PROT 0
 #define LWIP_SOCKET          0
 #define LWIP_NETCONN         0
-#define LWIP_STATS           0
+/* Only the counters of RFC 1213, for reports (report.c). */
+#define LWIP_STATS           1
+#define MIB2_STATS           1
+#define LWIP_STATS_DISPLAY   0
+#define LINK_STATS           0
+#define ETHARP_STATS         0
+#define IP_STATS             0
+#define IPFRAG_STATS         0
+#define ICMP_STATS           0
+#define UDP_STATS            0
+#define TCP_STATS            0
+#define MEM_STATS            0
+#define MEMP_STATS           0
+#define SYS_STATS            0
 #define LWIP_SINGLE_NETIF    0
 
 /* Memory comes from the arena (heap.c). */

@@ -1,0 +1,154 @@
+"""Faults made to order: what happens to packets of one application's private stack, and for how long.
+
+`FaultSpec` is what a user asks for, `FaultOrder` what the agent and the instance are told: names are
+addresses there, shares are parts per million, times are moments.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from ipaddress import ip_network
+from typing import Annotated, Literal, Protocol
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from app.domain.application import Port
+from app.domain.model import Model, Name
+from app.domain.quantities import Seconds
+
+_BIT_UNITS = {"": 1, "bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
+MAX_FAULTS = 16
+"""Of one application at a time: FAULTS_MAX of images/network-lwip/lwip/instruments.h."""
+
+
+def parse_percent(text: object) -> object:
+    """`"5%"` → 5.0."""
+    if not isinstance(text, str):
+        return text
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%?\s*", text)
+    if not match:
+        raise ValueError(f"'{text}' is not a share; write for example 5% or 0.1%")
+    return float(match[1])
+
+
+def parse_bit_rate(text: object) -> object:
+    """`"10mbit"` → 10000000."""
+    if not isinstance(text, str):
+        return text
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?bit|)\s*(?:/s|ps)?\s*", text.lower())
+    if not match:
+        raise ValueError(f"'{text}' is not a rate; write for example 10mbit or 512kbit")
+    return int(float(match[1]) * _BIT_UNITS[match[2]])
+
+
+Percent = Annotated[
+    float,
+    BeforeValidator(parse_percent, json_schema_input_type=float | str),
+    Field(ge=0, le=100, description="Percent of the packets, as a number or as in 5%."),
+]
+BitRate = Annotated[
+    int,
+    BeforeValidator(parse_bit_rate, json_schema_input_type=int | str),
+    Field(ge=1000, le=10**12, description="Bits per second, or a string such as 10mbit."),
+]
+FaultTime = Annotated[Seconds, Field(le=3600)]
+
+
+class FaultSpec(Model):
+    """Each packet meets all that is given here; what becomes of it follows from `seed`."""
+
+    loss: Percent = 0.0
+    delay: FaultTime = 0.0
+    jitter: FaultTime = 0.0
+    """The delay varies by so much in either direction; packets keep their order."""
+    reorder: Percent = 0.0
+    """This share lets the next packet pass first."""
+    duplicate: Percent = 0.0
+    corrupt: Percent = 0.0
+    """A bit is turned: the receiver's checksum finds it and the packet is dropped there."""
+    rate: BitRate | None = None
+    """In each direction; what waits for more than a quarter of a second is dropped."""
+    cut: Name | None = None
+    """Nothing passes between this application and that one."""
+    refuse: Port | None = None
+    """TCP connects to this port, of this application or (going out) of others, are refused."""
+    reset: Port | None = None
+    """Established TCP connections of this port are reset, once, now."""
+    direction: Literal["in", "out", "both"] = "both"
+    to: str | None = Field(default=None, min_length=1, max_length=100)
+    """Only packets to and from this peer: an address, a subnet or an application's name."""
+    duration: Annotated[Seconds, Field(gt=0, le=31_536_000)] | None = Field(
+        default=None, alias="for"
+    )
+    """The fault reverts by itself after this time; `null`: when it is removed."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    """The same seed and the same packets give the same faults; drawn where absent."""
+
+    @field_validator("to")
+    @classmethod
+    def _is_a_peer(cls, value: str | None) -> str | None:
+        if value is None or re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", value):
+            return value
+        try:
+            ip_network(value, strict=False)
+        except ValueError as error:
+            raise ValueError(
+                f"'{value}' is neither an address, a subnet nor an application's name"
+            ) from error
+        return value
+
+    @model_validator(mode="after")
+    def _does_something(self) -> FaultSpec:
+        chances = (self.loss, self.delay, self.jitter, self.reorder, self.duplicate, self.corrupt)
+        if not any(chances) and not any((self.rate, self.cut, self.refuse, self.reset)):
+            raise ValueError("the fault does nothing; give for example 'loss' or 'delay'")
+        if self.cut is not None and self.to is not None:
+            raise ValueError("'cut' names the peer itself; leave 'to' out")
+        if self.jitter > self.delay:
+            raise ValueError("'jitter' is more than 'delay': packets cannot leave before they come")
+        return self
+
+    @property
+    def only_resets(self) -> bool:
+        """Done at once: nothing is left to be kept."""
+        rest = self.model_copy(update={"reset": None, "duration": None, "seed": None, "to": None})
+        return self.reset is not None and rest == FaultSpec.model_construct(
+            direction=self.direction
+        )
+
+
+class FaultOrder(Model):
+    """One fault as an instance is told of it."""
+
+    id: str
+    spec: FaultSpec
+    seed: int
+    peers: list[str] = []
+    """Subnets in CIDR notation; empty: everybody."""
+    ends: datetime | None = None
+
+
+class Fault(Model):
+    """A fault that holds, or has just been done."""
+
+    id: str
+    application: str
+    spec: FaultSpec
+    seed: int
+    created: datetime
+    ends: datetime | None = None
+    remaining: float | None = None
+    """Seconds until it reverts."""
+    counters: dict[str, int] = {}
+    """Packets that met it, and what became of them; absent while no instance runs."""
+
+
+class FaultKeeping(Protocol):
+    """What the API needs of the keeper of faults (`app/reconcile/faults.py`)."""
+
+    def apply(self, application: str) -> None:
+        """Tell the agent all faults of this application; again later where it cannot be reached."""
+
+    def apply_naming(self, application: str) -> None:
+        """The same for all whose faults name this application: it may have another address."""
