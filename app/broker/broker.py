@@ -22,9 +22,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from app.broker.instruments import VERBS, Instruments
 from app.broker.messages import MAX_BYTES, MAX_FDS, BadMessage, Message, pack, parse
 from app.broker.session import MAX_CONNECTIONS, MAX_COUNTERS, Connection, Session
-from app.domain.errors import CseError, HostLacks
+from app.domain.errors import Conflict, CseError, HostLacks
 
 SOCKET = "broker.sock"
 _RATE_PER_S = 500.0
@@ -41,6 +42,7 @@ class Broker:
         self._changed = changed
         self._lock = threading.RLock()
         self._sessions: dict[str, Session] = {}
+        self._instruments: dict[str, Instruments] = {}
         self._listeners: dict[int, tuple[Session, socket.socket]] = {}
         self._peers: dict[int, tuple[Session, Connection, socket.socket]] = {}
         self._epoll = select.epoll()
@@ -63,6 +65,7 @@ class Broker:
             listener = _listen(directory)
             session = Session(name, make_device, find, listener=listener.fileno())
             self._sessions[name] = session
+            self._instruments[name] = Instruments(session, self._send, self._lock)
             self._listeners[listener.fileno()] = (session, listener)
             self._epoll.register(listener.fileno(), select.EPOLLIN)
 
@@ -75,6 +78,7 @@ class Broker:
             for connection in list(session.connections.values()):
                 self._drop(connection.fd)
             session.drop_instance()
+            self._instruments.pop(name).close()
             _, listener = self._listeners.pop(session.listener)
             self._epoll.unregister(listener.fileno())
             listener.close()
@@ -85,6 +89,14 @@ class Broker:
             session = self._sessions.get(name)
             targets = list(session.connections.values()) if session else []
             return sum(self._send(one, pack("set", values)) for one in targets if one.registered)
+
+    def instruments(self, name: str) -> Instruments:
+        """Of an application that is served. Raises `Conflict`."""
+        with self._lock:
+            found = self._instruments.get(name)
+            if found is None:
+                raise Conflict(f"'{name}' has no element that could be asked")
+            return found
 
     def details(self, name: str) -> dict[str, Any]:
         """What the application's instance reported; `live` says whether one is registered."""
@@ -185,6 +197,8 @@ class Broker:
             for key, value in message.fields.items():
                 if key in session.counters or len(session.counters) < MAX_COUNTERS:
                     session.counters[key] = value[:64]
+        elif message.verb in VERBS:
+            self._instruments[session.name].hear(connection, message)
         else:
             raise BadMessage(message.verb)
 
@@ -213,8 +227,12 @@ class Broker:
             self._send(connection, pack("refused", {"reason": str(error)[:500]}))
             return
         session.creator = connection
+        instruments = self._instruments[session.name]
         fields = {"vnet_hdr": 1} if connection.vnet_hdr else {}
+        if instruments.orders:
+            fields["orders"] = len(instruments.orders)
         self._send(connection, pack("create", fields), [tap])
+        instruments.greet(connection)
         os.close(tap)
 
     def _register(self, session: Session, connection: Connection, fds: list[int]) -> None:
@@ -251,6 +269,8 @@ class Broker:
         was_live = bool(session.instance)
         was_creator = session.creator is connection
         session.forget(connection)
+        if session.name in self._instruments:
+            self._instruments[session.name].gone(connection)
         self._epoll.unregister(fd)
         peer.close()
         if was_creator and session.waiting:  # the next in line makes the instance

@@ -42,7 +42,7 @@ class _Report:
 
 @dataclass
 class Instruments:
-    """Of one application; every method is called under the broker's lock, but `report`."""
+    """Of one application."""
 
     session: Session
     send: Send
@@ -66,24 +66,38 @@ class Instruments:
         else:
             raise BadMessage("an answer to no question")
 
+    def greet(self, connection: Connection) -> None:
+        """A program is about to make the instance: what is to hold from the first packet on."""
+        for order in self.orders:
+            self._tell("fault", _fields(order, first=False), to=connection)
+
+    def close(self) -> None:
+        """The application is removed."""
+        self.leader = None
+        self._end_all()
+
     def gone(self, connection: Connection) -> None:
         """A program has left; with the instance, its captures end."""
         if self.leader is connection:
             self.leader = None
         if not self.session.instance:
-            for outlet, _ in self.captures.values():
-                outlet.close()
-            self.captures.clear()
-            for report in self._reports.values():
-                report.done.set()
+            self._end_all()
+
+    def _end_all(self) -> None:
+        for outlet, _ in self.captures.values():
+            outlet.close()
+        self.captures.clear()
+        for report in self._reports.values():
+            report.done.set()
 
     def set_faults(self, orders: list[FaultOrder]) -> None:
         """These and no others. A `reset` is carried out where the order is new."""
-        known = {order.id for order in self.orders}
-        self.orders = [order for order in orders if not order.spec.only_resets]
-        self._tell("faults", {"ids": ",".join(order.id for order in self.orders)})
-        for order in orders:
-            self._tell("fault", _fields(order, first=order.id not in known))
+        with self.lock:
+            known = {order.id for order in self.orders}
+            self.orders = [order for order in orders if not order.spec.only_resets]
+            self._tell("faults", {"ids": ",".join(order.id for order in self.orders)})
+            for order in orders:
+                self._tell("fault", _fields(order, first=order.id not in known))
 
     def report(self, what: str) -> list[dict[str, str]]:
         """Lines of the instance's answer; empty where none lives. Raises `TimedOut`."""
@@ -109,28 +123,30 @@ class Instruments:
 
     def open_capture(self, snap_length: int) -> tuple[int, socket.socket]:
         """Number and our end; records come from it until its end of file."""
-        if not self.session.instance:
-            raise Conflict(
-                f"'{self.session.name}' has no network instance yet",
-                remedy="an instance starts with the program's first socket; try again then",
-            )
-        if len(self.captures) >= _MAX_CAPTURES:
-            raise Conflict(f"'{self.session.name}' has {_MAX_CAPTURES} captures already")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _OUTLET_BYTES)
-        number = next(self._numbers)
-        self.captures[number] = (theirs, snap_length)
-        self._offer(number)
-        return number, ours
+        with self.lock:
+            if not self.session.instance:
+                raise Conflict(
+                    f"'{self.session.name}' has no network instance yet",
+                    remedy="an instance starts with the program's first socket; try again then",
+                )
+            if len(self.captures) >= _MAX_CAPTURES:
+                raise Conflict(f"'{self.session.name}' has {_MAX_CAPTURES} captures already")
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _OUTLET_BYTES)
+            number = next(self._numbers)
+            self.captures[number] = (theirs, snap_length)
+            self._offer(number)
+            return number, ours
 
     def end_capture(self, number: int, *, close: bool) -> None:
         """Ask for the last record; with `close`, wait for nothing more."""
-        if number not in self.captures:
-            return
-        if close:
-            self.captures.pop(number)[0].close()
-        else:
-            self._tell("uncapture", {"id": number})
+        with self.lock:
+            if number not in self.captures:
+                return
+            if close:
+                self.captures.pop(number)[0].close()
+            else:
+                self._tell("uncapture", {"id": number})
 
     def _bring_up_to_date(self) -> None:
         self._tell("faults", {"ids": ",".join(order.id for order in self.orders)})
@@ -143,10 +159,18 @@ class Instruments:
         outlet, snap_length = self.captures[number]
         self._tell("capture", {"id": number, "snaplen": snap_length}, [outlet.fileno()])
 
-    def _tell(self, verb: str, fields: dict[str, object], fds: list[int] | None = None) -> None:
+    def _tell(
+        self,
+        verb: str,
+        fields: dict[str, object],
+        fds: list[int] | None = None,
+        to: Connection | None = None,
+    ) -> None:
         self._serial = max(self._serial + 1, time.monotonic_ns())
         data = pack(verb, {**fields, "serial": self._serial})
-        if self.leader is not None and self.leader.registered:
+        if to is not None:
+            targets = [to]
+        elif self.leader is not None and self.leader.registered:
             targets = [self.leader]
         else:
             targets = [one for one in self.session.connections.values() if one.registered]

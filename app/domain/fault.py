@@ -1,7 +1,7 @@
-"""Faults made to order: what happens to packets of one application's private stack, and for how long.
+"""Faults made to order: what happens to packets of one private stack, and for how long.
 
-`FaultSpec` is what a user asks for, `FaultOrder` what the agent and the instance are told: names are
-addresses there, shares are parts per million, times are moments.
+`FaultSpec` is what a user asks for, `FaultOrder` what the agent and the instance are told: names
+are addresses there, and a duration is a moment.
 """
 
 from __future__ import annotations

@@ -72,7 +72,8 @@ bool fault_has_peer(const struct fault *f, const uint8_t *address)
 static bool concerns(const struct fault *f, const struct packet_names *names, enum packet_way way,
                      bool loops)
 {
-    if (f->id[0] == '\0' || (!f->ways[way] && !(loops && f->ways[WAY_IN]))) return false;
+    if (f->id[0] == '\0' || f->ended || (!f->ways[way] && !(loops && f->ways[WAY_IN])))
+        return false;
     return fault_has_peer(f, way == WAY_OUT ? names->target : names->source);
 }
 

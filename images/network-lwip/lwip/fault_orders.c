@@ -100,17 +100,32 @@ static bool read_fault(struct fault *f, const char *text)
     return read_peers(f, text);
 }
 
-static void end(struct fault *f)
+static void unpark(struct fault *f)
 {
     for (int way = 0; way < 2; way++)
         if (f->parked[way] != NULL) f->parked[way]->parked_by = NULL;
+    f->parked[0] = f->parked[1] = NULL;
+}
+
+static void forget(struct fault *f)
+{
+    unpark(f);
     memset(f, 0, sizeof *f);
+}
+
+/* A free place, or that of an ended one of which no agent wants to hear. */
+static struct fault *free_place(void)
+{
+    struct fault *free = find("");
+    for (int i = 0; i < FAULTS_MAX && free == NULL; i++)
+        if (ALL->faults[i].ended) free = &ALL->faults[i];
+    return free;
 }
 
 void fault_hear(const char *text)
 {
     char id[FAULT_ID_MAX];
-    struct fault read, *place = find("");
+    struct fault read, *place = free_place();
     if (!host->message_field(text, "id", id, sizeof id) || id[0] == '\0') return;
     if (find(id) != NULL || !read_fault(&read, text)) return;
     if (read.until_ms != 0 && read.until_ms <= now_ms()) return;
@@ -143,7 +158,7 @@ void fault_keep_only(const char *text)
     host->message_field(text, "ids", list, sizeof list);
     for (int i = 0; i < FAULTS_MAX; i++) {
         struct fault *f = &ALL->faults[i];
-        if (f->id[0] != '\0' && !listed(list, f->id)) end(f);
+        if (f->id[0] != '\0' && !listed(list, f->id)) forget(f);
     }
 }
 
@@ -154,12 +169,12 @@ bool fault_expire(void)
     uint64_t now = 0;
     for (int i = 0; i < FAULTS_MAX; i++) {
         struct fault *f = &ALL->faults[i];
-        if (f->id[0] == '\0' || f->until_ms == 0) continue;
+        if (f->id[0] == '\0' || f->ended || f->until_ms == 0) continue;
         if (now == 0) now = now_ms();
         if (f->until_ms > now) continue;
         trace("fault %s ends", f->id);
-        memcpy(ALL->ended[i], f->id, FAULT_ID_MAX);
-        end(f);
+        f->ended = true;
+        unpark(f);
         any = true;
     }
     return any;
@@ -170,22 +185,10 @@ uint64_t fault_next_us(void)
     uint64_t next = ALL->held_count > 0 ? ALL->held[0]->due_us : 0;
     for (int i = 0; i < FAULTS_MAX; i++) {
         const struct fault *f = &ALL->faults[i];
-        uint64_t ends = f->id[0] != '\0' ? f->until_ms * 1000 : 0;
+        uint64_t ends = f->id[0] != '\0' && !f->ended ? f->until_ms * 1000 : 0;
         if (ends != 0 && (next == 0 || ends < next)) next = ends;
     }
     return next;
-}
-
-/* The agent hears which faults have ended by themselves. */
-void fault_tell(void)
-{
-    char text[96];
-    for (int i = 0; i < FAULTS_MAX; i++) {
-        if (ALL->ended[i][0] == '\0') continue;
-        snprintf(text, sizeof text, "event fault %s ended", ALL->ended[i]);
-        if (!host->broker_send(me.broker, text, NULL, 0)) return;
-        ALL->ended[i][0] = '\0';
-    }
 }
 
 size_t fault_report(const struct fault *f, char *out, size_t size)
@@ -197,4 +200,25 @@ size_t fault_report(const struct fault *f, char *out, size_t size)
     for (int i = 0; i < FAULT_COUNTS && used < size; i++)
         used += (size_t)snprintf(out + used, size - used, " %s=%lu", names[i], f->counts[i]);
     return used < size ? used : size - 1;
+}
+
+bool fault_to_tell(void)
+{
+    for (int i = 0; i < FAULTS_MAX; i++)
+        if (ALL->faults[i].ended) return true;
+    return false;
+}
+
+/* The agent hears which faults have ended by themselves, and what they did. */
+void fault_tell(void)
+{
+    char text[512], counts[400];
+    for (int i = 0; i < FAULTS_MAX; i++) {
+        struct fault *f = &ALL->faults[i];
+        if (!f->ended) continue;
+        fault_report(f, counts, sizeof counts);
+        snprintf(text, sizeof text, "event %s ended", counts);
+        if (!host->broker_send(me.broker, text, NULL, 0)) return;
+        forget(f);
+    }
 }

@@ -12,6 +12,7 @@
  */
 #include "instance.h"
 #include "core.h"
+#include "pump.h"
 
 #include "lwip/etharp.h"
 #include "lwip/priv/tcp_priv.h"
@@ -21,12 +22,13 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { SCRATCH_BYTES = 65536 + 128, BROKER_WAIT_MS = 10000 };
+enum { SCRATCH_BYTES = 65536 + 128, BROKER_WAIT_MS = 10000, ORDER_WAIT_MS = 1000 };
 
 #ifndef PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP /* musl: the type is the first word */
 #define PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP                                                     \
@@ -303,6 +305,9 @@ void broker_hello(char *out, size_t size, const char *more)
              more);
 }
 
+/* Commands that follow `create`. */
+static int orders;
+
 static int start_with_broker(bool attach_only)
 {
     struct cse_message answer;
@@ -320,6 +325,8 @@ static int start_with_broker(bool attach_only)
         me.tap = answer.fds[1];
         failed = arena_attach(me.arena);
     } else if (strncmp(answer.text, "create", 6) == 0 && answer.fd_count == 1 && !attach_only) {
+        char count[8];
+        if (host->message_field(answer.text, "orders", count, sizeof count)) orders = atoi(count);
         failed = make_instance(answer.fds[0]);
     } else {
         for (int i = 0; i < answer.fd_count; i++) host->own_close(answer.fds[i]);
@@ -369,6 +376,8 @@ static int start(bool attach_only)
     sigset_t saved;
     instance_lock(&saved);
     bool joined = process_join();
+    /* What is to hold from the first packet on. */
+    for (; orders > 0 && pump_hear_broker(ORDER_WAIT_MS); orders--) {}
     instance_unlock(&saved);
     return joined ? 0 : -ENFILE;
 }

@@ -4,8 +4,12 @@
 #include "core.h"
 #include "instance.h"
 
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 
 #define ALL (&instance->instruments)
 
@@ -13,7 +17,7 @@ void instruments_update_hooks(void)
 {
     uint32_t hooks = ALL->held_count > 0 ? HOOK_FAULTS : 0;
     for (int i = 0; i < FAULTS_MAX; i++)
-        if (ALL->faults[i].id[0] != '\0') hooks |= HOOK_FAULTS;
+        if (ALL->faults[i].id[0] != '\0' && !ALL->faults[i].ended) hooks |= HOOK_FAULTS;
     for (int i = 0; i < CAPTURES_MAX; i++)
         if (ALL->captures[i].number != 0) hooks |= HOOK_CAPTURE;
     instance->packet_hooks = hooks;
@@ -76,7 +80,10 @@ void instruments_tell(void)
 {
     ALL->alarm_us = 0;
     if (instance->packet_hooks & HOOK_CAPTURE) capture_drain();
-    if (me.broker >= 0) fault_tell();
+    struct pollfd ready = {me.broker, POLLOUT, 0};
+    if (fault_to_tell() && me.broker >= 0 &&
+        syscall(SYS_ppoll, &ready, 1, &(struct timespec){0, 0}, NULL, 0) == 1)
+        fault_tell();
 }
 
 /* The pump may sleep so long at most. */

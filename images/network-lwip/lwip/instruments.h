@@ -60,6 +60,7 @@ struct held {
 struct fault {
     char id[FAULT_ID_MAX]; /* "": a free place */
     bool cut, ways[2];
+    bool ended; /* by itself; kept until the agent is told */
     uint16_t refuse;
     uint32_t peer_count;
     struct fault_peer peers[FAULT_PEERS_MAX]; /* none: everybody */
@@ -85,8 +86,7 @@ struct capture {
 struct instruments {
     uint64_t serial; /* of the last command: old ones are met again by a new leader */
     struct fault faults[FAULTS_MAX];
-    char ended[FAULTS_MAX][FAULT_ID_MAX]; /* reverted by themselves, the agent not told yet */
-    struct held **held;                   /* a heap by due time */
+    struct held **held; /* a heap by due time */
     uint32_t held_count, held_room;
     uint64_t held_bytes, held_sequence;
     uint64_t alarm_us; /* when the leader's pump wakes by itself; 0: it is awake */
@@ -124,6 +124,7 @@ void fault_hear(const char *text);
 void fault_keep_only(const char *text);
 bool fault_expire(void);
 uint64_t fault_next_us(void); /* 0: nothing is due ever */
+bool fault_to_tell(void);
 void fault_tell(void);
 size_t fault_report(const struct fault *f, char *out, size_t size);
 

@@ -100,15 +100,17 @@ static void apply_settings(const char *text)
     }
 }
 
-static void hear_broker(void)
+/* One message, if there is any within the time. */
+bool pump_hear_broker(int timeout_ms)
 {
     struct cse_message message;
-    int got = me.broker >= 0 ? host->broker_receive(me.broker, &message, 0) : 0;
+    int got = me.broker >= 0 ? host->broker_receive(me.broker, &message, timeout_ms) : 0;
     if (got < 0) lose_broker();
-    if (got <= 0) return;
-    if (instruments_hear(&message)) return;
+    if (got <= 0) return false;
+    if (instruments_hear(&message)) return true;
     for (int i = 0; i < message.fd_count; i++) host->own_close(message.fds[i]);
     if (strncmp(message.text, "set ", 4) == 0) apply_settings(message.text);
+    return true;
 }
 
 static void find_broker_again(void)
@@ -191,7 +193,7 @@ static void serve(const struct epoll_event *event)
     } else if (tag == PUMP_TAP) {
         device_read(READS);
     } else if (tag == PUMP_BROKER) {
-        hear_broker();
+        pump_hear_broker(0);
     } else if (tag >= PUMP_CAPTURE && tag < PUMP_CAPTURE + CAPTURES_MAX) {
         if (event->events & (EPOLLHUP | EPOLLERR)) capture_hung_up((int)(tag - PUMP_CAPTURE));
     } else if (tag >= PUMP_PROCESS) {

@@ -18,7 +18,8 @@ void pump_watch_fd(int fd, uint64_t tag);
 void pump_unwatch_fd(int fd); /* and closes it */
 void pump_before_fork(void);  /* no pump is on its way from here on ... */
 void pump_after_fork(void);   /* ... to here */
-void pump_drop(void);         /* in a forked child: the parent's thread, epoll and doorbell */
+bool pump_hear_broker(int timeout_ms);
+void pump_drop(void); /* in a forked child: the parent's thread, epoll and doorbell */
 void pump_close_program_fds(void);
 /* A connection still has something to send or to be acknowledged. */
 bool tcp_unfinished(void);

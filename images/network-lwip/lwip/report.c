@@ -187,7 +187,7 @@ static void tell_faults(void)
     char text[LINE_MAX_BYTES - 2];
     for (int i = 0; i < FAULTS_MAX; i++) {
         const struct fault *f = &instance->instruments.faults[i];
-        if (f->id[0] == '\0') continue;
+        if (f->id[0] == '\0' || f->ended) continue;
         fault_report(f, text, sizeof text);
         line("%s", text);
     }
