@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -21,8 +22,9 @@ SEND = """
 import socket, sys, time
 to, port, count, pause = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.sendto(b"-1", (to, port))
-time.sleep(0.2) # until the address is known: fewer than all may wait for it
+for i in range(5): # until the address is known: fewer than all may wait for it
+    s.sendto(b"-1", (to, port))
+    time.sleep(0.05)
 for i in range(count):
     s.sendto(b"%d" % i, (to, port))
     if pause: time.sleep(pause)
@@ -54,7 +56,7 @@ except OSError as error:
 _numbers = itertools.count(1)
 
 
-def order(seconds: float | None = None, seed: int = 7, **spec: object) -> FaultOrder:
+def order(seconds: float | None = None, seed: int = 7, **spec: Any) -> FaultOrder:
     ends = datetime.now(UTC) + timedelta(seconds=seconds) if seconds is not None else None
     wanted = FaultSpec.model_validate(spec)
     return FaultOrder(id=f"f{next(_numbers)}", spec=wanted, seed=seed, ends=ends)
@@ -96,7 +98,7 @@ def received(receiver: socket.socket) -> list[int]:
 
 
 def sent_under(
-    lab: Lab, receiver: socket.socket, seed: int = 7, pause: float = 0, **spec: object
+    lab: Lab, receiver: socket.socket, seed: int = 7, pause: float = 0, **spec: Any
 ) -> list[int]:
     """Numbers of the datagrams that arrive at the kernel from a fresh instance."""
     host = lab.host()
@@ -130,12 +132,12 @@ def test_corrupted_packets_leave_and_the_receiver_drops_them(
     def errors() -> int:
         with open("/proc/net/snmp") as file:
             names, values = (line.split() for line in file if line.startswith("Udp:"))
-        return int(dict(zip(names, values, strict=True))["InCsumErrors"])
+        return int(dict(zip(names, values, strict=True))["InErrors"])
 
     before = errors()
     found = sent_under(lab, receiver, corrupt=50)
     assert found == sorted(set(found)) and 0.3 * COUNT < len(found) < 0.7 * COUNT
-    assert errors() - before == COUNT - len(found)
+    assert 0 <= errors() - before - (COUNT - len(found)) <= 5  # the first ones may be hit too
 
 
 def test_a_fault_ends_by_itself_while_nobody_is_there_to_end_it(

@@ -58,7 +58,7 @@ static void put_packet(struct capture *c, const struct pbuf *p, uint32_t length)
     }
 }
 
-void capture_packet(const struct pbuf *p, enum packet_way way, enum packet_link link)
+void capture_packet(const struct pbuf *p, const struct packet_path *path)
 {
     struct timespec now = {0, 0};
     for (int i = 0; i < CAPTURES_MAX; i++) {
@@ -69,11 +69,11 @@ void capture_packet(const struct pbuf *p, enum packet_way way, enum packet_link 
         struct record record = {.size = (uint32_t)sizeof record + length + padding,
                                 .captured = length,
                                 .original = p->tot_len,
-                                .link = (uint8_t)link,
-                                .way = (uint8_t)way};
-        c->seen[link]++;
+                                .link = path->link,
+                                .way = path->way};
+        c->seen[path->link]++;
         if (space(c) < record.size + 256) { /* the last record always has room */
-            c->dropped[link]++;
+            c->dropped[path->link]++;
             continue;
         }
         if (now.tv_sec == 0) clock_gettime(CLOCK_REALTIME, &now);

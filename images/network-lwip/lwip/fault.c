@@ -103,7 +103,7 @@ static size_t write_ip_header(uint8_t *out, const struct packet_names *names)
 }
 
 /* The answer of a host where nobody listens, to the sender of this SYN. */
-static void refuse(const struct packet_names *names, enum packet_way way, struct netif *netif)
+static void refuse(const struct packet_names *names, const struct packet_path *path)
 {
     uint8_t bytes[60];
     size_t header = write_ip_header(bytes, names);
@@ -118,11 +118,12 @@ static void refuse(const struct packet_names *names, enum packet_way way, struct
     tcp[12] = 0x50;
     tcp[13] = TCP_RST | TCP_ACK;
     struct pbuf *p = pbuf_alloc(PBUF_LINK, (u16_t)(header + 20), PBUF_RAM);
-    ip_addr_t target;
+    struct packet_path back = *path;
     if (p == NULL) return;
     pbuf_take(p, bytes, (u16_t)(header + 20));
-    packet_address(&target, names->source);
-    hold(p, now_us(), way == WAY_OUT ? WAY_IN : WAY_OUT, netif, &target);
+    packet_address(&back.target, names->source);
+    back.way = path->way == WAY_OUT ? WAY_IN : WAY_OUT;
+    hold(p, now_us(), &back);
 }
 
 /* ---- one packet ---------------------------------------------------------------------------- */
@@ -217,39 +218,38 @@ static void release_parked(struct fault *f, enum packet_way way, uint64_t due)
     if (h == NULL) return;
     f->parked[way] = NULL;
     h->parked_by = NULL;
-    hold(held_empty(h), due, way, h->netif, &h->target);
+    hold(held_empty(h), due, &h->path);
 }
 
 static bool carry_out(const struct fate *fate, const struct pbuf *p,
-                      const struct packet_names *names, enum packet_way way, struct netif *netif,
-                      const ip_addr_t *target)
+                      const struct packet_names *names, const struct packet_path *path)
 {
     uint64_t now = now_us(), due = now + fate->delay_us;
     bool behind_others = ALL->held_count > 0 && ALL->held[0]->due_us <= now;
     bool later =
         fate->delay_us != 0 || fate->parks != NULL || fate->damages != NULL || behind_others;
     if (fate->parks != NULL) {
-        struct held *h = hold(copy_of(p), due + PARKED_US, way, netif, target);
+        struct held *h = hold(copy_of(p), due + PARKED_US, path);
         if (h != NULL) {
             h->parked_by = fate->parks;
-            fate->parks->parked[way] = h;
+            fate->parks->parked[path->way] = h;
             fate->parks->counts[FAULT_REORDERED]++;
         }
     } else if (later) {
         struct pbuf *copy = copy_of(p);
-        if (fate->damages != NULL) copy = damage(copy, fate->damages, way, names->header);
-        hold(copy, due, way, netif, target);
+        if (fate->damages != NULL) copy = damage(copy, fate->damages, path->way, names->header);
+        hold(copy, due, path);
     }
-    if (fate->twice) hold(copy_of(p), due, way, netif, target);
+    if (fate->twice) hold(copy_of(p), due, path);
     return later;
 }
 
-bool fault_take(const struct pbuf *p, enum packet_way way, struct netif *netif,
-                const ip_addr_t *target)
+bool fault_take(const struct pbuf *p, const struct packet_path *path)
 {
     struct packet_names names;
     struct fate fate = {0};
-    bool loops = netif == instance->loop;
+    enum packet_way way = path->way;
+    bool loops = path->link == LINK_LOOP;
     uint64_t now = 0;
     bool met[FAULTS_MAX] = {0};
     if (!packet_read_names(p, &names)) return false;
@@ -259,7 +259,7 @@ bool fault_take(const struct pbuf *p, enum packet_way way, struct netif *netif,
         bool opens = (names.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
         if (f->refuse != 0 && names.target_port == f->refuse && opens) {
             f->counts[FAULT_REFUSED]++;
-            refuse(&names, way, netif);
+            refuse(&names, path);
             return true;
         }
         if (now == 0) now = now_us();
@@ -267,7 +267,7 @@ bool fault_take(const struct pbuf *p, enum packet_way way, struct netif *netif,
         judge(f, way, p->tot_len, now, &fate);
     }
     bool dropped = fate.gone || (fate.damages != NULL && (way == WAY_IN || loops));
-    bool taken = dropped || (now != 0 && carry_out(&fate, p, &names, way, netif, target));
+    bool taken = dropped || (now != 0 && carry_out(&fate, p, &names, path));
     for (int i = 0; i < FAULTS_MAX; i++) {
         if (!met[i]) continue;
         struct fault *f = &ALL->faults[i];

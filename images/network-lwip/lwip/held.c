@@ -27,8 +27,7 @@ static bool make_room(void)
 }
 
 /* Takes the packet; false (and the packet is gone) where there is no room. */
-struct held *hold(struct pbuf *packet, uint64_t due_us, enum packet_way way, struct netif *netif,
-                  const ip_addr_t *target)
+struct held *hold(struct pbuf *packet, uint64_t due_us, const struct packet_path *path)
 {
     struct held *h = NULL;
     if (packet != NULL && ALL->held_bytes + packet->tot_len <= HELD_BYTES_MAX && make_room())
@@ -37,12 +36,8 @@ struct held *hold(struct pbuf *packet, uint64_t due_us, enum packet_way way, str
         if (packet != NULL) pbuf_free(packet);
         return NULL;
     }
-    *h = (struct held){.due_us = due_us,
-                       .sequence = ALL->held_sequence++,
-                       .packet = packet,
-                       .netif = netif,
-                       .way = (uint8_t)way};
-    if (target != NULL) h->target = *target;
+    *h = (struct held){
+        .due_us = due_us, .sequence = ALL->held_sequence++, .packet = packet, .path = *path};
     ALL->held_bytes += packet->tot_len;
     uint32_t at = ALL->held_count++;
     for (; at > 0 && before(h, ALL->held[(at - 1) / 2]); at = (at - 1) / 2)
@@ -83,12 +78,12 @@ bool fault_run(void)
     uint64_t now = ALL->held_count > 0 ? now_us() : 0;
     while (ALL->held_count > 0 && ALL->held[0]->due_us <= now) {
         struct held *h = take_first();
-        if (h->parked_by != NULL) h->parked_by->parked[h->way] = NULL;
-        if (h->packet != NULL && h->way == WAY_OUT) {
-            packet_send(h->netif, h->packet, &h->target);
+        if (h->parked_by != NULL) h->parked_by->parked[h->path.way] = NULL;
+        if (h->packet != NULL && h->path.way == WAY_OUT) {
+            packet_send(h->packet, &h->path);
             pbuf_free(h->packet);
         } else if (h->packet != NULL) {
-            packet_deliver(h->packet, h->netif);
+            packet_deliver(h->packet, &h->path);
         }
         heap_free(h);
         any = true;

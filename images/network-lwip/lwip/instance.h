@@ -297,8 +297,8 @@ int option6_set(struct sock *s, int name, const void *value, socklen_t length, i
 /* packet.c */
 void packet_in(struct pbuf *p);
 /* On the way, past all instruments. `packet_deliver` consumes the packet. */
-err_t packet_send(struct netif *netif, struct pbuf *p, const ip_addr_t *target);
-void packet_deliver(struct pbuf *p, struct netif *netif);
+err_t packet_send(struct pbuf *p, const struct packet_path *path);
+void packet_deliver(struct pbuf *p, const struct packet_path *path);
 
 /* device.c */
 int device_open(const char *name);

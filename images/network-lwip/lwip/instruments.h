@@ -21,6 +21,21 @@ enum packet_hook { HOOK_FAULTS = 1, HOOK_CAPTURE = 2 };
 enum packet_way { WAY_IN = 0, WAY_OUT = 1 };
 enum packet_link { LINK_TAP = 0, LINK_WIRE = 1, LINK_LOOP = 2, LINKS = 3 };
 
+/* Where a packet goes, or comes from. */
+struct packet_path {
+    struct netif *netif;
+    ip_addr_t target; /* on its way out, except on loopback */
+    uint8_t way, link;
+};
+
+/* A packet that goes on later (held.c). */
+struct held {
+    uint64_t due_us, sequence;
+    struct pbuf *packet; /* NULL: it has left already */
+    struct packet_path path;
+    struct fault *parked_by;
+};
+
 /* A pbuf's flag that lwIP does not use: its checksum is to be wrong on the wire (device.c). */
 #define PACKET_DAMAGED 0x40U
 
@@ -46,16 +61,6 @@ struct fault_peer {
 };
 
 struct fault;
-
-/* A packet that goes on later (held.c). */
-struct held {
-    uint64_t due_us, sequence;
-    struct pbuf *packet; /* NULL: it has left already */
-    struct netif *netif;
-    ip_addr_t target;
-    uint8_t way;
-    struct fault *parked_by;
-};
 
 struct fault {
     char id[FAULT_ID_MAX]; /* "": a free place */
@@ -108,14 +113,12 @@ void packet_address_bytes(const ip_addr_t *address, uint8_t *bytes);
 bool packet_address_read(const char *text, uint8_t *bytes);
 
 /* held.c. `hold` takes the packet, at once and for good; NULL where there is no room. */
-struct held *hold(struct pbuf *packet, uint64_t due_us, enum packet_way way, struct netif *netif,
-                  const ip_addr_t *target);
+struct held *hold(struct pbuf *packet, uint64_t due_us, const struct packet_path *path);
 struct pbuf *held_empty(struct held *h);
 bool fault_run(void); /* sends what is due; true if there was any */
 
 /* fault.c. True if the packet was held back, dropped or answered; the caller still owns it. */
-bool fault_take(const struct pbuf *p, enum packet_way way, struct netif *netif,
-                const ip_addr_t *target);
+bool fault_take(const struct pbuf *p, const struct packet_path *path);
 bool fault_has_peer(const struct fault *f, const uint8_t *address);
 uint64_t now_us(void);
 
@@ -129,7 +132,7 @@ void fault_tell(void);
 size_t fault_report(const struct fault *f, char *out, size_t size);
 
 /* capture.c */
-void capture_packet(const struct pbuf *p, enum packet_way way, enum packet_link link);
+void capture_packet(const struct pbuf *p, const struct packet_path *path);
 void capture_hear(const char *text, int fd); /* takes the descriptor */
 void capture_end(const char *text);
 bool capture_waiting(void);

@@ -51,13 +51,24 @@ bool packet_read_names(const struct pbuf *p, struct packet_names *names)
 
 void packet_address(ip_addr_t *out, const uint8_t *bytes)
 {
-    memcpy(&out->addr, bytes + 12, 4);
+    memset(out, 0, sizeof *out);
+    if (memcmp(bytes, mapped, sizeof mapped) == 0) {
+        IP_SET_TYPE(out, IPADDR_TYPE_V4);
+        memcpy(&ip_2_ip4(out)->addr, bytes + 12, 4);
+    } else {
+        IP_SET_TYPE(out, IPADDR_TYPE_V6);
+        memcpy(ip_2_ip6(out)->addr, bytes, 16);
+    }
 }
 
 void packet_address_bytes(const ip_addr_t *address, uint8_t *bytes)
 {
+    if (IP_IS_V6(address)) {
+        memcpy(bytes, ip_2_ip6(address)->addr, 16);
+        return;
+    }
     memcpy(bytes, mapped, 12);
-    memcpy(bytes + 12, &address->addr, 4);
+    memcpy(bytes + 12, &ip_2_ip4(address)->addr, 4);
 }
 
 /* `text` is an IPv4 or IPv6 address. */
