@@ -218,8 +218,40 @@ CALL(inotify_add_watch, int, int fd, const char *path, uint32_t mask)
     return libc(inotify_add_watch)(fd, path, mask);
 }
 
+CALL(fanotify_mark, int, int fd, unsigned flags, uint64_t mask, int dirfd, const char *path)
+{
+    WITH_PATH_AT(dirfd, path, FS_FOLLOW, FS_USE_CONTENT, where, -1)
+    return NEXT(fanotify_mark, int, int, unsigned, uint64_t, int, const char *)(fd, flags, mask,
+                                                                                dirfd, path);
+}
+
+/* ---- the root
+ * ------------------------------------------------------------------------------------------------
+ */
+
+/* Mounts are at paths of the root that the program began with: under another one nothing of them
+ * could be reached, nor the files behind them. Refused as to a program without the capability. */
 CALL(chroot, int, const char *path)
 {
-    if (fs_ready()) cse_escape("chroot");
-    return libc(chroot)(path);
+    struct stat status;
+    char normal[PATH_MAX];
+    if (!fs_ready() || path == NULL ||
+        (path[0] == '/' && fs_normal(path, normal) == 0 && strcmp(normal, "/") == 0))
+        return libc(chroot)(path);
+    if (stat(path, &status) != 0) return -1;
+    if (!S_ISDIR(status.st_mode)) return fs_fail(-ENOTDIR);
+    cse_escape("chroot (refused)");
+    return fs_fail(-EPERM);
+}
+
+/* The kernel would mount over, or from, what lies behind our tree. */
+CALL(mount, int, const char *source, const char *target, const char *type, unsigned long flags,
+     const void *data)
+{
+    if (fs_maybe(AT_FDCWD, target) || (source != NULL && fs_maybe(AT_FDCWD, source))) {
+        cse_escape("mount in a mounted tree (refused)");
+        return fs_fail(-EPERM);
+    }
+    return NEXT(mount, int, const char *, const char *, const char *, unsigned long,
+                const void *)(source, target, type, flags, data);
 }

@@ -105,6 +105,9 @@ CALL(symlinkat, int, const char *target, int dirfd, const char *path)
     int found = new_name(dirfd, path, &where);
     if (found < 0) return fs_fail(found);
     path = new_path(found, &dirfd, path, &where);
+    /* The kernel follows links outside, and knows no mount that one leads to (resolve.c). */
+    if (found != FS_INSIDE && target != NULL && target[0] == '/' && fs_maybe(AT_FDCWD, target))
+        cse_escape("symlink from outside into a mount");
     int result = libc(symlinkat)(target, dirfd, path);
     if (result == 0 && found == FS_INSIDE) fs_created(&where, S_IFLNK);
     return result;

@@ -7,6 +7,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #ifndef SYS_openat2
@@ -29,13 +30,53 @@ struct open_how_head {
     uint64_t flags, mode, resolve;
 };
 
+extern int taken_execveat(int, const char *, char *const *, char *const *, int) __asm__("execveat");
+extern int taken_chroot(const char *) __asm__("chroot");
+
+/* -2: the kernel's own affair. */
 static long open_by_rules(int dirfd, const char *path, const struct open_how_head *how, size_t size)
 {
-    if (size < sizeof *how || !fs_maybe(dirfd, path)) return -2;
     struct fs_where where;
-    if (fs_find(dirfd, path, FS_FOLLOW, &where) == FS_OUTSIDE) return -2;
-    if (how->resolve != 0) cse_escape("openat2 with resolve flags");
-    return fs_open(dirfd, path, (int)how->flags, (mode_t)how->mode);
+    if (!fs_maybe(dirfd, path) && !(how->resolve & FS_IN_ROOT)) return -2;
+    /* The kernel looks at the rules before the path: an empty one tells what it thinks of them. */
+    long opinion = raw(SYS_openat2, dirfd, "", how, size);
+    if (opinion != -ENOENT) return fs_fail((int)opinion);
+    int follow =
+        !(how->flags & O_NOFOLLOW) && (how->flags & (O_CREAT | O_EXCL)) != (O_CREAT | O_EXCL);
+    int found = fs_find_by_rules(dirfd, path, follow, how->resolve, &where);
+    if (found == FS_OUTSIDE) return -2;
+    if (found < 0) return fs_fail(found);
+    if (found == FS_REWRITTEN) {
+        /* Under FS_BENEATH and FS_IN_ROOT the rest is still below the same directory. */
+        char base[PATH_MAX];
+        if (!(how->resolve & (FS_BENEATH | FS_IN_ROOT))) {
+            long fd = raw(SYS_openat2, AT_FDCWD, where.path, how, size);
+            return fd < 0 ? fs_fail((int)fd) : fd;
+        }
+        bool named =
+            dirfd == AT_FDCWD ? getcwd(base, sizeof base) != NULL : fs_path_of_fd(dirfd, base);
+        size_t length = named && base[1] != '\0' ? strlen(base) : 0;
+        const char *rest = where.path + length + (where.path[length] == '/');
+        long fd = raw(SYS_openat2, dirfd, *rest ? rest : ".", how, size);
+        return fd < 0 ? fs_fail((int)fd) : fd;
+    }
+    /* Always an answer to this one: "not from the caches". */
+    if (how->resolve & FS_CACHED) return fs_fail(-EAGAIN);
+    return fs_open(AT_FDCWD, where.path, (int)how->flags, (mode_t)how->mode);
+}
+
+CALL(execveat, int, int dirfd, const char *path, char *const arguments[], char *const environment[],
+     int flags)
+{
+    struct fs_where where;
+    if (path != NULL && path[0] != '\0' && fs_maybe(dirfd, path)) {
+        int found = fs_find(dirfd, path, !(flags & AT_SYMLINK_NOFOLLOW), &where);
+        if (found < 0) return fs_fail(found);
+        if (found == FS_INSIDE && where.layer >= 0 && S_ISLNK(where.mode)) return fs_fail(-ELOOP);
+        if (found != FS_OUTSIDE) return execve(where.path, arguments, environment);
+    }
+    long result = raw(SYS_execveat, dirfd, path, arguments, environment, flags);
+    return fs_fail((int)result);
 }
 
 /* *done false: not a call that concerns a path. */
@@ -45,8 +86,11 @@ static long by_number(long number, const long a[6], bool *done)
     switch (number) {
     case SYS_openat: return fs_open((int)a[0], (const char *)a[1], (int)a[2], (mode_t)a[3]);
     case SYS_openat2: {
-        long result =
-            open_by_rules((int)a[0], (const char *)a[1], (const void *)a[2], (size_t)a[3]);
+        int dirfd = (int)a[0];
+        const char *path = (const char *)a[1];
+        const struct open_how_head *how = (const void *)a[2];
+        if (path == NULL || path[0] == '\0' || how == NULL || (size_t)a[3] < sizeof *how) break;
+        long result = open_by_rules(dirfd, path, how, (size_t)a[3]);
         if (result != -2) return result;
         break;
     }
@@ -77,6 +121,10 @@ static long by_number(long number, const long a[6], bool *done)
     case SYS_truncate: return truncate((const char *)a[0], (off_t)a[1]);
     case SYS_chdir: return chdir((const char *)a[0]);
     case SYS_fchdir: return fchdir((int)a[0]);
+    case SYS_chroot: return taken_chroot((const char *)a[0]);
+    case SYS_execveat:
+        return taken_execveat((int)a[0], (const char *)a[1], (char *const *)a[2],
+                              (char *const *)a[3], (int)a[4]);
     case SYS_execve: return execve((const char *)a[0], (char *const *)a[1], (char *const *)a[2]);
 #ifdef __x86_64__
     case SYS_open: return fs_open(AT_FDCWD, (const char *)a[0], (int)a[1], (mode_t)a[2]);
@@ -121,7 +169,6 @@ __attribute__((no_sanitize("address"))) long taken_syscall(long number, ...)
         char path[PATH_MAX];
         if (number == SYS_getdents64 && fs_listed_above((int)a[0], path))
             cse_escape("getdents64 above a mount point");
-        if (number == SYS_execveat) cse_escape("syscall execveat");
     }
     return NEXT(syscall, long, long, ...)(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }

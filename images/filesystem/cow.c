@@ -14,6 +14,7 @@
 enum { COPY_BYTES = 64 << 10 };
 #ifndef RENAME_NOREPLACE
 #define RENAME_NOREPLACE 1
+#define RENAME_EXCHANGE  2
 #endif
 
 /* What the parent-making and the tree copy do with one rel path, without disturbing the caller. */
@@ -297,6 +298,33 @@ static int replace_directory(const struct fs_where *from, const struct fs_where 
     return error;
 }
 
+static bool within(const char *rel, const char *above)
+{
+    size_t length = strlen(above);
+    return strncmp(rel, above, length) == 0 && (rel[length] == '/' || rel[length] == '\0');
+}
+
+/* Both come whole into the upper layer; what lies below either name shows no more. */
+static int exchange(struct fs_where *from, struct fs_where *to, const char *old, const char *fresh)
+{
+    const struct fs_mount *mount = from->mount;
+    struct fs_where *both[2] = {from, to};
+    if (to->layer < 0) return -ENOENT;
+    if (within(from->rel, to->rel) || within(to->rel, from->rel))
+        return strcmp(from->rel, to->rel) == 0 ? 0 : -EINVAL;
+    for (int i = 0; i < 2; i++) {
+        int error = S_ISDIR(both[i]->mode) ? raise_tree(both[i]) : copy_up(both[i], true);
+        if (error == 0) error = hide(mount, both[i]->rel);
+        if (error != 0) return error;
+    }
+    int error = (int)raw(SYS_renameat2, AT_FDCWD, old, AT_FDCWD, fresh, RENAME_EXCHANGE);
+    if (error == 0) fs_shadow_remove(mount, from->rel);
+    if (error == 0) fs_shadow_remove(mount, to->rel);
+    if (error == 0) fs_shadow_add(mount, from->rel, to->mode);
+    if (error == 0) fs_shadow_add(mount, to->rel, from->mode);
+    return error;
+}
+
 int fs_rename(struct fs_where *from, struct fs_where *to, unsigned flags)
 {
     const struct fs_mount *mount = from->mount;
@@ -310,10 +338,9 @@ int fs_rename(struct fs_where *from, struct fs_where *to, unsigned flags)
     if (error != 0) return error;
     fs_forget_plain();
     if (!mount->cow) return (int)raw(SYS_renameat2, AT_FDCWD, old, AT_FDCWD, fresh, flags);
-    if (flags & ~(unsigned)RENAME_NOREPLACE) {
-        cse_escape("renameat2 with exchange or whiteout on cow");
-        return -EINVAL;
-    }
+    if (flags == RENAME_EXCHANGE) return exchange(from, to, old, fresh);
+    /* RENAME_WHITEOUT is for layered file systems below; most others refuse it so. */
+    if (flags & ~(unsigned)RENAME_NOREPLACE) return -EINVAL;
     size_t length = strlen(from->rel);
     if (strcmp(from->rel, to->rel) == 0) return 0;
     if (strncmp(to->rel, from->rel, length) == 0 && to->rel[length] == '/') return -EINVAL;

@@ -104,6 +104,16 @@ bool fs_listed_above(int fd, char *path);
 /* ---- resolve.c ----------------------------------------------------------------------------- */
 
 int fs_find(int dirfd, const char *path, int follow, struct fs_where *where);
+/* The same under openat2's RESOLVE_* rules; -EXDEV, -ELOOP where they forbid it. */
+int fs_find_by_rules(int dirfd, const char *path, int follow, uint64_t resolve,
+                     struct fs_where *where);
+enum { /* linux/openat2.h */
+       FS_NO_XDEV = 0x01,
+       FS_NO_SYMLINKS = 0x04,
+       FS_BENEATH = 0x08,
+       FS_IN_ROOT = 0x10,
+       FS_CACHED = 0x20,
+};
 /* The same for a normal or any absolute path of the program's view. */
 int fs_find_absolute(const char *path, int follow, struct fs_where *where);
 /* Whether fs_find could say anything but FS_OUTSIDE; costs next to nothing when it cannot. */

@@ -240,15 +240,27 @@ struct walk {
     char text[PATH_MAX]; /* what is still to be resolved: absolute, in the program's view */
     int hops;
     const struct fs_mount *confined; /* a link of this mount was followed; it must not lead out */
+    uint64_t resolve;                /* openat2's rules, fs.h */
+    const char *root;                /* "/", or where FS_BENEATH and FS_IN_ROOT hold */
+    const struct fs_mount *start;    /* FS_NO_XDEV: none but this one */
 };
+
+/* Where an absolute link or path begins; NULL: it may not be followed. */
+static const char *root_of(const struct walk *walk)
+{
+    if (walk->resolve & FS_BENEATH) return NULL;
+    return (walk->resolve & FS_IN_ROOT) && strcmp(walk->root, "/") != 0 ? walk->root : "";
+}
 
 /* text := directory of `name` (or "/" when the link is absolute) + link + rest */
 static int put_link(struct walk *walk, const char *name, const char *link, const char *rest)
 {
     char whole[PATH_MAX * 2];
-    const char *slash = strrchr(name, '/');
+    const char *slash = strrchr(name, '/'), *root = root_of(walk);
+    if (walk->resolve & FS_NO_SYMLINKS) return -ELOOP;
+    if (link[0] == '/' && root == NULL) return -EXDEV;
     int length = link[0] == '/'
-                     ? snprintf(whole, sizeof whole, "%s%s%s", link, *rest ? "/" : "", rest)
+                     ? snprintf(whole, sizeof whole, "%s%s%s%s", root, link, *rest ? "/" : "", rest)
                      : snprintf(whole, sizeof whole, "%.*s/%s%s%s", (int)(slash - name), name, link,
                                 *rest ? "/" : "", rest);
     if (length >= PATH_MAX) return -ENAMETOOLONG;
@@ -281,6 +293,7 @@ static int step(struct walk *walk, int follow, struct fs_where *where)
     if (error != 0) return error;
     where->mount = fs_mount_of(where->path);
     where->layer = -1;
+    if ((walk->resolve & FS_NO_XDEV) && where->mount != walk->start) return -EXDEV;
     if (where->mount == NULL) return 0;
     const struct fs_mount *mount = where->mount;
     where->rel = where->path + mount->length + (where->path[mount->length] == '/');
@@ -314,7 +327,7 @@ static int climb(struct walk *walk, char *dots, struct fs_where *where)
     snprintf(rest, sizeof rest, "%s", dots + 2 + (dots[2] == '/'));
     bool slash_behind = dots[2] == '/' && rest[0] == '\0';
     dots[-1] = '\0';
-    struct walk inner = {.hops = walk->hops, .confined = walk->confined};
+    struct walk inner = *walk;
     snprintf(inner.text, sizeof inner.text, "%s", walk->text[0] ? walk->text : "/");
     int result;
     bool must = where->must_be_directory;
@@ -331,6 +344,10 @@ static int climb(struct walk *walk, char *dots, struct fs_where *where)
     if (walk->confined != NULL && where->mount == walk->confined && where->rel[0] == '\0')
         return -EACCES;
     char *last = strrchr(where->path, '/');
+    if ((walk->resolve & (FS_BENEATH | FS_IN_ROOT)) && strcmp(where->path, walk->root) == 0) {
+        if (walk->resolve & FS_BENEATH) return -EXDEV;
+        last = where->path + strlen(where->path); /* the root's parent is the root */
+    }
     int length = snprintf(walk->text, sizeof walk->text, "%.*s/%s", (int)(last - where->path),
                           where->path, rest);
     if (length >= PATH_MAX) return -ENAMETOOLONG;
@@ -385,4 +402,47 @@ int fs_find(int dirfd, const char *path, int follow, struct fs_where *where)
     if (fs_mount_of(base) == NULL && (fs_normal(whole, normal) != 0 || fs_mount_of(normal) == NULL))
         return FS_OUTSIDE;
     return fs_find_absolute(whole, follow, where);
+}
+
+/* Links among the outside directories that lead to the mount. */
+static bool linked_outside(const struct fs_where *where)
+{
+    char parent[PATH_MAX];
+    struct {
+        uint64_t flags, mode, resolve;
+    } how = {O_PATH | O_CLOEXEC, 0, FS_NO_SYMLINKS};
+    const char *slash = strrchr(where->mount->path, '/');
+    if (slash == NULL || slash == where->mount->path) return false;
+    snprintf(parent, sizeof parent, "%.*s", (int)(slash - where->mount->path), where->mount->path);
+    long fd =
+        fs_mount_of(parent) == NULL ? raw(SYS_openat2, AT_FDCWD, parent, &how, sizeof how) : 0;
+    if (fd > 0) raw_close((int)fd);
+    return fd == -ELOOP;
+}
+
+int fs_find_by_rules(int dirfd, const char *path, int follow, uint64_t resolve,
+                     struct fs_where *where)
+{
+    char room[PATH_MAX + 1];
+    struct walk walk = {.resolve = resolve, .root = "/"};
+    bool rooted = resolve & (FS_BENEATH | FS_IN_ROOT), absolute = path[0] == '/';
+    if (absolute && (resolve & FS_BENEATH)) return -EXDEV;
+    const char *base = "/";
+    if (rooted || !absolute) {
+        base = dirfd == AT_FDCWD ? cwd(room) : fs_path_of_fd(dirfd, room) ? room : NULL;
+        if (base == NULL) return FS_OUTSIDE;
+        if (base[0] == '-') base++;
+    }
+    if (fs_mount_of(base) == NULL && !fs_mount_below(base)) return FS_OUTSIDE;
+    if (rooted) walk.root = base;
+    walk.start = fs_mount_of(base);
+    int length =
+        snprintf(walk.text, sizeof walk.text, "%s/%s", strcmp(base, "/") ? base : "", path);
+    if (length >= PATH_MAX) return -ENAMETOOLONG;
+    where->must_be_directory = ends_as_directory(path);
+    int found = walk_on(&walk, follow, where);
+    if (found == FS_INSIDE && (resolve & FS_NO_SYMLINKS) && walk.start == NULL &&
+        linked_outside(where))
+        return -ELOOP;
+    return found;
 }
