@@ -1,18 +1,15 @@
 /* The device: frames between lwIP and a TAP descriptor, and the loopback interface.
  *
- * Frames are written by whoever holds the lock and read by the leader's pump. With virtio headers
- * (IFF_VNET_HDR) the kernel completes and vouches for checksums and may hand over segments larger
- * than the MTU; without, they are made and checked here. What comes from the device is not
- * trusted: every length is checked against what was read.
+ * Frames are written by whoever holds the lock (offload.c) and read by the leader's pump. With
+ * virtio headers (IFF_VNET_HDR) the kernel completes and vouches for checksums and hands over
+ * several TCP segments as one frame of up to 64 kB; without, checksums are checked here. What
+ * comes from the device is not trusted: every length is checked against what was read.
  */
-#include "instance.h"
+#include "device.h"
 
 #include "lwip/etharp.h"
-#include "lwip/inet_chksum.h"
 #include "lwip/nd6.h"
 #include "lwip/prot/ethernet.h"
-#include "lwip/prot/ip4.h"
-#include "lwip/prot/ip6.h"
 #include "netif/ethernet.h"
 
 #include <errno.h>
@@ -23,189 +20,141 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
-enum { FRAME_MAX = 65536 + 64, PARTS_MAX = 64, ETHERNET_HEADER = 14 };
-
-/* struct virtio_net_hdr, without depending on the machine's headers */
-struct offload_header {
-    uint8_t flags, gso_type;
-    uint16_t header_length, gso_size, checksum_start, checksum_offset;
-};
-enum { NEEDS_CHECKSUM = 1, DATA_VALID = 2 };
+/* A packet is read into two buffers of the arena, the second for what is larger than the usual
+ * MTU; a buffer that is mostly used becomes the packet's, of a smaller packet a copy is made. */
+enum { HEAD_BYTES = 1664, TAIL_BYTES = 65535 - HEAD_BYTES, COPY_HEAD = 512, COPY_TAIL = 16384 };
 
 /* ---- to the device ------------------------------------------------------------------------ */
 
-static uint16_t fold(uint32_t sum)
+err_t cse_netif_linkoutput(struct netif *netif, struct pbuf *frame)
 {
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
-    return (uint16_t)sum;
+    offload_send(frame);
+    return ERR_OK;
 }
 
-static uint16_t chain_sum(struct pbuf *p, uint16_t skip)
+void device_write(const struct iovec *parts, int count)
 {
-    uint32_t sum = 0;
-    bool odd = false;
-    for (; p != NULL; p = p->next) {
-        if (skip >= p->len) {
-            skip = (uint16_t)(skip - p->len);
-            continue;
-        }
-        uint16_t part = cse_lwip_checksum((char *)p->payload + skip, p->len - skip);
-        if (odd) part = (uint16_t)(part << 8 | part >> 8);
-        sum += part;
-        odd ^= (p->len - skip) & 1;
-        skip = 0;
-    }
-    return fold(sum);
-}
-
-/* A TCP or UDP packet's header, as far as checksums need it. */
-struct transport {
-    uint16_t start, length; /* of the transport's part of the packet */
-    uint16_t place;         /* of its checksum, from `start` */
-    uint32_t sum;           /* of the pseudo-header */
-};
-
-/* False for other protocols, for fragments, and for what is not sound: lwIP judges these. */
-static bool find_transport(const char *packet, size_t length, struct transport *found)
-{
-    const struct ip_hdr *ip = (const struct ip_hdr *)packet;
-    const struct ip6_hdr *ip6 = (const struct ip6_hdr *)packet;
-    uint8_t protocol;
-    if (length >= IP6_HLEN && IP6H_V(ip6) == 6) { /* behind an extension header: lwIP's */
-        protocol = IP6H_NEXTH(ip6);
-        found->start = IP6_HLEN;
-        found->length = IP6H_PLEN(ip6);
-        found->sum = cse_lwip_checksum(&ip6->src, 32);
-    } else {
-        if (length < IP_HLEN || IPH_V(ip) != 4) return false;
-        found->start = IPH_HL_BYTES(ip);
-        uint16_t whole = lwip_ntohs(IPH_LEN(ip));
-        if ((IPH_OFFSET(ip) & lwip_htons(IP_MF | IP_OFFMASK)) != 0) return false;
-        if (found->start < IP_HLEN || whole < found->start) return false;
-        protocol = IPH_PROTO(ip);
-        found->length = (uint16_t)(whole - found->start);
-        found->sum = cse_lwip_checksum(&ip->src, 8);
-    }
-    if (protocol != IP_PROTO_TCP && protocol != IP_PROTO_UDP) return false;
-    found->place = protocol == IP_PROTO_TCP ? 16 : 6;
-    found->sum += (uint32_t)lwip_htons(protocol) + lwip_htons(found->length);
-    return found->length >= found->place + 2;
-}
-
-/* Completes the checksum of an outgoing packet, or leaves that to the kernel. */
-static void seal(struct pbuf *p, struct offload_header *offload)
-{
-    struct eth_hdr *ethernet = p->payload;
-    struct transport t;
-    if (p->len < ETHERNET_HEADER + IP_HLEN ||
-        (ethernet->type != PP_HTONS(ETHTYPE_IP) && ethernet->type != PP_HTONS(ETHTYPE_IPV6)))
-        return;
-    char *packet = (char *)p->payload + ETHERNET_HEADER;
-    if (!find_transport(packet, p->len - ETHERNET_HEADER, &t)) return;
-    uint16_t start = (uint16_t)(ETHERNET_HEADER + t.start);
-    if (p->len < start + t.place + 2) return;
-    uint16_t *field = (uint16_t *)((char *)p->payload + start + t.place);
-    bool damaged = (p->flags & PACKET_DAMAGED) != 0;
-    if (instance->device_headers && !damaged) {
-        *field = fold(t.sum);
-        offload->flags = NEEDS_CHECKSUM;
-        offload->checksum_start = start;
-        offload->checksum_offset = t.place;
-        return;
-    }
-    *field = 0;
-    uint16_t whole = (uint16_t)~fold(t.sum + chain_sum(p, start));
-    *field = whole == 0 && t.place == 6 ? 0xffff : whole;
-    if (damaged) *field ^= *field == 1 ? 2 : 1;
-}
-
-err_t cse_netif_linkoutput(struct netif *netif, struct pbuf *p)
-{
-    struct offload_header offload = {0};
-    struct iovec parts[PARTS_MAX];
-    int count = 0;
-    seal(p, &offload);
-    if (instance->device_headers) parts[count++] = (struct iovec){&offload, sizeof offload};
-    for (struct pbuf *q = p; q != NULL && count < PARTS_MAX; q = q->next)
-        if (q->len != 0) parts[count++] = (struct iovec){q->payload, q->len};
-    if (syscall(SYS_writev, me.tap, parts, (long)count) < 0) {
+    int skip = instance->device_headers ? 0 : 1;
+    long sent = syscall(SYS_writev, me.tap, parts + skip, (long)(count - skip));
+    if (sent < 0) {
         instance->tx_dropped++; /* a full queue drops, as on any wire */
-        return ERR_OK;
+        return;
     }
     instance->tx_packets++;
-    instance->tx_bytes += p->tot_len;
-    return ERR_OK;
+    instance->tx_bytes += (size_t)sent - (skip != 0 ? 0 : sizeof(struct offload_header));
+}
+
+/* What was held back leaves: the holder of the lock is done. */
+void device_flush(void)
+{
+    offload_flush();
 }
 
 /* ---- from the device ---------------------------------------------------------------------- */
 
-static bool checksum_good(const char *packet, size_t length)
+static struct pbuf *copy_of(const struct pbuf *from, uint16_t length)
 {
-    struct transport t;
-    uint16_t field;
-    if (!find_transport(packet, length, &t) || (size_t)t.start + t.length > length) return true;
-    memcpy(&field, packet + t.start + t.place, sizeof field);
-    if (t.place == 6 && field == 0)
-        return t.start != IP6_HLEN || IPH_V((struct ip_hdr *)packet) == 4;
-    return fold(t.sum + cse_lwip_checksum(packet + t.start, t.length)) == 0xffff;
-}
-
-static struct pbuf *packet_of(const char *bytes, size_t length)
-{
-    if (length > UINT16_MAX) {
-        instance->rx_dropped++;
-        return NULL;
-    }
-    struct pbuf *p = pbuf_alloc(PBUF_RAW, (u16_t)length, PBUF_RAM);
-    if (p == NULL)
-        instance->rx_dropped++;
-    else
-        memcpy(p->payload, bytes, length);
+    struct pbuf *p = pbuf_alloc(PBUF_RAW, length, PBUF_RAM);
+    if (p != NULL) memcpy(p->payload, from->payload, length);
     return p;
 }
 
-static void take_frame(char *frame, size_t length, const struct offload_header *offload)
+/* The first `length` bytes of a buffer as a packet: the buffer itself, or a copy. */
+static struct pbuf *packet_of(struct pbuf **buffer, size_t length, size_t copy_below)
 {
-    struct netif *netif = instance->tap;
-    if (length < ETHERNET_HEADER) return;
-    const struct eth_hdr *ethernet = (const struct eth_hdr *)frame;
+    if (length < copy_below) return copy_of(*buffer, (uint16_t)length);
+    struct pbuf *p = *buffer;
+    pbuf_realloc(p, (u16_t)length);
+    *buffer = NULL;
+    return p;
+}
+
+/* The packet that was just read, behind its Ethernet header; NULL when memory is short. */
+static struct pbuf *take_packet(size_t length)
+{
+    size_t first = length < HEAD_BYTES ? length : HEAD_BYTES;
+    struct pbuf *p = packet_of(&instance->rx_head, first, COPY_HEAD);
+    if (p == NULL || length == first) return p;
+    struct pbuf *rest = packet_of(&instance->rx_tail, length - first, COPY_TAIL);
+    if (rest == NULL) {
+        pbuf_free(p);
+        return NULL;
+    }
+    pbuf_cat(p, rest);
+    return p;
+}
+
+static void take_arp(const struct eth_hdr *ethernet, size_t length)
+{
+    struct pbuf *p = pbuf_alloc(PBUF_RAW, (u16_t)(ETHERNET_HEADER + length), PBUF_RAM);
+    if (p == NULL) return;
+    memcpy(p->payload, ethernet, ETHERNET_HEADER);
+    memcpy((char *)p->payload + ETHERNET_HEADER, instance->rx_head->payload, length);
+    if (ethernet_input(p, instance->tap) != ERR_OK) pbuf_free(p);
+}
+
+/* `length` bytes of a packet lie in the two buffers. */
+static void take_frame(const struct eth_hdr *ethernet, size_t length,
+                       const struct offload_header *offload)
+{
     bool group = (ethernet->dest.addr[0] & 1) != 0;
-    if (!group && memcmp(&ethernet->dest, netif->hwaddr, ETH_HWADDR_LEN) != 0) return;
+    if (!group && memcmp(&ethernet->dest, instance->tap->hwaddr, ETH_HWADDR_LEN) != 0) return;
     instance->rx_packets++;
-    instance->rx_bytes += length;
-    if (ethernet->type == PP_HTONS(ETHTYPE_ARP)) {
-        struct pbuf *p = packet_of(frame, length);
-        if (p != NULL && ethernet_input(p, netif) != ERR_OK) pbuf_free(p);
-    } else if (ethernet->type == PP_HTONS(ETHTYPE_IP) || ethernet->type == PP_HTONS(ETHTYPE_IPV6)) {
-        char *packet = frame + ETHERNET_HEADER;
-        length -= ETHERNET_HEADER;
-        if (!(offload->flags & (NEEDS_CHECKSUM | DATA_VALID)) && !checksum_good(packet, length)) {
-            instance->checksum_errors++;
+    instance->rx_bytes += ETHERNET_HEADER + length;
+    if (ethernet->type == PP_HTONS(ETHTYPE_ARP) && length <= COPY_HEAD) {
+        take_arp(ethernet, length);
+    } else if (length <= UINT16_MAX && (ethernet->type == PP_HTONS(ETHTYPE_IP) ||
+                                        ethernet->type == PP_HTONS(ETHTYPE_IPV6))) {
+        struct pbuf *p = take_packet(length);
+        if (p == NULL) {
+            instance->rx_dropped++;
             return;
         }
-        struct pbuf *p = packet_of(packet, length);
-        if (p == NULL) return;
+        if (!(offload->flags & (NEEDS_CHECKSUM | DATA_VALID)) && !offload_checksum_good(p)) {
+            instance->checksum_errors++;
+            pbuf_free(p);
+            return;
+        }
         if (group) p->flags |= PBUF_FLAG_LLBCAST;
         packet_in(p);
     }
 }
 
+static bool have_buffers(void)
+{
+    if (instance->rx_head == NULL)
+        instance->rx_head = pbuf_alloc(PBUF_RAW, HEAD_BYTES, PBUF_RAM);
+    if (instance->rx_tail == NULL)
+        instance->rx_tail = pbuf_alloc(PBUF_RAW, TAIL_BYTES, PBUF_RAM);
+    return instance->rx_head != NULL && instance->rx_tail != NULL;
+}
+
+/* Memory is short: a frame is lost, so that the device does not stay readable. */
+static bool discard(void)
+{
+    char byte;
+    instance->rx_dropped++;
+    return syscall(SYS_read, me.tap, &byte, 1L) > 0;
+}
+
 /* Feeds at most `limit` frames to lwIP; false when none is left. */
 bool device_read(int limit)
 {
-    struct offload_header offload;
     for (int i = 0; i < limit; i++) {
-        struct iovec parts[2] = {{&offload, sizeof offload}, {me.scratch, FRAME_MAX}};
-        memset(&offload, 0, sizeof offload);
-        bool headers = instance->device_headers;
-        ssize_t got = syscall(SYS_readv, me.tap, headers ? parts : parts + 1, headers ? 2L : 1L);
+        if (!have_buffers()) return discard();
+        struct offload_header offload = {0};
+        struct eth_hdr ethernet;
+        struct iovec parts[] = {{&offload, sizeof offload},
+                                {&ethernet, sizeof ethernet},
+                                {instance->rx_head->payload, HEAD_BYTES},
+                                {instance->rx_tail->payload, TAIL_BYTES}};
+        int skip = instance->device_headers ? 0 : 1;
+        ssize_t got = syscall(SYS_readv, me.tap, parts + skip, (long)(4 - skip));
         if (got <= 0) return false;
-        if (headers) got -= (ssize_t)sizeof offload;
-        if (got > 0) take_frame(me.scratch, (size_t)got, &offload);
+        got -= ETHERNET_HEADER + (skip != 0 ? 0 : (ssize_t)sizeof offload);
+        if (got > 0) take_frame(&ethernet, (size_t)got, &offload);
     }
     return true;
 }
@@ -278,6 +227,7 @@ const ip6_addr_t *cse_gateway6(struct netif *netif, const ip6_addr_t *destinatio
 /* lwIP's two interfaces, when an instance is made or reset. */
 void device_add_interfaces(void)
 {
+    instance->rx_head = instance->rx_tail = NULL;
     instance->loop = add_interface(PP_HTONL(0x7f000001), PP_HTONL(0xff000000), 0, loop_init);
     instance->tap =
         add_interface(instance->address, instance->netmask, instance->gateway, tap_init);
@@ -298,8 +248,9 @@ int device_setup(void)
     instance->device_headers = (request.ifr_flags & IFF_VNET_HDR) != 0;
     if (instance->device_headers) {
         int header = sizeof(struct offload_header);
+        long offloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
         syscall(SYS_ioctl, me.tap, TUNSETVNETHDRSZ, &header);
-        syscall(SYS_ioctl, me.tap, TUNSETOFFLOAD, (long)(TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6));
+        syscall(SYS_ioctl, me.tap, TUNSETOFFLOAD, offloads);
     }
     long flags = syscall(SYS_fcntl, me.tap, F_GETFL);
     syscall(SYS_fcntl, me.tap, F_SETFL, flags | O_NONBLOCK);

@@ -147,6 +147,7 @@ void instance_unlock(sigset_t *saved)
 {
     int saved_errno = errno;
     instance_settle();
+    device_flush();
     for (uint16_t i = 0; i < instance->process_top; i++)
         if (instance->processes[i].pending != NULL && !instance->processes[i].rung) process_ring(i);
     clock_poke();
@@ -301,8 +302,8 @@ void broker_hello(char *out, size_t size, const char *more)
 {
     char program[1024];
     program_path(program, sizeof program);
-    snprintf(out, size, "hello version=1 kind=network pid=%d program=%s%s", (int)getpid(), program,
-             more);
+    snprintf(out, size, "hello version=1 kind=network pid=%d program=%s vnet_hdr=1%s",
+             (int)getpid(), program, more);
 }
 
 /* Commands that follow `create`. */

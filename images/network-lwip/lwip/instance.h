@@ -130,7 +130,8 @@ struct instance {
     uint8_t isn_key[16];
 
     struct netif *tap, *loop;
-    uint32_t device_headers; /* the tap has virtio headers */
+    uint32_t device_headers;         /* the tap has virtio headers */
+    struct pbuf *rx_head, *rx_tail; /* what the next frame is read into (device.c) */
     uint64_t rx_packets, tx_packets, rx_bytes, tx_bytes, rx_dropped, tx_dropped, checksum_errors;
 
     uint32_t packet_hooks; /* enum packet_hook: who looks at packets */
@@ -305,7 +306,7 @@ int device_open(const char *name);
 int device_setup(void);
 void device_add_interfaces(void);
 bool device_read(int limit); /* false when drained */
-uint16_t device_mtu(void);
+void device_flush(void);     /* before the lock is let go */
 
 /* clock.c */
 void clock_run(void);    /* runs what is due */
