@@ -124,10 +124,8 @@ static void take_frame(const struct eth_hdr *ethernet, size_t length,
 
 static bool have_buffers(void)
 {
-    if (instance->rx_head == NULL)
-        instance->rx_head = pbuf_alloc(PBUF_RAW, HEAD_BYTES, PBUF_RAM);
-    if (instance->rx_tail == NULL)
-        instance->rx_tail = pbuf_alloc(PBUF_RAW, TAIL_BYTES, PBUF_RAM);
+    if (instance->rx_head == NULL) instance->rx_head = pbuf_alloc(PBUF_RAW, HEAD_BYTES, PBUF_RAM);
+    if (instance->rx_tail == NULL) instance->rx_tail = pbuf_alloc(PBUF_RAW, TAIL_BYTES, PBUF_RAM);
     return instance->rx_head != NULL && instance->rx_tail != NULL;
 }
 

@@ -130,7 +130,7 @@ struct instance {
     uint8_t isn_key[16];
 
     struct netif *tap, *loop;
-    uint32_t device_headers;         /* the tap has virtio headers */
+    uint32_t device_headers;        /* the tap has virtio headers */
     struct pbuf *rx_head, *rx_tail; /* what the next frame is read into (device.c) */
     uint64_t rx_packets, tx_packets, rx_bytes, tx_bytes, rx_dropped, tx_dropped, checksum_errors;
 

@@ -103,8 +103,7 @@ static uint16_t chain_sum(const struct pbuf *p, uint32_t from, uint32_t to)
     for (; p != NULL && at < to; at += p->len, p = p->next) {
         uint32_t first = from > at ? from - at : 0, last = to - at < p->len ? to - at : p->len;
         if (first >= last) continue;
-        uint16_t part =
-            cse_lwip_checksum((const char *)p->payload + first, (int)(last - first));
+        uint16_t part = cse_lwip_checksum((const char *)p->payload + first, (int)(last - first));
         sum += odd ? (uint16_t)(part << 8 | part >> 8) : part;
         odd ^= (last - first) & 1;
     }
@@ -238,10 +237,9 @@ static bool same_flow(const struct segment *a, const struct segment *b)
     if (a->headers != b->headers || a->shape.six != b->shape.six) return false;
     const uint8_t *x = a->ip, *y = b->ip;
     if (memcmp(x - ETHERNET_HEADER, y - ETHERNET_HEADER, ETHERNET_HEADER) != 0) return false;
-    bool same = a->shape.six
-                    ? memcmp(x, y, 4) == 0 && memcmp(x + 6, y + 6, 34) == 0
-                    : memcmp(x, y, 2) == 0 && memcmp(x + 6, y + 6, 4) == 0 &&
-                          memcmp(x + 12, y + 12, 8) == 0;
+    bool same = a->shape.six ? memcmp(x, y, 4) == 0 && memcmp(x + 6, y + 6, 34) == 0
+                             : memcmp(x, y, 2) == 0 && memcmp(x + 6, y + 6, 4) == 0 &&
+                                   memcmp(x + 12, y + 12, 8) == 0;
     size_t options = (size_t)(a->headers - ETHERNET_HEADER - a->shape.transport - TCP_HEADER);
     return same && memcmp(a->tcp, b->tcp, 4) == 0 && a->tcp[12] == b->tcp[12] &&
            memcmp(a->tcp + TCP_HEADER, b->tcp + TCP_HEADER, options) == 0;
@@ -309,8 +307,7 @@ static void common_headers(uint8_t *out, struct offload_header *offload)
         uint16_t sum = (uint16_t)~cse_lwip_checksum(ip, IPV4_HEADER);
         memcpy(ip + 10, &sum, sizeof sum);
     }
-    uint16_t sum =
-        pseudo_sum(ip, &first->shape, (uint16_t)(held.packet - first->shape.transport));
+    uint16_t sum = pseudo_sum(ip, &first->shape, (uint16_t)(held.packet - first->shape.transport));
     memcpy(tcp + TCP_CHECKSUM_AT, &sum, sizeof sum);
     *offload = (struct offload_header){
         .flags = NEEDS_CHECKSUM,
@@ -325,7 +322,7 @@ static void common_headers(uint8_t *out, struct offload_header *offload)
 
 void offload_flush(void)
 {
-    if (held.count == 0) return;
+    if (held.count <= 0) return;
     struct offload_header offload;
     struct iovec parts[PARTS_MAX];
     uint8_t headers[HEADERS_MAX];

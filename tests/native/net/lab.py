@@ -20,7 +20,8 @@ from pathlib import Path
 from app.broker.broker import Broker
 
 _TUNSETIFF = 0x400454CA
-_TAP_FLAGS = 0x0002 | 0x1000 | 0x4000  # IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
+_TAP_FLAGS = 0x0002 | 0x1000  # IFF_TAP | IFF_NO_PI
+_IFF_VNET_HDR = 0x4000
 MTU = 65520
 
 
@@ -86,21 +87,23 @@ class Host:
         self.run = lab.directory / name
         (self.run / "data").mkdir(parents=True)
         self.trace = self.run / "trace"
-        self._tap = f"{lab.bridge}.{number}"
+        self.tap = f"{lab.bridge}.{number}"
+        self.virtio_headers = True
         self.processes: list[subprocess.Popen[str]] = []
         (self.run / "network.conf").write_text(
             f"name={name}\naddress={address}\nprefix=24\ngateway={lab.gateway}\n"
             f"mac=02:c5:00:00:{number // 256:02x}:{number % 256:02x}\nmtu={MTU}\n"
             f"dns.0={lab.gateway}\n"
         )
-        self.namespace = self._tap.replace(".", "-")
+        self.namespace = self.tap.replace(".", "-")
         ip("netns", "add", self.namespace)
         lab.broker.serve(name, self.run, self._make_tap, lab.find)
 
     def _make_tap(self, _again: bool) -> int:
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", self._tap.encode(), _TAP_FLAGS))
-        ip("link", "set", self._tap, "mtu", str(MTU), "master", self.lab.bridge, "up")
+        flags = _TAP_FLAGS | (_IFF_VNET_HDR if self.virtio_headers else 0)
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", self.tap.encode(), flags))
+        ip("link", "set", self.tap, "mtu", str(MTU), "master", self.lab.bridge, "up")
         return fd
 
     def command(self, *words: str) -> list[str]:

@@ -1,0 +1,124 @@
+"""The device under load: what leaves and arrives in large frames is what was sent.
+
+The peer is a kernel's stack in a namespace on the same bridge, behind an interface of 1,500 bytes.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.native.net.lab import Host, Lab, ip, retry
+
+pytestmark = [pytest.mark.native, pytest.mark.root]
+TRANSFER = str(Path(__file__).parent / "net/transfer.py")
+PORT = "7100"
+MEGABYTES = 8_000_000
+
+
+@dataclass
+class Peer:
+    """A namespace with the kernel's stack, and the transfer server in it."""
+
+    name: str
+    address: str
+    port: str
+    """Its interface on the bridge."""
+
+    def command(self, *words: str) -> list[str]:
+        return ["ip", "netns", "exec", self.name, *words]
+
+    def check(self, *words: str) -> str:
+        done = subprocess.run(
+            self.command(*words), capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def peer(lab: Lab) -> Iterator[Peer]:
+    made = Peer(f"{lab.bridge}-peer", f"{lab.network}.250", f"{lab.bridge}p")
+    ip("netns", "add", made.name)
+    try:
+        other = ("peer", "name", "eth0", "netns", made.name)
+        ip("link", "add", made.port, "type", "veth", *other)
+        ip("link", "set", made.port, "master", lab.bridge, "up")
+        ip("-n", made.name, "addr", "add", f"{made.address}/24", "dev", "eth0")
+        for link in ("lo", "eth0"):
+            ip("-n", made.name, "link", "set", link, "up")
+        server = subprocess.Popen(made.command(sys.executable, TRANSFER, "serve", PORT))
+        try:
+            yield made
+        finally:
+            server.kill()
+            server.wait()
+    finally:
+        ip("netns", "del", made.name)
+
+
+def send_to_peer(host: Host, peer: Peer, size: int, count: int = MEGABYTES) -> None:
+    words = (sys.executable, TRANSFER, "send", peer.address, PORT, str(count), str(size))
+    assert retry(lambda: host.check(*words, timeout=60)) == "intact\n"
+
+
+def serve_for_peer(host: Host, peer: Peer, size: int) -> None:
+    process = host.start(sys.executable, TRANSFER, "serve", PORT)
+    words = (sys.executable, TRANSFER, "send", host.address, PORT, str(MEGABYTES), str(size))
+    assert retry(lambda: peer.check(*words)) == "intact\n"
+    host.stop(process)
+
+
+def received_by(interface: str) -> tuple[int, int]:
+    """(bytes, frames) that came into the bridge from a device."""
+    counters = Path("/sys/class/net", interface, "statistics")
+    return tuple(int((counters / f"rx_{what}").read_text()) for what in ("bytes", "packets"))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("size", [1_000_000, 1460, 100])
+def test_every_byte_arrives(lab: Lab, peer: Peer, size: int) -> None:
+    send_to_peer(lab.host(), peer, size, count=MEGABYTES if size > 1000 else 500_000)
+
+
+def test_served_bytes_arrive(lab: Lab, peer: Peer) -> None:
+    serve_for_peer(lab.host(), peer, 1_000_000)
+
+
+def test_without_virtio_headers(lab: Lab, peer: Peer) -> None:
+    host = lab.host()
+    host.virtio_headers = False
+    send_to_peer(host, peer, 100_000)
+    serve_for_peer(host, peer, 100_000)
+
+
+def test_segments_leave_as_one_frame(lab: Lab, peer: Peer) -> None:
+    host = lab.host()
+    process = host.start(sys.executable, TRANSFER, "serve", PORT)
+    words = (sys.executable, TRANSFER, "send", host.address, PORT, str(MEGABYTES), "1000000")
+    assert retry(lambda: peer.check(*words)) == "intact\n"
+    length, frames = received_by(host.tap)
+    host.stop(process)
+    assert length > MEGABYTES
+    assert length / frames > 4 * 1500, f"{frames} frames of {length / frames:.0f} bytes"
+
+
+def test_every_byte_arrives_where_frames_are_lost(lab: Lab, peer: Peer) -> None:
+    """Segments that are sent again meet frames that hold them."""
+    rules = f"""
+    table bridge {lab.bridge} {{
+        chain forward {{
+            type filter hook forward priority 0;
+            oifname "{peer.port}" numgen random mod 100 0 drop
+            iifname "{peer.port}" numgen random mod 100 0 drop
+        }}
+    }}"""
+    subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
+    try:
+        send_to_peer(lab.host(), peer, 100_000, count=3_000_000)
+    finally:
+        subprocess.run(["nft", "delete", "table", "bridge", lab.bridge], check=True)
