@@ -200,7 +200,7 @@ struct segment {
 /* Of this process, and empty whenever it does not hold the lock. */
 static struct {
     struct pbuf *frames[PARTS_MAX];
-    int count, parts;
+    unsigned count, parts;
     bool complete; /* a short or finishing segment is the last */
     struct segment first;
     uint16_t segment_data; /* bytes of each but the last */
@@ -245,7 +245,7 @@ static bool same_flow(const struct segment *a, const struct segment *b)
            memcmp(a->tcp + TCP_HEADER, b->tcp + TCP_HEADER, options) == 0;
 }
 
-static bool continues(const struct segment *s, int parts)
+static bool continues(const struct segment *s, unsigned parts)
 {
     return held.count > 0 && !held.complete && held.count < PARTS_MAX &&
            held.parts + parts + 2 <= PARTS_MAX && s->data > 0 && s->data <= held.segment_data &&
@@ -262,9 +262,10 @@ static bool replaces(const struct segment *s)
            (int32_t)(s->acknowledged - held.first.acknowledged) > 0 && same_flow(&held.first, s);
 }
 
-static void hold(struct pbuf *frame, const struct segment *s, int parts)
+static void hold(struct pbuf *frame, const struct segment *s, unsigned parts)
 {
-    if (held.count == 0) {
+    if (held.count == 0 || held.count >= PARTS_MAX) {
+        held.count = 0;
         held.first = *s;
         held.parts = 0;
         held.segment_data = s->data;
@@ -283,7 +284,7 @@ static void hold(struct pbuf *frame, const struct segment *s, int parts)
 
 static void drop_held(void)
 {
-    for (int i = 0; i < held.count; i++) pbuf_free(held.frames[i]);
+    for (unsigned i = 0; i < held.count; i++) pbuf_free(held.frames[i]);
     held.count = 0;
 }
 
@@ -322,7 +323,7 @@ static void common_headers(uint8_t *out, struct offload_header *offload)
 
 void offload_flush(void)
 {
-    if (held.count <= 0) return;
+    if (held.count == 0) return;
     struct offload_header offload;
     struct iovec parts[PARTS_MAX];
     uint8_t headers[HEADERS_MAX];
@@ -330,7 +331,7 @@ void offload_flush(void)
     parts[0] = (struct iovec){&offload, sizeof offload};
     parts[1] = (struct iovec){headers, held.first.headers};
     int count = 2;
-    for (int i = 0; i < held.count; i++)
+    for (unsigned i = 0; i < held.count; i++)
         count += parts_of(held.frames[i], held.first.headers, parts + count, PARTS_MAX - count);
     device_write(parts, count);
     drop_held();
@@ -340,7 +341,7 @@ void offload_send(struct pbuf *frame)
 {
     struct segment s;
     bool tcp = instance->device_headers && segment_of(frame, &s);
-    int parts = tcp ? pbuf_clen(frame) : 0;
+    unsigned parts = tcp ? pbuf_clen(frame) : 0;
     if (tcp && parts < PARTS_MAX - 2) {
         if (replaces(&s))
             drop_held();
