@@ -158,7 +158,8 @@ static void seal(struct pbuf *frame, struct offload_header *offload)
     if (frame->len < ETHERNET_HEADER + place + 2 || frame->tot_len < ETHERNET_HEADER + shape.end)
         return;
     uint16_t sum = pseudo_sum(ip, &shape, (uint16_t)(shape.end - shape.transport));
-    if (instance->device_headers) {
+    bool damaged = (frame->flags & PACKET_DAMAGED) != 0;
+    if (instance->device_headers && !damaged) {
         memcpy(ip + place, &sum, sizeof sum);
         offload->flags = NEEDS_CHECKSUM;
         offload->checksum_start = (uint16_t)(ETHERNET_HEADER + shape.transport);
@@ -170,6 +171,7 @@ static void seal(struct pbuf *frame, struct offload_header *offload)
                                    ETHERNET_HEADER + (uint32_t)shape.end);
     sum = (uint16_t)~fold(all);
     if (sum == 0 && shape.protocol == IP_PROTO_UDP) sum = 0xffff;
+    if (damaged) sum ^= sum == 1 ? 2 : 1; /* a fault that was asked for (fault.c) */
     memcpy(ip + place, &sum, sizeof sum);
 }
 
@@ -206,7 +208,7 @@ static struct {
     uint16_t segment_data; /* bytes of each but the last */
     uint32_t packet;       /* bytes of the IP packet so far */
     uint32_t next;         /* sequence number that would continue */
-} held;
+} burst;
 
 static bool segment_of(const struct pbuf *frame, struct segment *s)
 {
@@ -247,52 +249,52 @@ static bool same_flow(const struct segment *a, const struct segment *b)
 
 static bool continues(const struct segment *s, unsigned parts)
 {
-    return held.count > 0 && !held.complete && held.count < PARTS_MAX &&
-           held.parts + parts + 2 <= PARTS_MAX && s->data > 0 && s->data <= held.segment_data &&
-           held.packet + s->data <= PACKET_MAX && s->sequence == held.next &&
-           (int32_t)(s->acknowledged - read32(held.first.tcp + 8)) >= 0 &&
-           same_flow(&held.first, s);
+    return burst.count > 0 && !burst.complete && burst.count < PARTS_MAX &&
+           burst.parts + parts + 2 <= PARTS_MAX && s->data > 0 && s->data <= burst.segment_data &&
+           burst.packet + s->data <= PACKET_MAX && s->sequence == burst.next &&
+           (int32_t)(s->acknowledged - read32(burst.first.tcp + 8)) >= 0 &&
+           same_flow(&burst.first, s);
 }
 
 /* The held frame says nothing but what this one says later. */
 static bool replaces(const struct segment *s)
 {
-    return held.count == 1 && held.first.data == 0 && !(held.first.tcp[13] & TCP_FIN) &&
-           s->sequence == held.first.sequence &&
-           (int32_t)(s->acknowledged - held.first.acknowledged) > 0 && same_flow(&held.first, s);
+    return burst.count == 1 && burst.first.data == 0 && !(burst.first.tcp[13] & TCP_FIN) &&
+           s->sequence == burst.first.sequence &&
+           (int32_t)(s->acknowledged - burst.first.acknowledged) > 0 && same_flow(&burst.first, s);
 }
 
-static void hold(struct pbuf *frame, const struct segment *s, unsigned parts)
+static void burst_add(struct pbuf *frame, const struct segment *s, unsigned parts)
 {
-    if (held.count == 0 || held.count >= PARTS_MAX) {
-        held.count = 0;
-        held.first = *s;
-        held.parts = 0;
-        held.segment_data = s->data;
-        held.packet = (uint32_t)(frame->tot_len - ETHERNET_HEADER);
-        held.complete = s->data == 0;
+    if (burst.count == 0 || burst.count >= PARTS_MAX) {
+        burst.count = 0;
+        burst.first = *s;
+        burst.parts = 0;
+        burst.segment_data = s->data;
+        burst.packet = (uint32_t)(frame->tot_len - ETHERNET_HEADER);
+        burst.complete = s->data == 0;
     } else {
-        held.packet += s->data;
-        held.complete = s->data < held.segment_data;
+        burst.packet += s->data;
+        burst.complete = s->data < burst.segment_data;
     }
-    if (s->tcp[13] & TCP_FIN) held.complete = true;
-    held.next = s->sequence + s->data;
-    held.parts += parts;
-    held.frames[held.count++] = frame;
+    if (s->tcp[13] & TCP_FIN) burst.complete = true;
+    burst.next = s->sequence + s->data;
+    burst.parts += parts;
+    burst.frames[burst.count++] = frame;
     pbuf_ref(frame);
 }
 
-static void drop_held(void)
+static void burst_drop(void)
 {
-    for (unsigned i = 0; i < held.count; i++) pbuf_free(held.frames[i]);
-    held.count = 0;
+    for (unsigned i = 0; i < burst.count; i++) pbuf_free(burst.frames[i]);
+    burst.count = 0;
 }
 
-/* The first segment's headers, as those of all that is held. */
+/* The first segment's headers, as those of all that is burst. */
 static void common_headers(uint8_t *out, struct offload_header *offload)
 {
-    const struct segment *first = &held.first;
-    const struct pbuf *last = held.frames[held.count - 1];
+    const struct segment *first = &burst.first;
+    const struct pbuf *last = burst.frames[burst.count - 1];
     memcpy(out, first->ip - ETHERNET_HEADER, first->headers);
     uint8_t *ip = out + ETHERNET_HEADER, *tcp = ip + first->shape.transport;
     const uint8_t *last_tcp =
@@ -301,14 +303,14 @@ static void common_headers(uint8_t *out, struct offload_header *offload)
     tcp[13] |= last_tcp[13];
     memcpy(tcp + 14, last_tcp + 14, 2); /* window */
     if (first->shape.six) {
-        write16(ip + 4, (uint16_t)(held.packet - IPV6_HEADER));
+        write16(ip + 4, (uint16_t)(burst.packet - IPV6_HEADER));
     } else {
-        write16(ip + 2, (uint16_t)held.packet);
+        write16(ip + 2, (uint16_t)burst.packet);
         memset(ip + 10, 0, 2);
         uint16_t sum = (uint16_t)~cse_lwip_checksum(ip, IPV4_HEADER);
         memcpy(ip + 10, &sum, sizeof sum);
     }
-    uint16_t sum = pseudo_sum(ip, &first->shape, (uint16_t)(held.packet - first->shape.transport));
+    uint16_t sum = pseudo_sum(ip, &first->shape, (uint16_t)(burst.packet - first->shape.transport));
     memcpy(tcp + TCP_CHECKSUM_AT, &sum, sizeof sum);
     *offload = (struct offload_header){
         .flags = NEEDS_CHECKSUM,
@@ -316,38 +318,39 @@ static void common_headers(uint8_t *out, struct offload_header *offload)
         .checksum_start = (uint16_t)(ETHERNET_HEADER + first->shape.transport),
         .checksum_offset = TCP_CHECKSUM_AT,
     };
-    if (held.count == 1) return;
+    if (burst.count == 1) return;
     offload->gso_type = first->shape.six ? GSO_TCPV6 : GSO_TCPV4;
-    offload->gso_size = held.segment_data;
+    offload->gso_size = burst.segment_data;
 }
 
 void offload_flush(void)
 {
-    if (held.count == 0) return;
+    if (burst.count == 0) return;
     struct offload_header offload;
     struct iovec parts[PARTS_MAX];
     uint8_t headers[HEADERS_MAX];
     common_headers(headers, &offload);
     parts[0] = (struct iovec){&offload, sizeof offload};
-    parts[1] = (struct iovec){headers, held.first.headers};
+    parts[1] = (struct iovec){headers, burst.first.headers};
     int count = 2;
-    for (unsigned i = 0; i < held.count; i++)
-        count += parts_of(held.frames[i], held.first.headers, parts + count, PARTS_MAX - count);
+    for (unsigned i = 0; i < burst.count; i++)
+        count += parts_of(burst.frames[i], burst.first.headers, parts + count, PARTS_MAX - count);
     device_write(parts, count);
-    drop_held();
+    burst_drop();
 }
 
 void offload_send(struct pbuf *frame)
 {
     struct segment s;
-    bool tcp = instance->device_headers && segment_of(frame, &s);
+    bool damaged = (frame->flags & PACKET_DAMAGED) != 0;
+    bool tcp = instance->device_headers && !damaged && segment_of(frame, &s);
     unsigned parts = tcp ? pbuf_clen(frame) : 0;
     if (tcp && parts < PARTS_MAX - 2) {
         if (replaces(&s))
-            drop_held();
+            burst_drop();
         else if (!continues(&s, parts))
             offload_flush();
-        hold(frame, &s, parts);
+        burst_add(frame, &s, parts);
         return;
     }
     offload_flush();
