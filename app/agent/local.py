@@ -286,6 +286,7 @@ class LocalAgent:
                 self._directory(launch.name) / "run",
                 self._device_maker(launch),
                 lambda name: self._names.find(binding.network.name, name) if binding else None,
+                binding,
             )
 
     def _disconnect(self, launch: Launch) -> None:

@@ -22,10 +22,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from app.broker.instruments import VERBS, Instruments
+from app.broker import wires
+from app.broker.instruments import Instruments
 from app.broker.messages import MAX_BYTES, MAX_FDS, BadMessage, Message, pack, parse
 from app.broker.session import MAX_CONNECTIONS, MAX_COUNTERS, Connection, Session
+from app.broker.wires import Wires, checked_bells
 from app.domain.errors import Conflict, CseError, HostLacks
+from app.domain.network import NetworkBinding, NetworkSpec
 
 SOCKET = "broker.sock"
 _RATE_PER_S = 500.0
@@ -43,6 +46,7 @@ class Broker:
         self._lock = threading.RLock()
         self._sessions: dict[str, Session] = {}
         self._instruments: dict[str, Instruments] = {}
+        self._wires = Wires(self._sessions, self._send)
         self._listeners: dict[int, tuple[Session, socket.socket]] = {}
         self._peers: dict[int, tuple[Session, Connection, socket.socket]] = {}
         self._epoll = select.epoll()
@@ -57,13 +61,17 @@ class Broker:
         directory: Path,
         make_device: Callable[[bool], int],
         find: Callable[[str], str | None],
+        binding: NetworkBinding | None = None,
     ) -> None:
-        """Listen on `directory/broker.sock`; libraries that lost a former broker come back."""
+        """Listen on `directory/broker.sock`; libraries that lost a former broker come back.
+
+        Applications with a `binding` to one network get wires to each other.
+        """
         with self._lock:
             if name in self._sessions:
                 return
             listener = _listen(directory)
-            session = Session(name, make_device, find, listener=listener.fileno())
+            session = Session(name, make_device, find, binding, listener=listener.fileno())
             self._sessions[name] = session
             self._instruments[name] = Instruments(session, self._send, self._lock)
             self._listeners[listener.fileno()] = (session, listener)
@@ -75,6 +83,7 @@ class Broker:
             session = self._sessions.pop(name, None)
             if session is None:
                 return
+            self._wires.gone(session)
             for connection in list(session.connections.values()):
                 self._drop(connection.fd)
             session.drop_instance()
@@ -83,12 +92,21 @@ class Broker:
             self._epoll.unregister(listener.fileno())
             listener.close()
 
+    def change_network(self, network: NetworkSpec) -> None:
+        """A new policy: wires that it forbids end, new ones follow it."""
+        with self._lock:
+            for session in self._sessions.values():
+                binding = session.binding
+                if binding is not None and binding.network.name == network.name:
+                    session.binding = binding.model_copy(update={"network": network})
+            self._wires.judge(network.name)
+
     def push(self, name: str, values: Mapping[str, object]) -> int:
-        """`set` to every registered program of the application; returns how many got it."""
+        """`set` to the application's instance; returns how many got it, 0 or 1."""
         with self._lock:
             session = self._sessions.get(name)
-            targets = list(session.connections.values()) if session else []
-            return sum(self._send(one, pack("set", values)) for one in targets if one.registered)
+            speaker = session.speaker() if session else None
+            return int(speaker is not None and self._send(speaker, pack("set", values)))
 
     def instruments(self, name: str) -> Instruments:
         """Of an application that is served. Raises `Conflict`."""
@@ -185,19 +203,25 @@ class Broker:
         if message.verb == "hello":
             self._hello(session, connection, message)
         elif message.verb == "register":
-            self._register(session, connection, fds)
+            self._register(session, connection, message, fds)
         elif message.verb == "resolve":
             number = message.number("id")
             address = session.find(message.fields.get("name", ""))
             answer = {"id": number} if address is None else {"id": number, "address": address}
             self._send(connection, pack("resolved", answer))
+        elif message.verb == "lead":
+            session.leader = connection
+            self._wires.hear(session, connection, message)
+            self._instruments[session.name].hear(connection, message)
+        elif message.verb in wires.VERBS:
+            self._wires.hear(session, connection, message)
         elif message.verb == "event":
             session.report(connection, message.text)
         elif message.verb == "counters":
             for key, value in message.fields.items():
                 if key in session.counters or len(session.counters) < MAX_COUNTERS:
                     session.counters[key] = value[:64]
-        elif message.verb in VERBS:
+        elif message.verb == "reported":
             self._instruments[session.name].hear(connection, message)
         else:
             raise BadMessage(message.verb)
@@ -235,10 +259,13 @@ class Broker:
         instruments.greet(connection)
         os.close(tap)
 
-    def _register(self, session: Session, connection: Connection, fds: list[int]) -> None:
-        if len(fds) != 2:
-            raise BadMessage("register carries arena and tap")
-        session.register(connection, [os.dup(fd) for fd in fds])
+    def _register(
+        self, session: Session, connection: Connection, message: Message, fds: list[int]
+    ) -> None:
+        if len(fds) != 4:
+            raise BadMessage("register carries arena, tap and two bells")
+        bells = checked_bells(fds[2:])
+        session.register(connection, [os.dup(fds[0]), os.dup(fds[1]), *bells])
         for other in session.waiting:
             self._attach(session, other)
         session.waiting.clear()
@@ -269,6 +296,8 @@ class Broker:
         was_live = bool(session.instance)
         was_creator = session.creator is connection
         session.forget(connection)
+        if was_live and not session.instance:
+            self._wires.gone(session)
         if session.name in self._instruments:
             self._instruments[session.name].gone(connection)
         self._epoll.unregister(fd)

@@ -22,7 +22,6 @@ from app.broker.session import Connection, Session
 from app.domain.errors import Conflict, TimedOut
 from app.domain.fault import FaultOrder
 
-VERBS = frozenset({"lead", "reported"})
 _REPORT_BYTES = 16 * 2**20
 _REPORT_S = 3.0
 _OUTLET_BYTES = 4 * 2**20
@@ -56,7 +55,7 @@ class Instruments:
     _serial: int = 0
 
     def hear(self, connection: Connection, message: Message) -> None:
-        """One of VERBS, from a program."""
+        """`lead` or `reported`, from a program."""
         if message.verb == "lead":
             self.leader = connection
             self._bring_up_to_date()

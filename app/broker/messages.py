@@ -12,7 +12,8 @@ from urllib.parse import quote, unquote
 
 MAX_BYTES = 4095
 """CSE_BROKER_MESSAGE_MAX of images/_core/core.h, less the NUL."""
-MAX_FDS = 4
+MAX_FDS = 8
+"""CSE_BROKER_FDS_MAX there."""
 _KEPT = "/:.,-_@+*"
 _KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 

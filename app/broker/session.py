@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from app.domain.network import NetworkBinding
+
 MAX_EVENTS = 100
 MAX_COUNTERS = 128
 MAX_CONNECTIONS = 1024
@@ -51,10 +53,18 @@ class Session:
     name: str
     make_device: Callable[[bool], int]
     find: Callable[[str], str | None]
+    binding: NetworkBinding | None = None
+    """Its place on its network, as the agent knows it."""
     listener: int = -1
     connections: dict[int, Connection] = field(default_factory=dict)
     instance: tuple[int, ...] = ()
-    """Arena and tap, held here so that later programs can be given them."""
+    """Arena, tap and the two bells, held here so that later programs can be given them."""
+    leader: Connection | None = None
+    """Whose process runs the instance's pump: it hears of wires and settings."""
+    wires: set[str] = field(default_factory=set)
+    """Addresses of the peers that its instance has a wire to."""
+    wire_budget: float = 0.0
+    wire_budget_at: float = 0.0
     creator: Connection | None = None
     waiting: list[Connection] = field(default_factory=list)
     counters: dict[str, str] = field(default_factory=dict)
@@ -79,8 +89,21 @@ class Session:
             self.waiting.remove(connection)
         if self.creator is connection:
             self.creator = None
+        if self.leader is connection:
+            self.leader = None
         if not any(other.registered for other in self.connections.values()):
             self.drop_instance()
+
+    @property
+    def bells(self) -> tuple[int, ...]:
+        """The pump's and the threads'."""
+        return self.instance[2:]
+
+    def speaker(self) -> Connection | None:
+        """Where the instance hears what concerns all of it; None where none lives."""
+        if self.leader is not None:
+            return self.leader
+        return next((one for one in self.connections.values() if one.registered), None)
 
     def drop_instance(self) -> None:
         """Our descriptors only; what the programs hold is theirs."""

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from app.domain.model import Model, Name
 
 DEFAULT_NETWORK = "default"
+
+
+class Policy(Model):
+    """Who may talk to whom on one network; the host and what lies beyond it are not concerned."""
+
+    default: Literal["allow", "deny"] = "allow"
+    """For two applications that `allow` does not name together."""
+    allow: list[Annotated[list[Name], Field(min_length=2, max_length=2)]] = []
+    """Pairs of application names; the order within a pair says nothing."""
+
+    def permits(self, one: str, other: str) -> bool:
+        """True if the two applications may exchange packets."""
+        if self.default == "allow" or one == other:
+            return True
+        return [one, other] in self.allow or [other, one] in self.allow
 
 
 class NetworkSpec(Model):
@@ -22,6 +38,7 @@ class NetworkSpec(Model):
     """Bytes of one IP packet on this segment."""
     dns: list[IPv4Address] | None = None
     """Servers for names no peer has; the host's own resolvers where absent."""
+    policy: Policy = Policy()
     labels: dict[str, str] = {}
 
     @field_validator("subnet")

@@ -118,7 +118,7 @@ void cse_fd_copy(int from, int to);
 
 /* ---- broker.c: the application's socket to the agent -------------------------------------- */
 
-enum { CSE_BROKER_MESSAGE_MAX = 4096, CSE_BROKER_FDS_MAX = 4 };
+enum { CSE_BROKER_MESSAGE_MAX = 4096, CSE_BROKER_FDS_MAX = 8 };
 struct cse_message {
     char text[CSE_BROKER_MESSAGE_MAX]; /* NUL-terminated */
     int fds[CSE_BROKER_FDS_MAX];

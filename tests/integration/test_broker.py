@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,17 @@ HELLO = b"hello version=1 kind=network pid=1 program=/bin/x"
 NAMES = {"web-b": "10.1.0.3"}
 
 
+CLOSERS: list[Callable[[], None]] = []
+"""Of the descriptors that a test itself holds; what is open after them is the broker's leak."""
+
+
 class Library:
     """A library's end, as images/_core/broker.c talks."""
 
     def __init__(self, directory: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.settimeout(2)
+        CLOSERS.append(self.socket.close)
         here = Path.cwd()
         os.chdir(directory)  # the path may be longer than a socket's may
         try:
@@ -36,7 +42,8 @@ class Library:
         socket.send_fds(self.socket, [data], fds or [])
 
     def hear(self) -> tuple[str, dict[str, str], list[int]]:
-        data, fds, _, _ = socket.recv_fds(self.socket, 4096, 4)
+        data, fds, _, _ = socket.recv_fds(self.socket, 4096, 8)
+        CLOSERS.extend(partial(os.close, fd) for fd in fds)
         message = parse(data)
         return message.verb, message.fields, fds
 
@@ -52,8 +59,16 @@ class Library:
 
 def memory(text: bytes) -> int:
     fd = os.memfd_create("test")
+    CLOSERS.append(partial(os.close, fd))
     os.write(fd, text)
     return fd
+
+
+def bells() -> list[int]:
+    """The ends that a library keeps; what it writes with stays open in it too."""
+    made = [os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) for _ in range(2)]
+    CLOSERS.extend(partial(os.close, fd) for pair in made for fd in pair)
+    return [read for read, _ in made]
 
 
 def content(fd: int) -> bytes:
@@ -77,7 +92,9 @@ def broker() -> Iterator[Broker]:
     made = Broker()
     yield made
     made.close()
-    assert eventually(lambda: open_files() <= before + 8)  # the tests' own ends
+    while CLOSERS:
+        CLOSERS.pop()()
+    assert eventually(lambda: open_files() <= before)
 
 
 @pytest.fixture
@@ -93,7 +110,7 @@ def serve(broker: Broker, directory: Path) -> list[bool]:
 
     def make(vnet_hdr: bool) -> int:
         asked.append(vnet_hdr)
-        return memory(b"tap%d" % len(asked))
+        return os.dup(memory(b"tap%d" % len(asked)))  # the broker's to close
 
     broker.serve("a", directory, make, NAMES.get)
     return asked
@@ -108,9 +125,9 @@ def test_first_creates_later_ones_wait_and_attach(broker: Broker, directory: Pat
     second.say(HELLO)
     assert second.silent()
     arena = memory(b"arena")
-    first.say(b"register", [arena, fds[0]])
+    first.say(b"register", [arena, fds[0], *bells()])
     verb, _, shared = second.hear()
-    assert verb == "attach" and [content(fd) for fd in shared] == [b"arena", b"tap1"]
+    assert verb == "attach" and [content(fd) for fd in shared[:2]] == [b"arena", b"tap1"]
     second.say(b"register", shared)
     assert eventually(lambda: broker.details("a")["live"])
     first.socket.close()
@@ -169,7 +186,7 @@ def test_names_events_counters_and_settings(broker: Broker, directory: Path) -> 
     assert details["counters"] == {"tcp.sent": 5, "note": "a b"}
     assert broker.push("a", {"mss": 1400}) == 0  # nobody registered yet
     library.say(HELLO + b" reattach=1")
-    library.say(b"register", [memory(b""), memory(b"")])
+    library.say(b"register", [memory(b""), memory(b""), *bells()])
     assert eventually(lambda: broker.push("a", {"mss": 1400, "x": "a b"}) == 1)
     assert library.hear()[:2] == ("set", {"mss": "1400", "x": "a b"})
 
@@ -180,14 +197,14 @@ def test_libraries_find_the_next_broker(directory: Path) -> None:
     library = Library(directory)
     library.say(HELLO)
     _, _, fds = library.hear()
-    library.say(b"register", [memory(b"arena"), fds[0]])
+    library.say(b"register", [memory(b"arena"), fds[0], *bells()])
     first.close()
     assert library.socket.recv(10) == b""
     second = Broker()
     asked = serve(second, directory)
     again = Library(directory)
     again.say(HELLO + b" reattach=1")
-    again.say(b"register", [memory(b"arena"), fds[0]])
+    again.say(b"register", [memory(b"arena"), fds[0], *bells()])
     newcomer = Library(directory)
     newcomer.say(HELLO)
     verb, _, shared = newcomer.hear()

@@ -118,7 +118,7 @@ static void take_frame(const struct eth_hdr *ethernet, size_t length,
             return;
         }
         if (group) p->flags |= PBUF_FLAG_LLBCAST;
-        packet_in(p);
+        packet_in(p, LINK_TAP);
     }
 }
 

@@ -41,7 +41,13 @@ enum { SCRATCH_BYTES = 65536 + 128, BROKER_WAIT_MS = 10000, ORDER_WAIT_MS = 1000
     }
 #endif
 
-struct process_local me = {.tap = -1, .arena = -1, .broker = -1, .epoll = -1, .bell = -1};
+struct process_local me = {.tap = -1,
+                           .arena = -1,
+                           .broker = -1,
+                           .epoll = -1,
+                           .bell = -1,
+                           .bells = {-1, -1},
+                           .bell_holds = {-1, -1}};
 const struct cse_host *host;
 
 bool instance_running(void)
@@ -81,6 +87,7 @@ static void reset(void)
     for (int i = 0; i < PROCESSES_MAX; i++) instance->processes[i].pending = NULL;
     instance->tcp_ms = 0;
     instruments_reset();
+    wire_reset();
     fill_in();
     for (uint16_t i = 0; i < PROCESSES_MAX; i++)
         if (instance->processes[i].used == 2) process_ring(i);
@@ -236,12 +243,17 @@ static void read_settings(void)
     instance->keep_count = (int)bounded("keepalive.probes", 9, 1, 127);
 }
 
+/* The limit for all ways; what the MTU of each allows is looked at for each connection. */
+void instance_set_mss(long mss)
+{
+    long largest = (instance->mtu > WIRE_MTU ? instance->mtu : WIRE_MTU) - 40;
+    cse_tcp_mss = (uint32_t)(mss < 536 ? 536 : mss > largest ? largest : mss);
+}
+
 /* What lwIP keeps in its own variables, after load and after a reset. */
 static void fill_in(void)
 {
-    long largest = instance->mtu - 40;
-    long mss = host->setting_number("mss", largest);
-    cse_tcp_mss = (uint32_t)(mss < 536 ? 536 : mss > largest ? largest : mss);
+    instance_set_mss(host->setting_number("mss", UINT16_MAX));
     cse_tcp_window = (uint32_t)instance->receive_buffer;
     cse_tcp_send_buffer = (uint32_t)instance->send_buffer;
     netif_init();
@@ -321,20 +333,24 @@ static int start_with_broker(bool attach_only)
         return -ENETDOWN;
     trace("broker: %s, %d descriptors", answer.text, answer.fd_count);
     int failed = -ENETDOWN;
-    if (strncmp(answer.text, "attach", 6) == 0 && answer.fd_count == 2) {
+    if (strncmp(answer.text, "attach", 6) == 0 && answer.fd_count == 4) {
         me.arena = answer.fds[0];
         me.tap = answer.fds[1];
+        me.bells[0] = answer.fds[2];
+        me.bells[1] = answer.fds[3];
         failed = arena_attach(me.arena);
     } else if (strncmp(answer.text, "create", 6) == 0 && answer.fd_count == 1 && !attach_only) {
         char count[8];
         if (host->message_field(answer.text, "orders", count, sizeof count)) orders = atoi(count);
         failed = make_instance(answer.fds[0]);
+        if (failed == 0) failed = wire_make_bells();
+        if (failed == 0) instance->wires.wanted = true;
     } else {
         for (int i = 0; i < answer.fd_count; i++) host->own_close(answer.fds[i]);
     }
     if (failed != 0) return failed;
-    int fds[2] = {me.arena, me.tap};
-    return host->broker_send(me.broker, "register", fds, 2) ? 0 : -ENETDOWN;
+    int fds[4] = {me.arena, me.tap, me.bells[0], me.bells[1]};
+    return host->broker_send(me.broker, "register", fds, 4) ? 0 : -ENETDOWN;
 }
 
 /* ---- start --------------------------------------------------------------------------------- */

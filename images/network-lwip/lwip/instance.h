@@ -10,6 +10,7 @@
 #include "../stack.h"
 #include "arena.h"
 #include "instruments.h"
+#include "wire.h"
 
 #include "lwip/netif.h"
 #include "lwip/pbuf.h"
@@ -136,6 +137,7 @@ struct instance {
 
     uint32_t packet_hooks; /* enum packet_hook: who looks at packets */
     struct instruments instruments;
+    struct wires wires; /* wire.c */
 
     /* time (clock.c) */
     uint64_t tcp_ms, slow_ms; /* when the next ticks are due; 0: stopped */
@@ -173,7 +175,8 @@ struct process_local {
     uint16_t slot;
     uint32_t epoch;
     int tap, arena, broker, epoll, bell;
-    bool attached; /* the arena is mapped */
+    int bells[2], bell_holds[2]; /* what peers ring (wire_link.c), and what keeps them open */
+    bool attached;               /* the arena is mapped */
     bool pump_runs;
     bool reads_device; /* the tap is in this epoll */
     uint32_t top;      /* ends below this were used */
@@ -203,6 +206,7 @@ void instance_settle(void);
 void instance_close_gate(void);
 void instance_open_gate(void);
 void instance_new_gate(void); /* in a forked child */
+void instance_set_mss(long mss);
 uint64_t now_ms(void);
 
 /* processes.c */
@@ -296,10 +300,11 @@ int option6_get(struct sock *s, int name, void *value, socklen_t *length);
 int option6_set(struct sock *s, int name, const void *value, socklen_t length, int number);
 
 /* packet.c */
-void packet_in(struct pbuf *p);
+void packet_in(struct pbuf *p, enum packet_link link);
 /* On the way, past all instruments. `packet_deliver` consumes the packet. */
 err_t packet_send(struct pbuf *p, const struct packet_path *path);
 void packet_deliver(struct pbuf *p, const struct packet_path *path);
+err_t packet_to_tap(struct pbuf *p, const ip_addr_t *to);
 
 /* device.c */
 int device_open(const char *name);

@@ -7,6 +7,7 @@
  * after them. All of it under the lock.
  */
 #include "instance.h"
+#include "wire.h"
 
 #include "lwip/etharp.h"
 #include "lwip/ethip6.h"
@@ -23,10 +24,23 @@ static bool instruments_took(struct pbuf *p, const struct packet_path *path)
 err_t packet_send(struct pbuf *p, const struct packet_path *path)
 {
     const ip_addr_t *to = &path->target;
+    err_t result;
     if (path->link == LINK_LOOP) return netif_loop_output(path->netif, p);
+    return wire_output(p, to, &result) ? result : packet_to_tap(p, to);
+}
+
+err_t packet_to_tap(struct pbuf *p, const ip_addr_t *to)
+{
     instance->arp_until_ms = now_ms() + 5000;
-    return IP_IS_V6(to) ? ethip6_output(path->netif, p, ip_2_ip6(to))
-                        : etharp_output(path->netif, p, ip_2_ip4(to));
+    return IP_IS_V6(to) ? ethip6_output(instance->tap, p, ip_2_ip6(to))
+                        : etharp_output(instance->tap, p, ip_2_ip4(to));
+}
+
+/* The way that leads to `to`, as far as it is known now. */
+static uint8_t link_to(const struct netif *netif, const ip_addr_t *to)
+{
+    if (netif == instance->loop) return LINK_LOOP;
+    return wire_is_up(to) ? LINK_WIRE : LINK_TAP;
 }
 
 static err_t packet_out(struct pbuf *p, const struct packet_path *path)
@@ -38,16 +52,16 @@ static err_t packet_out(struct pbuf *p, const struct packet_path *path)
 
 err_t cse_netif_output(struct netif *netif, struct pbuf *p, const ip4_addr_t *dest)
 {
-    enum packet_link link = netif == instance->loop ? LINK_LOOP : LINK_TAP;
-    struct packet_path path = {netif, IPADDR4_INIT(dest->addr), WAY_OUT, (uint8_t)link};
+    struct packet_path path = {netif, IPADDR4_INIT(dest->addr), WAY_OUT, LINK_TAP};
+    path.link = link_to(netif, &path.target);
     return packet_out(p, &path);
 }
 
 err_t cse_netif_output_ip6(struct netif *netif, struct pbuf *p, const ip6_addr_t *dest)
 {
-    enum packet_link link = netif == instance->loop ? LINK_LOOP : LINK_TAP;
-    struct packet_path path = {.netif = netif, .way = WAY_OUT, .link = (uint8_t)link};
+    struct packet_path path = {.netif = netif, .way = WAY_OUT};
     ip_addr_copy_from_ip6(path.target, *dest);
+    path.link = link_to(netif, &path.target);
     return packet_out(p, &path);
 }
 
@@ -64,10 +78,19 @@ void packet_deliver(struct pbuf *p, const struct packet_path *path)
     ip_input(p, path->netif);
 }
 
-/* An IP packet that has arrived, its checksums verified or vouched for; the packet is consumed. */
-void packet_in(struct pbuf *p)
+/* For lwIP where it asks an interface for its MTU: the way to `dest` may have another. */
+u16_t cse_netif_mtu(const struct netif *netif, const ip4_addr_t *dest)
 {
-    struct packet_path path = {.netif = instance->tap, .way = WAY_IN, .link = LINK_TAP};
+    ip_addr_t to;
+    if (netif != instance->tap) return netif->mtu;
+    ip_addr_copy_from_ip4(to, *dest);
+    return wire_is_up(&to) ? WIRE_MTU : netif->mtu;
+}
+
+/* An IP packet that has arrived, its checksums verified or vouched for; the packet is consumed. */
+void packet_in(struct pbuf *p, enum packet_link link)
+{
+    struct packet_path path = {.netif = instance->tap, .way = WAY_IN, .link = (uint8_t)link};
     bool looked_at = __builtin_expect(instance->packet_hooks, 0) != 0;
     if (looked_at && instruments_took(p, &path))
         pbuf_free(p);

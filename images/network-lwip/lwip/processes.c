@@ -322,6 +322,10 @@ static bool keeper_needed(void)
 /* The keeper: a child that pumps what its parent, now another program, cannot. */
 static void keep(void)
 {
+    sigset_t pipe_signal; /* see ring_bell in wire.c */
+    sigemptyset(&pipe_signal);
+    sigaddset(&pipe_signal, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe_signal, NULL);
     for (int fd = 0; fd < 3; fd++) syscall(SYS_close, fd);
     pump_close_program_fds();
     while (instance->sockets_live > 0 || tcp_unfinished()) pump_once(1000);
@@ -337,9 +341,9 @@ void process_before_exec(void)
     instance_unlock(&saved);
     if (needed && fork() == 0) keep();
     instance_close_gate();
-    instance_lock(NULL);
+    instance_lock(&saved);
     process_leave();
-    instance_unlock(NULL);
+    instance_unlock(&saved);
     exec_pid = me.pid;
 }
 
@@ -348,7 +352,8 @@ void process_exec_failed(void)
 {
     if (!instance_running() || exec_pid != getpid()) return;
     exec_pid = 0;
-    instance_lock(NULL);
+    sigset_t saved;
+    instance_lock(&saved);
     if (process_join()) {
         publish_bell();
         for (uint32_t i = 0; i < me.top; i++) {
@@ -359,7 +364,7 @@ void process_exec_failed(void)
         }
     }
     me.seen_changes = 0;
-    instance_unlock(NULL);
+    instance_unlock(&saved);
     instance_open_gate();
 }
 
@@ -388,8 +393,9 @@ void process_before_exit(void)
         }
         for (uint16_t i = 0; i < PROCESSES_MAX; i++)
             if (i != me.slot && instance->processes[i].used != 0) last = false;
-        if (last && (tcp_unfinished() || etharp_waiting() || nd6_waiting())) busy = true;
-        uint64_t sent = instance->rx_packets;
+        bool waiting = etharp_waiting() || nd6_waiting() || wire_waiting();
+        if (last && (tcp_unfinished() || waiting)) busy = true;
+        uint64_t sent = instance->rx_packets + instance->wires.rx_packets;
         if (!busy) {
             process_leave();
             closed = true;

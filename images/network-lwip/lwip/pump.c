@@ -95,8 +95,7 @@ static void apply_settings(const char *text)
     for (int i = 0; i < 4; i++)
         if (host->message_field(text, keys[i], value, sizeof value)) *places[i] = atoi(value);
     if (host->message_field(text, "mss", value, sizeof value)) {
-        int mss = atoi(value), largest = instance->mtu - 40;
-        cse_tcp_mss = (uint32_t)(mss < 536 ? 536 : mss > largest ? largest : mss);
+        instance_set_mss(atoi(value));
     }
 }
 
@@ -108,6 +107,7 @@ bool pump_hear_broker(int timeout_ms)
     if (got < 0) lose_broker();
     if (got <= 0) return false;
     if (instruments_hear(&message)) return true;
+    if (wire_message(&message)) return true;
     for (int i = 0; i < message.fd_count; i++) host->own_close(message.fds[i]);
     if (strncmp(message.text, "set ", 4) == 0) apply_settings(message.text);
     return true;
@@ -120,17 +120,14 @@ static void find_broker_again(void)
     if (now < last + RECONNECT_MS) return;
     last = now;
     char hello[1200];
-    struct cse_message answer;
-    int fds[2] = {me.arena, me.tap};
+    int fds[4] = {me.arena, me.tap, me.bells[0], me.bells[1]};
     me.broker = host->broker_connect(0);
     if (me.broker < 0) return;
     broker_hello(hello, sizeof hello, " reattach=1");
     if (host->broker_send(me.broker, hello, NULL, 0) &&
-        host->broker_send(me.broker, "register", fds, 2)) {
+        host->broker_send(me.broker, "register", fds, 4)) {
+        wire_lead();
         pump_watch_fd(me.broker, PUMP_BROKER);
-        host->broker_send(me.broker, "lead", NULL, 0);
-        if (host->broker_receive(me.broker, &answer, 100) == 1)
-            for (int i = 0; i < answer.fd_count; i++) host->own_close(answer.fds[i]);
     } else {
         host->own_close(me.broker);
         me.broker = -1;
@@ -140,7 +137,9 @@ static void find_broker_again(void)
 static void tell_counters(void)
 {
     static uint64_t last, told;
-    uint64_t now = now_ms(), packets = instance->rx_packets + instance->tx_packets;
+    const struct wires *wires = &instance->wires;
+    uint64_t now = now_ms(), packets = instance->rx_packets + instance->tx_packets +
+                                       wires->rx_packets + wires->tx_packets + wires->errors;
     struct pollfd ready = {me.broker, POLLOUT, 0};
     if (me.broker < 0 || now < last + 1000 || packets == told) return;
     if (syscall(SYS_ppoll, &ready, 1, &(struct timespec){0, 0}, NULL, 0) != 1) return;
@@ -155,8 +154,7 @@ static void tell_counters(void)
 
 static void hear_bell(void)
 {
-    char note[16];
-    while (syscall(SYS_recvfrom, me.bell, note, sizeof note, MSG_DONTWAIT, NULL, NULL) > 0) {}
+    wire_hear();
     if (me.slot != NO_PROCESS) instance->processes[me.slot].rung = false;
     if (me.seen_stale != instance->stale_changes) sock_sweep_ends();
     me.seen_stale = instance->stale_changes;
@@ -174,13 +172,15 @@ static void follow_lead(void)
     me.reads_device = leading();
     if (me.reads_device) {
         pump_watch_fd(me.tap, PUMP_TAP);
-        if (me.broker >= 0) {
-            pump_watch_fd(me.broker, PUMP_BROKER);
-            host->broker_send(me.broker, "lead", NULL, 0);
-        }
+        if (me.bells[0] >= 0) pump_watch_fd(me.bells[0], PUMP_RINGS);
+        if (me.broker >= 0) pump_watch_fd(me.broker, PUMP_BROKER);
+        wire_watch(true);
+        wire_lead();
     } else {
         struct epoll_event event = {0};
         syscall(SYS_epoll_ctl, me.epoll, EPOLL_CTL_DEL, me.tap, &event);
+        if (me.bells[0] >= 0) syscall(SYS_epoll_ctl, me.epoll, EPOLL_CTL_DEL, me.bells[0], &event);
+        wire_watch(false);
         if (me.broker >= 0) syscall(SYS_epoll_ctl, me.epoll, EPOLL_CTL_DEL, me.broker, &event);
     }
 }
@@ -196,6 +196,10 @@ static void serve(const struct epoll_event *event)
         pump_hear_broker(0);
     } else if (tag >= PUMP_CAPTURE && tag < PUMP_CAPTURE + CAPTURES_MAX) {
         if (event->events & (EPOLLHUP | EPOLLERR)) capture_hung_up((int)(tag - PUMP_CAPTURE));
+    } else if (tag == PUMP_RINGS) {
+        wire_hush();
+    } else if (tag >= PUMP_WIRE) {
+        wire_hang_up((uint32_t)(tag - PUMP_WIRE));
     } else if (tag >= PUMP_PROCESS) {
         uint16_t slot = (uint16_t)(tag - PUMP_PROCESS);
         if (slot < PROCESSES_MAX && me.watched_pid[slot] == instance->processes[slot].pid)
@@ -220,7 +224,9 @@ void pump_once(int timeout_ms)
         process_watch();
         follow_lead();
         for (long i = 0; i < got; i++) serve(&events[i]);
+        wire_serve();
         if (leading()) {
+            wire_read(READS);
             clock_run();
             tell_counters();
             instruments_tell();
@@ -253,6 +259,10 @@ static int sleep_time(void)
         trimmed = timeout > TRIM_MS && !trimmed;
         if (me.broker < 0 && host->setting("tap") == NULL && (timeout < 0 || timeout > 1000))
             timeout = RECONNECT_MS;
+        int due = wire_timeout();
+        if (due >= 0 && (timeout < 0 || due < timeout)) timeout = due;
+        if (timeout != 0) wire_want(WAKE_PUMP);
+        if (wire_pending()) timeout = 0;
     }
     instance_unlock(NULL);
     return timeout;
@@ -365,7 +375,7 @@ void pump_close_program_fds(void)
         if (me.ends[i].program_fd > 0) syscall(SYS_close, me.ends[i].program_fd);
     for (int fd = 3; fd < 1024; fd++)
         if (fd != me.tap && fd != me.arena && fd != me.broker && fd != me.epoll && fd != me.bell) {
-            bool ours = false;
+            bool ours = wire_owns(fd);
             for (uint32_t i = 0; i < me.top && !ours; i++) ours = me.ends[i].fd == fd;
             for (int i = 0; i < PROCESSES_MAX && !ours; i++) ours = me.watched[i] == fd;
             if (!ours) syscall(SYS_close, fd);

@@ -12,7 +12,9 @@
 #define PUMP_TAP     (PUMP_TAG | 2)
 #define PUMP_BROKER  (PUMP_TAG | 3)
 #define PUMP_CAPTURE (PUMP_TAG | 8) /* and the next three */
+#define PUMP_RINGS   (PUMP_TAG | 4)
 #define PUMP_PROCESS (PUMP_TAG | 16)
+#define PUMP_WIRE    (PUMP_TAG | (UINT64_C(1) << 32))
 
 void pump_watch_fd(int fd, uint64_t tag);
 void pump_unwatch_fd(int fd); /* and closes it */

@@ -165,6 +165,7 @@ static uint32_t established(void)
 size_t report_counters(char *out, size_t size)
 {
     const struct stats_mib2 *m = &lwip_stats.mib2;
+    const struct wires *w = &instance->wires;
     int length = snprintf(
         out, size,
         "counters rx_packets=%lu tx_packets=%lu rx_bytes=%lu tx_bytes=%lu rx_dropped=%lu "
@@ -172,13 +173,15 @@ size_t report_counters(char *out, size_t size)
         "tcp_accepted=%u tcp_failed=%u tcp_resets_received=%u tcp_resets_sent=%u "
         "tcp_segments_in=%u "
         "tcp_segments_out=%u tcp_retransmits=%u tcp_errors=%u udp_in=%u udp_out=%u udp_no_port=%u "
-        "udp_errors=%u heap_bytes=%lu",
+        "udp_errors=%u heap_bytes=%lu wire_rx_packets=%lu wire_tx_packets=%lu wire_rx_bytes=%lu "
+        "wire_tx_bytes=%lu wire_spoofed=%lu wire_errors=%lu wires=%u",
         instance->rx_packets, instance->tx_packets, instance->rx_bytes, instance->tx_bytes,
         instance->rx_dropped, instance->tx_dropped, instance->checksum_errors,
         instance->sockets_live, established(), m->tcpactiveopens, m->tcppassiveopens,
         m->tcpattemptfails, m->tcpestabresets, m->tcpoutrsts, m->tcpinsegs, m->tcpoutsegs,
         m->tcpretranssegs, m->tcpinerrs, m->udpindatagrams, m->udpoutdatagrams, m->udpnoports,
-        m->udpinerrors, heap_used());
+        m->udpinerrors, heap_used(), w->rx_packets, w->tx_packets, w->rx_bytes, w->tx_bytes,
+        w->spoofed, w->errors, w->up);
     return length > 0 && (size_t)length < size ? (size_t)length : 0;
 }
 

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 from app.broker.broker import Broker
+from app.domain.network import NetworkBinding, NetworkSpec
 
 _TUNSETIFF = 0x400454CA
 _TAP_FLAGS = 0x0002 | 0x1000  # IFF_TAP | IFF_NO_PI
@@ -43,6 +44,7 @@ class Lab:
         self.bridge = f"nt{os.getpid() % 100000}"
         self.network = f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}"
         self.gateway = f"{self.network}.1"
+        self.spec = NetworkSpec.model_validate({"name": "lab", "subnet": f"{self.network}.0/24"})
         self.directory = Path(tempfile.mkdtemp(prefix="cse-net-"))
         self.broker = Broker()
         self.hosts: dict[str, Host] = {}
@@ -97,7 +99,20 @@ class Host:
         )
         self.namespace = self.tap.replace(".", "-")
         ip("netns", "add", self.namespace)
-        lab.broker.serve(name, self.run, self._make_tap, lab.find)
+        self.serve()
+
+    def serve(self) -> None:
+        """Let the laboratory's broker know this application; again after a restart of it."""
+        binding = NetworkBinding.model_validate(
+            {"network": self.lab.spec, "address": self.address, "mac": "02:c5:00:00:00:01"}
+        )
+        self.lab.broker.serve(self.name, self.run, self._make_tap, self.lab.find, binding)
+
+    def counters(self) -> dict[str, int]:
+        """What the instance last told the broker."""
+        found = self.lab.broker.details(self.name)["counters"]
+        assert isinstance(found, dict)
+        return found
 
     def _make_tap(self, _again: bool) -> int:
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -1,0 +1,241 @@
+/* Wires between the processes of one instance, and what their pumps do for them in each round.
+ *
+ * Called by the pump (pump.c). A process that finds wires in the arena which it does not have
+ * mapped asks the leader for the descriptors, by a note to its doorbell; a leader that does not
+ * have them (it came to lead when another process died) asks all others. What nobody has any more
+ * is given up after a while. Notes: one byte is the kind; 0 is a plain ring.
+ */
+#include "core.h"
+#include "instance.h"
+#include "pump.h"
+#include "wire.h"
+
+#include "lwip/priv/tcp_priv.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum { NONE_MS = 5000, SHARE_MS = 1000, BLOCKED_MS = 5, AGAIN_MS = 100, GRANTS_MAX = 32 };
+enum { NOTE_ASK = 'a', NOTE_GRANT = 'g' };
+enum { FDS_EACH = 3 };
+
+#define wires (&instance->wires)
+
+struct note {
+    uint8_t kind, count;
+    uint16_t index[GRANTS_MAX];
+    uint32_t generation[GRANTS_MAX];
+};
+union control {
+    struct cmsghdr header;
+    char bytes[CMSG_SPACE(GRANTS_MAX * FDS_EACH * sizeof(int))];
+};
+
+static uint64_t asked_ms; /* when this process last asked for descriptors */
+
+static bool leading(void)
+{
+    return me.slot != NO_PROCESS && instance->leader == me.slot;
+}
+
+/* ---- descriptors from process to process --------------------------------------------------- */
+
+static void ask_process(uint16_t slot)
+{
+    const struct process *p = &instance->processes[slot];
+    if (p->used != 2 || p->bell_length == 0 || me.bell < 0) return;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    memcpy(address.sun_path + 1, p->bell, p->bell_length);
+    socklen_t length = (socklen_t)offsetof(struct sockaddr_un, sun_path) + 1 + p->bell_length;
+    static const char note = NOTE_ASK;
+    syscall(SYS_sendto, me.bell, &note, 1L, MSG_DONTWAIT | MSG_NOSIGNAL, &address, length);
+}
+
+static void ask_for_descriptors(void)
+{
+    uint64_t now = now_ms();
+    if (now < asked_ms + AGAIN_MS) return;
+    asked_ms = now;
+    if (leading()) {
+        for (uint16_t i = 0; i < instance->process_top; i++)
+            if (i != me.slot) ask_process(i);
+    } else if (instance->leader != NO_PROCESS) {
+        ask_process(instance->leader);
+    }
+}
+
+static void send_grants(const struct sockaddr_un *to, socklen_t to_length, struct note *note,
+                        const int *fds)
+{
+    union control control;
+    size_t bytes = (size_t)note->count * FDS_EACH * sizeof(int);
+    struct iovec part = {note, sizeof *note};
+    struct msghdr message = {.msg_name = (void *)to,
+                             .msg_namelen = to_length,
+                             .msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = CMSG_SPACE(bytes)};
+    memset(&control, 0, sizeof control);
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(bytes);
+    memcpy(CMSG_DATA(header), fds, bytes);
+    note->kind = NOTE_GRANT;
+    syscall(SYS_sendmsg, me.bell, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    note->count = 0;
+}
+
+static void answer(const struct sockaddr_un *to, socklen_t to_length)
+{
+    struct note note = {0};
+    int fds[GRANTS_MAX * FDS_EACH];
+    for (uint16_t i = 0; i < wires->top; i++) {
+        const struct wire_map *map = wire_map_of(&wires->table[i]);
+        if (map == NULL) continue;
+        note.index[note.count] = i;
+        note.generation[note.count] = map->generation;
+        memcpy(fds + note.count * FDS_EACH, (int[]){map->memory, map->bells[0], map->bells[1]},
+               FDS_EACH * sizeof(int));
+        if (++note.count == GRANTS_MAX) send_grants(to, to_length, &note, fds);
+    }
+    if (note.count > 0) send_grants(to, to_length, &note, fds);
+}
+
+static void take_grants(const struct note *note, int *fds, size_t count)
+{
+    for (size_t i = 0; i < count; i++) fds[i] = host->own_fd(fds[i]);
+    size_t grants = count / FDS_EACH;
+    for (size_t i = 0; i < grants; i++) {
+        int *own = fds + i * FDS_EACH;
+        uint16_t index = note->index[i];
+        bool good = own[0] >= 0 && own[1] >= 0 && own[2] >= 0 && i < note->count &&
+                    index < wires->top && wires->table[index].state == WIRE_UP &&
+                    wires->table[index].generation == note->generation[i] &&
+                    wire_maps[index].generation != note->generation[i];
+        if (good) {
+            wire_hold(index, own);
+            wires->work = true;
+        } else {
+            for (int fd = 0; fd < FDS_EACH; fd++)
+                if (own[fd] >= 0) host->own_close(own[fd]);
+        }
+    }
+    for (size_t i = grants * FDS_EACH; i < count; i++)
+        if (fds[i] >= 0) host->own_close(fds[i]);
+}
+
+/* Everything at this process's doorbell. */
+void wire_hear(void)
+{
+    for (;;) {
+        struct note note = {0};
+        struct sockaddr_un from;
+        union control control;
+        struct iovec part = {&note, sizeof note};
+        struct msghdr message = {.msg_name = &from,
+                                 .msg_namelen = sizeof from,
+                                 .msg_iov = &part,
+                                 .msg_iovlen = 1,
+                                 .msg_control = control.bytes,
+                                 .msg_controllen = sizeof control.bytes};
+        long got = syscall(SYS_recvmsg, me.bell, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        if (got <= 0) return;
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        int fds[GRANTS_MAX * FDS_EACH];
+        size_t count = 0;
+        if (header != NULL && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
+            count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+            memcpy(fds, CMSG_DATA(header), count * sizeof(int));
+        }
+        if (note.kind == NOTE_ASK && message.msg_namelen > offsetof(struct sockaddr_un, sun_path))
+            answer(&from, message.msg_namelen);
+        take_grants(&note, fds, count);
+    }
+}
+
+/* ---- each round of a pump ------------------------------------------------------------------ */
+
+/* Lets go of what is no more; asks for what this process does not have. */
+static bool follow_changes(void)
+{
+    bool whole = true;
+    for (uint32_t i = 0; i < wires->top; i++) {
+        const struct wire *wire = &wires->table[i];
+        bool up = wire->state == WIRE_UP;
+        if (up && wire_maps[i].generation == wire->generation) continue;
+        if (wire_maps[i].generation != 0) wire_let_go(i);
+        if (up) whole = false;
+    }
+    if (!whole) ask_for_descriptors();
+    return whole;
+}
+
+static void serve_one(struct wire *wire, uint64_t now)
+{
+    bool late = now >= wire->until_ms;
+    if (wire->state == WIRE_ASKED && wire->to_ask) {
+        wire_ask(wire);
+    } else if (wire->state == WIRE_ASKED && late) {
+        wire->state = WIRE_NONE;
+        wire->until_ms = now + NONE_MS;
+        wire_flush(wire);
+    } else if (wire->state == WIRE_UP && wire_map_of(wire) == NULL) {
+        if (wire->until_ms == 0)
+            wire->until_ms = now + SHARE_MS;
+        else if (late)
+            wire_give_up(wire);
+    } else if (wire->state == WIRE_UP) {
+        wire->until_ms = 0;
+        wire_flush(wire);
+        if (wire->blocked) {
+            wire->blocked = false;
+            tcp_txnow();
+        }
+    }
+}
+
+static bool busy(const struct wire *wire)
+{
+    if (wire->state == WIRE_ASKED) return true;
+    return wire->state == WIRE_UP &&
+           (wire->queued != 0 || wire->blocked || wire_map_of(wire) == NULL);
+}
+
+void wire_serve(void)
+{
+    static uint32_t seen;
+    if (seen != wires->changes) {
+        uint32_t now = wires->changes;
+        if (follow_changes()) seen = now;
+        wires->work = true;
+    }
+    if (!leading() || !wires->work) return;
+    wires->work = false;
+    uint64_t now = now_ms();
+    for (uint16_t i = 0; i < wires->top; i++) serve_one(&wires->table[i], now);
+    for (uint16_t i = 0; i < wires->top && !wires->work; i++) wires->work = busy(&wires->table[i]);
+}
+
+int wire_timeout(void)
+{
+    int timeout = -1;
+    if (!leading() || !wires->work) return -1;
+    uint64_t now = now_ms();
+    for (uint16_t i = 0; i < wires->top; i++) {
+        const struct wire *wire = &wires->table[i];
+        if (!busy(wire)) continue;
+        int due = wire->until_ms <= now ? 0 : (int)(wire->until_ms - now);
+        if (wire->state == WIRE_UP && wire_map_of(wire) == NULL && due > AGAIN_MS) due = AGAIN_MS;
+        if (wire->state == WIRE_UP && wire_map_of(wire) != NULL) due = BLOCKED_MS;
+        if (timeout < 0 || due < timeout) timeout = due;
+    }
+    return timeout;
+}
