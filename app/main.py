@@ -23,6 +23,7 @@ from app.catalog.catalog import Catalog
 from app.domain.errors import HostLacks
 from app.domain.network import DEFAULT_NETWORK, NetworkSpec
 from app.domain.ports import Agent
+from app.reconcile.faults import FaultKeeper
 from app.reconcile.loop import Reconciler
 from app.settings import Settings, product_version
 from app.store.store import Store
@@ -72,13 +73,17 @@ class ControlPlane:
         self.agent = agent
         self.store = open_store(settings)
         self.catalog = Catalog(settings.elements_dir)
-        self.reconciler = Reconciler(self.store, agent, self.catalog, settings.workers)
+        self.faults = FaultKeeper(self.store, agent)
+        self.reconciler = Reconciler(
+            self.store, agent, self.catalog, settings.workers, self.faults.made
+        )
         self.api: FastAPI = create_app(
             Services(
                 store=self.store,
                 agent=agent,
                 catalog=self.catalog,
                 convergence=self.reconciler,
+                faults=self.faults,
                 default_network=default_network(settings),
                 version=product_version(),
                 default_runtime=settings.runtime,
@@ -90,9 +95,11 @@ class ControlPlane:
     def start(self) -> None:
         """Begin to converge. Does not wait for the agent."""
         self.reconciler.start()
+        self.faults.start()
 
     def stop(self) -> None:
         """End; applications go on."""
+        self.faults.stop()
         self.reconciler.stop()
         self.store.close()
 

@@ -10,7 +10,10 @@ import hashlib
 import threading
 from collections.abc import Iterator
 
+from app.agent import pcapng
+from app.domain.capture import CaptureRequest, Pcapng
 from app.domain.errors import CseError, PreflightRefused
+from app.domain.fault import Counters, FaultOrder
 from app.domain.launch import Launch
 from app.domain.network import NetworkSpec
 from app.domain.observed import (
@@ -22,6 +25,8 @@ from app.domain.observed import (
     LogLine,
     Observed,
 )
+from app.domain.ports import Line, ReportKind
+from app.domain.usage import Usage
 from app.runtimes.fake import FakeRuntime
 from app.runtimes.fake_program import exists
 
@@ -40,6 +45,7 @@ class FakeAgent:
         self.failures: dict[str, list[CseError]] = {}
         """Method → errors that its next calls raise: the faults of a host, made to order."""
         self._launches: dict[str, Launch] = {}
+        self.faults: dict[str, list[FaultOrder]] = {}
 
     def preflight(self, launch: Launch) -> Coverage:
         """Only the programs that the fake host has; a path with `static` in it is static."""
@@ -136,6 +142,33 @@ class FakeAgent:
             )
             for instance in self.instances(name)
         ]
+
+    def set_faults(self, name: str, orders: list[FaultOrder]) -> dict[str, Counters]:
+        """Remembered; the fake's programs send no packets."""
+        self._fail("set_faults")
+        self.runtime.pids(name)  # NotFound where there is none
+        self.faults[name] = orders
+        return {order.id: {"seen": 0} for order in orders}
+
+    def report(self, name: str, what: ReportKind) -> list[Line]:
+        """Of an instance without sockets and packets."""
+        self.runtime.pids(name)
+        if what == "faults":
+            return [{"id": order.id, "seen": 0} for order in self.faults.get(name, [])]
+        return []
+
+    def usage(self) -> list[Usage]:
+        """Of programs that use nothing."""
+        return [
+            Usage(application=one.name, memory=0, cpu=0.0)
+            for one in self.runtime.observe()
+            if one.pid is not None
+        ]
+
+    def capture(self, name: str, request: CaptureRequest) -> Iterator[Pcapng]:
+        """The beginning of a file, and no packet."""
+        self.runtime.pids(name)
+        return iter([Pcapng(data=pcapng.begin(request.snaplen, request.filter))])
 
     def ensure_network(self, network: NetworkSpec) -> None:
         """See `Agent.ensure_network`."""

@@ -14,17 +14,21 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from app.agent import identity, inspecting
+from app.agent import capturing, identity, inspecting, instrumenting
 from app.agent.doctor import examine_host
 from app.agent.names import Names
 from app.agent.replug import Replugger
 from app.agent.volumes import Volumes
 from app.broker.broker import Broker
 from app.domain.application import RuntimeName
+from app.domain.capture import CaptureRequest, Pcapng
 from app.domain.errors import Conflict, CseError, HostLacks, NotFound
+from app.domain.fault import Counters, FaultOrder
 from app.domain.launch import Launch
 from app.domain.network import NetworkSpec
 from app.domain.observed import Claim, Coverage, ExecResult, Finding, Instance, LogLine, Observed
+from app.domain.ports import Line, ReportKind
+from app.domain.usage import Usage
 from app.runtimes import preflight, rundir
 from app.runtimes.changes import Changes
 from app.runtimes.namespace import NamespaceRuntime
@@ -181,6 +185,28 @@ class LocalAgent:
         }
         return inspecting.evidence(subjects.pop(name), list(subjects.values()))
 
+    def set_faults(self, name: str, orders: list[FaultOrder]) -> dict[str, Counters]:
+        """See `Agent.set_faults`."""
+        self._launch(name)
+        instrumenting.write_faults(self._directory(name), orders)
+        return instrumenting.set_faults(self._broker.instruments(name), orders)
+
+    def report(self, name: str, what: ReportKind) -> list[Line]:
+        """See `Agent.report`."""
+        self._launch(name)
+        return instrumenting.report(self._broker.instruments(name), what)
+
+    def usage(self) -> list[Usage]:
+        """See `Agent.usage`."""
+        running = [one.name for one in self.observe() if one.pid is not None]
+        asked = {name: self._ask_counters(name) for name in running}
+        return instrumenting.usage(asked, self._pids)
+
+    def capture(self, name: str, request: CaptureRequest) -> Iterator[Pcapng]:
+        """See `Agent.capture`."""
+        self._launch(name)
+        return capturing.start(self._broker.instruments(name), request)
+
     def ensure_network(self, network: NetworkSpec) -> None:
         """See `Agent.ensure_network`."""
         self._open()
@@ -288,6 +314,8 @@ class LocalAgent:
                 lambda name: self._names.find(binding.network.name, name) if binding else None,
                 binding,
             )
+            if orders := instrumenting.read_faults(self._directory(launch.name)):
+                self._broker.instruments(launch.name).set_faults(orders)
 
     def _disconnect(self, launch: Launch) -> None:
         self._names.forget(launch.name)
@@ -353,6 +381,18 @@ class LocalAgent:
         if launch is None:
             raise NotFound(f"there is no application '{name}' on this host")
         return launch
+
+    def _ask_counters(self, name: str) -> Callable[[float], list[dict[str, str]]]:
+        try:
+            return self._broker.instruments(name).ask("counters")
+        except Conflict:  # no element that could be asked
+            return lambda _: []
+
+    def _pids(self, name: str) -> list[int]:
+        try:
+            return self._runtime_of(name).pids(name)
+        except CseError:  # it has ended meanwhile
+            return []
 
     def _directory(self, name: str) -> Path:
         return rundir.application_directory(self._state, name)

@@ -15,10 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from app.agent import wire
+from app.domain.capture import CaptureRequest, Pcapng
 from app.domain.errors import AgentUnavailable
+from app.domain.fault import Counters, FaultOrder
 from app.domain.launch import Launch
 from app.domain.network import NetworkSpec
 from app.domain.observed import Claim, Coverage, ExecResult, Finding, Instance, LogLine, Observed
+from app.domain.ports import Line, ReportKind
+from app.domain.usage import Usage
 
 _MAX_IDLE = 16
 
@@ -89,6 +93,24 @@ class RemoteAgent:
     def evidence(self, name: str) -> list[Claim]:
         """See `Agent.evidence`."""
         return self._call("evidence", name)  # type: ignore[no-any-return]
+
+    def set_faults(self, name: str, orders: list[FaultOrder]) -> dict[str, Counters]:
+        """See `Agent.set_faults`."""
+        return self._call("set_faults", name, orders)  # type: ignore[no-any-return]
+
+    def report(self, name: str, what: ReportKind) -> list[Line]:
+        """See `Agent.report`."""
+        return self._call("report", name, what)  # type: ignore[no-any-return]
+
+    def usage(self) -> list[Usage]:
+        """See `Agent.usage`."""
+        return self._call("usage")  # type: ignore[no-any-return]
+
+    def capture(self, name: str, request: CaptureRequest) -> Iterator[Pcapng]:
+        """See `Agent.capture`. Errors are raised at once, not at the first packet."""
+        stream = self._stream("capture", name, request)
+        next(stream)
+        return stream
 
     def ensure_network(self, network: NetworkSpec) -> None:
         """See `Agent.ensure_network`."""

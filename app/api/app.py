@@ -10,7 +10,17 @@ import anyio.to_thread
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from app.api import applications, catalogue, events, host, observing, problems, stacks
+from app.api import (
+    applications,
+    catalogue,
+    events,
+    faults,
+    host,
+    instruments,
+    observing,
+    problems,
+    stacks,
+)
 from app.api.guard import Guard
 from app.api.services import Services
 
@@ -48,6 +58,6 @@ def _routes(version: str) -> FastAPI:
         static_url="/v1/docs-assets",
         lifespan=lifespan,
     )
-    for room in (applications, stacks, observing, catalogue, events, host):
+    for room in (applications, stacks, observing, catalogue, events, faults, host, instruments):
         api.include_router(room.router)
     return api

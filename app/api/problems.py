@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from app.domain import errors
 from app.domain.application import ApplicationSpec
 from app.domain.explain import FieldError, InvalidFields, explain
+from app.domain.fault import FaultSpec
 from app.domain.model import Model
 from app.domain.network import NetworkSpec
 from app.domain.stack import Stack
@@ -114,6 +115,8 @@ def _invalid(request: Request, error: Exception) -> Response:
 def _body_model(request: Request) -> type[BaseModel] | None:
     """What the route's body was to be: the names it allows make the remedies."""
     path = request.url.path
+    if path.endswith("/faults"):
+        return FaultSpec
     if path.startswith("/v1/applications"):
         return ApplicationSpec if request.method in ("POST", "PUT") else None
     models: dict[str, type[BaseModel]] = {

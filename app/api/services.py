@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from app.catalog.catalog import Catalog
 from app.domain.application import RuntimeName
+from app.domain.fault import FaultKeeping
 from app.domain.network import NetworkSpec
 from app.domain.ports import Agent
 from app.domain.status import Convergence
@@ -23,6 +24,7 @@ class Services:
     agent: Agent
     catalog: Catalog
     convergence: Convergence
+    faults: FaultKeeping
     default_network: NetworkSpec
     version: str
     default_runtime: RuntimeName = RuntimeName.NAMESPACE

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from itertools import chain
+from typing import TypeVar
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
@@ -17,9 +18,12 @@ from pydantic import BaseModel
 
 from app.domain.errors import Conflict, CseError
 
+Item = TypeVar("Item")
 _FOLLOWERS = threading.BoundedSemaphore(256)
 _QUEUE = 1000
 """Lines a slow client may lag behind before the source is held up."""
+_PARTS = 8
+"""The same of a file's parts, each up to a megabyte."""
 
 SSE = "text/event-stream"
 JSON_LINES = "application/x-ndjson"
@@ -47,6 +51,14 @@ def send(request: Request, items: Iterator[BaseModel], *, follow: bool) -> Strea
     )
 
 
+def send_bytes(parts: Iterator[bytes], media_type: str) -> StreamingResponse:
+    """Parts of a file as they come; empty ones only show that the source is alive."""
+    if not _FOLLOWERS.acquire(blocking=False):
+        raise Conflict("too many followers", remedy="end some of them, or use one for all")
+    body = _not_empty(_in_thread(parts, _PARTS))
+    return StreamingResponse(body, media_type=media_type, headers=_HEADERS)
+
+
 def render(item: BaseModel, sse: bool, item_id: int | None = None) -> str:
     """One item in the stream's format."""
     text = item.model_dump_json(exclude_none=True)
@@ -66,13 +78,19 @@ async def _text(items: AsyncIterator[BaseModel], sse: bool) -> AsyncIterator[str
         yield render(item, sse)
 
 
-async def _in_thread(items: Iterator[BaseModel]) -> AsyncIterator[BaseModel]:
+async def _not_empty(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async for part in parts:
+        if part:
+            yield part
+
+
+async def _in_thread(items: Iterator[Item], lag: int = _QUEUE) -> AsyncIterator[Item]:
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[BaseModel | None] = asyncio.Queue()
-    room = threading.Semaphore(_QUEUE)
+    queue: asyncio.Queue[Item | None] = asyncio.Queue()
+    room = threading.Semaphore(lag)
     gone = threading.Event()
 
-    def put(item: BaseModel | None) -> None:
+    def put(item: Item | None) -> None:
         if not loop.is_closed():
             loop.call_soon_threadsafe(queue.put_nowait, item)
 
@@ -87,6 +105,8 @@ async def _in_thread(items: Iterator[BaseModel]) -> AsyncIterator[BaseModel]:
             pass  # the application was removed, or the loop has ended: so does the stream
         finally:
             _FOLLOWERS.release()
+            if isinstance(items, Generator):
+                items.close()
             if not gone.is_set():
                 put(None)
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from ipaddress import ip_network
 
 from app.broker.messages import BadMessage, Message, pack, parse
@@ -100,16 +101,25 @@ class Instruments:
 
     def report(self, what: str) -> list[dict[str, str]]:
         """Lines of the instance's answer; empty where none lives. Raises `TimedOut`."""
+        return self.ask(what)(_REPORT_S)
+
+    def ask(self, what: str) -> Callable[[float], list[dict[str, str]]]:
+        """Ask now; the result waits for the answer at most so many seconds, and must be called."""
         with self.lock:
             if not self.session.instance:
-                return []
+                return lambda _: []
             number, report = next(self._numbers), _Report()
             fd = os.memfd_create("cse-report", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             self._reports[number] = report
             os.ftruncate(fd, _REPORT_BYTES)
             self._tell("report", {"id": number, "what": what}, [fd])
+        return partial(self._answer, number, report, fd)
+
+    def _answer(
+        self, number: int, report: _Report, fd: int, seconds: float
+    ) -> list[dict[str, str]]:
         try:
-            if not report.done.wait(_REPORT_S):
+            if not report.done.wait(seconds):
                 raise TimedOut(
                     f"the instance of '{self.session.name}' does not answer",
                     remedy="is the program stopped by a signal or a debugger?",

@@ -82,6 +82,19 @@ class Client:
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
+    def parts(self, path: str, **query: Any) -> Iterator[bytes]:
+        """A file as it comes."""
+        wanted = {key: value for key, value in query.items() if value is not None}
+        timeout = httpx.Timeout(None, connect=_CONNECT_S)
+        try:
+            with self._http.stream("GET", path, params=wanted, timeout=timeout) as answer:
+                if answer.is_error:
+                    answer.read()
+                    raise _refusal(answer)
+                yield from answer.iter_raw()
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
     def _unreachable(self, error: httpx.TransportError) -> AgentUnavailable:
         if isinstance(error, httpx.ReadTimeout):
             return AgentUnavailable(f"the server at {self.url} does not answer in time")

@@ -36,12 +36,17 @@ def show_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 10_000
-    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    console.print(table(headings, rows))
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """The same, to be shown by others."""
+    made = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     for heading in headings:
-        table.add_column(heading, overflow="fold")
+        made.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(*[_cell(value) for value in row])
-    console.print(table)
+        made.add_row(*[_cell(value) for value in row])
+    return made
 
 
 def say(text: str) -> None:

@@ -52,6 +52,7 @@ BitRate = Annotated[
     BeforeValidator(parse_bit_rate, json_schema_input_type=int | str),
     Field(ge=1000, le=10**12, description="Bits per second, or a string such as 10mbit."),
 ]
+Counters = dict[str, int]
 FaultTime = Annotated[Seconds, Field(le=3600)]
 
 
@@ -147,8 +148,8 @@ class Fault(Model):
 class FaultKeeping(Protocol):
     """What the API needs of the keeper of faults (`app/reconcile/faults.py`)."""
 
-    def apply(self, application: str) -> None:
-        """Tell the agent all faults of this application; again later where it cannot be reached."""
+    def apply(self, application: str, once: Fault | None = None) -> dict[str, Counters]:
+        """Tell the agent all faults of this application; again later where it cannot be reached.
 
-    def apply_naming(self, application: str) -> None:
-        """The same for all whose faults name this application: it may have another address."""
+        `once` is carried out and not kept. What each has done so far, by id, where it is known.
+        """

@@ -9,11 +9,18 @@ the `ensure_*` methods do nothing where nothing is left to do.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Literal, Protocol
 
+from app.domain.capture import CaptureRequest, Pcapng
+from app.domain.fault import Counters, FaultOrder
 from app.domain.launch import Launch
 from app.domain.network import NetworkSpec
 from app.domain.observed import Claim, Coverage, ExecResult, Finding, Instance, LogLine, Observed
+from app.domain.usage import Usage
+
+ReportKind = Literal["sockets", "faults", "counters"]
+"""What an instance can be asked."""
+Line = dict[str, int | str]
 
 
 class Runtime(Protocol):
@@ -89,6 +96,21 @@ class Agent(Protocol):
 
     def evidence(self, name: str) -> list[Claim]:
         """Claim, observation, verdict for each instance of one application."""
+
+    def set_faults(self, name: str, orders: list[FaultOrder]) -> dict[str, Counters]:
+        """These faults hold for the application's packets, and no others; kept over restarts.
+
+        What each has done so far, by id; empty while no instance runs.
+        """
+
+    def report(self, name: str, what: ReportKind) -> list[Line]:
+        """What the application's network instance says of itself; empty while none runs."""
+
+    def usage(self) -> list[Usage]:
+        """What each running application has used so far."""
+
+    def capture(self, name: str, request: CaptureRequest) -> Iterator[Pcapng]:
+        """Packets as they pass, as parts of a pcapng file; empty parts while none do."""
 
     def ensure_network(self, network: NetworkSpec) -> None:
         """Make or adjust the bridge, its address, NAT and filters."""

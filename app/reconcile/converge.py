@@ -35,6 +35,7 @@ class Converger:
         view: View,
         history: History,
         look: Callable[[], None],
+        made: Callable[[str], None],
     ) -> None:
         self._store = store
         self._agent = agent
@@ -42,6 +43,7 @@ class Converger:
         self._view = view
         self._history = history
         self._look = look
+        self._made = made
         self._networks: dict[str, NetworkSpec] = {}
         self._networks_lock = threading.Lock()
 
@@ -147,6 +149,7 @@ class Converger:
         launch = resolve.launch(record.id, spec, self._catalog, network, volumes)
         before = self._view.status(record.name).observed
         coverage = self._agent.create(launch)
+        self._made(record.name)
         # `create` answers with the coverage; what it made is this:
         made = Observed(id=record.id, name=record.name, runtime=spec.runtime, state=State.CREATED)
         self._record(record.name, before, made)

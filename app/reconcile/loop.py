@@ -39,13 +39,23 @@ _GATHER_S = 0.01
 class Reconciler:
     """Start it once; `wake` it after every change of the store."""
 
-    def __init__(self, store: Store, agent: Agent, catalog: Catalog, workers: int = 8) -> None:
+    def __init__(
+        self,
+        store: Store,
+        agent: Agent,
+        catalog: Catalog,
+        workers: int = 8,
+        made: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        """`made` is called with each application's name before its first start."""
         self.view = View()
         self.agent_error: CseError | None = None
         self._store = store
         self._agent = agent
         self._history = History(store)
-        self._converger = Converger(store, agent, catalog, self.view, self._history, self._look)
+        self._converger = Converger(
+            store, agent, catalog, self.view, self._history, self._look, made
+        )
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="converge")
         self._looking = threading.Lock()
         self._again: set[str] = set()

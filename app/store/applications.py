@@ -20,6 +20,7 @@ from app.store.clock import now
 from app.store.records import ApplicationRecord, Desired
 from app.store.tables import addresses as address_table
 from app.store.tables import applications as table
+from app.store.tables import faults as fault_table
 from app.store.tables import networks as network_table
 
 # Built once: SQLAlchemy takes longer to build a statement than SQLite to execute it.
@@ -176,6 +177,7 @@ class Applications:
     def forget(self, name: str) -> None:
         """Remove the record and give back address and ports."""
         self._connection.execute(delete(table).where(table.c.name == name))
+        self._connection.execute(delete(fault_table).where(fault_table.c.application == name))
         addresses.release(self._connection, name)
         addresses.release_ports(self._connection, name)
 

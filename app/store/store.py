@@ -22,6 +22,7 @@ from app.store.applications import Applications, network_of
 from app.store.clock import now
 from app.store.database import Database
 from app.store.events import Events
+from app.store.faults import Faults
 
 log = logging.getLogger(__name__)
 
@@ -163,6 +164,7 @@ class Transaction:
         self.networks = Networks(connection)
         self.volumes = Volumes(connection)
         self.events = Events(connection)
+        self.faults = Faults(connection)
 
 
 class Store:

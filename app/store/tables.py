@@ -71,6 +71,18 @@ ports = Table(
     Column("holder", _NAME, nullable=False, index=True),
 )
 
+faults = Table(
+    "faults",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("application", _NAME, nullable=False, index=True),
+    Column("spec", Text, nullable=False),
+    Column("seed", String(20), nullable=False),
+    Column("created", _TIME, nullable=False),
+    Column("ends", _TIME),
+)
+"""Those that hold; one that has ended is an event."""
+
 events = Table(
     "events",
     metadata,

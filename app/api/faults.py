@@ -1,0 +1,146 @@
+"""Faults of one application: add, list, remove."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Response
+
+from app.api.problems import RESPONSES
+from app.api.resources import Page
+from app.api.services import Given, Services
+from app.catalog import resolve
+from app.domain.errors import AgentUnavailable, Conflict, InvalidSpecification, TimedOut
+from app.domain.explain import did_you_mean
+from app.domain.fault import Counters, Fault, FaultSpec
+
+router = APIRouter(prefix="/v1/applications/{name}/faults", tags=["faults"], responses=RESPONSES)
+
+_EXAMPLES: dict[str, Any] = {
+    "bad line": {
+        "summary": "A bad line for half a minute, the same one each time",
+        "value": {"loss": "5%", "delay": "20ms", "jitter": "5ms", "for": "30s", "seed": 7},
+    },
+    "cut": {"summary": "Parted from another application", "value": {"cut": "web-b"}},
+}
+
+
+@router.post("", status_code=201, operation_id="addFault")
+def add(
+    services: Given,
+    name: str,
+    spec: Annotated[FaultSpec, Body(openapi_examples=_EXAMPLES)],
+    response: Response,
+) -> Fault:
+    """Begin now. The instance itself ends it after `for`, whoever is there then."""
+    created = datetime.now(UTC)
+    fault = Fault(
+        id=f"f-{secrets.token_hex(4)}",
+        application=name,
+        spec=spec,
+        seed=spec.seed if spec.seed is not None else secrets.randbits(32),
+        created=created,
+        ends=created + timedelta(seconds=spec.duration) if spec.duration is not None else None,
+    )
+    if spec.only_resets:
+        fault = fault.model_copy(update={"ends": created})
+    with services.store.write() as transaction:
+        record = transaction.applications.get(name)
+        _must_have_stack(services, name)
+        _must_name_somebody(services, spec, name, transaction.applications.names())
+        if record.coverage is not None and record.coverage.verdict == "kernel":
+            raise Conflict(
+                f"'{name}' runs on the kernel's own stack, which takes no faults",
+                remedy=record.coverage.reason,
+            )
+        if not spec.only_resets:
+            transaction.faults.add(fault)
+        transaction.events.add("fault-started", name, f"{fault.id}: {_said(spec)}")
+    counted = services.faults.apply(name, fault if spec.only_resets else None)
+    response.headers["Location"] = f"/v1/applications/{name}/faults/{fault.id}"
+    return _shown(fault, counted)
+
+
+@router.get("", operation_id="listFaults")
+def list_all(services: Given, name: str) -> Page[Fault]:
+    """What holds now, with what each has done to the running instance's packets."""
+    with services.store.read() as transaction:
+        transaction.applications.get(name)
+        faults = transaction.faults.of(name)
+    counted = _counted(services, name) if faults else {}
+    now = datetime.now(UTC)
+    return Page(
+        items=[_shown(fault, counted) for fault in faults if fault.ends is None or fault.ends > now]
+    )
+
+
+@router.get("/{fault_id}", operation_id="getFault")
+def get(services: Given, name: str, fault_id: str) -> Fault:
+    """One fault that holds."""
+    with services.store.read() as transaction:
+        transaction.applications.get(name)
+        fault = transaction.faults.get(name, fault_id)
+    return _shown(fault, _counted(services, name))
+
+
+@router.delete("/{fault_id}", status_code=204, operation_id="removeFault")
+def remove(services: Given, name: str, fault_id: str) -> Response:
+    """End it now; packets that it holds back go on when they are due."""
+    with services.store.write() as transaction:
+        transaction.applications.get(name)
+        transaction.faults.get(name, fault_id)
+        transaction.faults.remove(fault_id)
+        transaction.events.add("fault-ended", name, f"{fault_id}: removed")
+    services.faults.apply(name)
+    return Response(status_code=204)
+
+
+def _must_have_stack(services: Services, name: str) -> None:
+    with services.store.read() as transaction:
+        spec = transaction.applications.get(name).spec
+    if not resolve.uses_network(spec, services.catalog):
+        raise Conflict(
+            f"'{name}' has no private network stack whose packets could meet a fault",
+            remedy="give it a network element, for example network-lwip",
+        )
+
+
+def _must_name_somebody(services: Services, spec: FaultSpec, own: str, names: list[str]) -> None:
+    for field, value in (("cut", spec.cut), ("to", spec.to)):
+        if value is None or value in names or (field == "to" and not value[0].isalpha()):
+            if value == own and field == "cut":
+                raise InvalidSpecification(
+                    "an application cannot be cut from itself", pointer="/cut"
+                )
+            continue
+        raise InvalidSpecification(
+            f"there is no application '{value}'",
+            pointer=f"/{field}",
+            remedy=did_you_mean(value, [name for name in names if name != own]),
+        )
+
+
+def _counted(services: Services, name: str) -> dict[str, Counters]:
+    try:
+        lines = services.agent.report(name, "faults")
+    except (AgentUnavailable, TimedOut):
+        return {}
+    return {str(line["id"]): _numbers(line) for line in lines}
+
+
+def _numbers(line: dict[str, int | str]) -> Counters:
+    return {key: value for key, value in line.items() if isinstance(value, int)}
+
+
+def _shown(fault: Fault, counted: dict[str, Counters]) -> Fault:
+    left = None
+    if fault.ends is not None:
+        left = max(0.0, (fault.ends - datetime.now(UTC)).total_seconds())
+    return fault.model_copy(update={"remaining": left, "counters": counted.get(fault.id, {})})
+
+
+def _said(spec: FaultSpec) -> str:
+    given = spec.model_dump(mode="json", exclude_defaults=True)
+    return ", ".join(f"{key} {value}" for key, value in given.items())

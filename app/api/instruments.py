@@ -1,0 +1,76 @@
+"""Looking into private stacks: their sockets, what they use, and their packets as they pass."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import ValidationError
+
+from app.api import streams
+from app.api.problems import RESPONSES
+from app.api.resources import Page
+from app.api.services import Given
+from app.domain.capture import PCAPNG, CaptureRequest
+from app.domain.explain import InvalidFields, explain
+from app.domain.ports import Line
+from app.domain.usage import SocketEntry, Usage
+
+router = APIRouter(tags=["instruments"], responses=RESPONSES)
+
+_NAMED = frozenset(SocketEntry.model_fields) - {"details"}
+_FILE = {200: {"content": {PCAPNG: {"schema": {"type": "string", "format": "binary"}}}}}
+
+
+@router.get("/v1/applications/{name}/sockets", operation_id="listSockets")
+def sockets(services: Given, name: str) -> Page[SocketEntry]:
+    """All sockets of the application's private stack, now."""
+    with services.store.read() as transaction:
+        transaction.applications.get(name)
+    return Page(items=[_socket(line) for line in services.agent.report(name, "sockets")])
+
+
+@router.get("/v1/usage", operation_id="readUsage")
+def usage(services: Given) -> Page[Usage]:
+    """What each running application has used so far: packets, memory, processor time."""
+    return Page(items=services.agent.usage())
+
+
+@router.get(
+    "/v1/applications/{name}/capture",
+    operation_id="capturePackets",
+    response_class=Response,
+    responses={**_FILE},  # type: ignore[dict-item]
+)
+def capture(
+    services: Given,
+    name: str,
+    filter_text: Annotated[
+        str | None, Query(alias="filter", description="In tcpdump's language: tcp port 80.")
+    ] = None,
+    count: Annotated[int | None, Query(description="End after so many packets.")] = None,
+    snaplen: Annotated[int, Query(description="Bytes kept of each packet.")] = 262_144,
+    duration: Annotated[
+        str | None, Query(alias="for", description="End after this time, as in 10s.")
+    ] = None,
+) -> Response:
+    """Packets as they pass, as a pcapng file that grows until the request ends."""
+    with services.store.read() as transaction:
+        transaction.applications.get(name)
+    given = {"filter": filter_text, "count": count, "snaplen": snaplen, "duration": duration}
+    try:
+        request = CaptureRequest.model_validate(given)
+    except ValidationError as error:
+        raise InvalidFields(explain(error.errors(), CaptureRequest)) from error
+    parts = services.agent.capture(name, request)
+    first = next(parts)  # what is wrong is a problem, not the end of a file
+    return streams.send_bytes((part.data for part in chain([first], parts)), PCAPNG)
+
+
+def _socket(line: Line) -> SocketEntry:
+    named = {key: value for key, value in line.items() if key in _NAMED}
+    rest = {key: value for key, value in line.items() if key not in _NAMED}
+    if "program" in named:
+        named["program"] = str(named["program"])
+    return SocketEntry.model_validate({**named, "details": rest})

@@ -1,0 +1,127 @@
+"""`cse fault`: make the packets of an application meet loss, delay and the like."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.client import Api, AsJson, Client
+from app.cli.output import say, show_json, show_table
+
+group = typer.Typer(help="Loss, delay, cuts and the like, to order.", no_args_is_help=True)
+
+Text = str | None
+
+
+def register(commands: typer.Typer) -> None:
+    """Add the group."""
+    commands.add_typer(group, name="fault")
+
+
+@group.command("add")
+def add(
+    name: Annotated[str, typer.Argument(help="The application whose packets meet it.")],
+    loss: Annotated[Text, typer.Option(help="Share of the packets, as in 5%.")] = None,
+    delay: Annotated[Text, typer.Option(help="As in 20ms.")] = None,
+    jitter: Annotated[Text, typer.Option(help="The delay varies by so much.")] = None,
+    reorder: Annotated[Text, typer.Option(help="Share that lets the next one pass.")] = None,
+    duplicate: Annotated[Text, typer.Option(help="Share that arrives twice.")] = None,
+    corrupt: Annotated[Text, typer.Option(help="Share with a wrong bit.")] = None,
+    rate: Annotated[Text, typer.Option(help="Of the line, as in 10mbit.")] = None,
+    cut: Annotated[Text, typer.Option(help="Nothing passes to or from this application.")] = None,
+    refuse: Annotated[int | None, typer.Option(help="Refuse connects to this port.")] = None,
+    reset: Annotated[int | None, typer.Option(help="Reset connections of this port, now.")] = None,
+    direction: Annotated[str, typer.Option(help="in, out or both.")] = "both",
+    to: Annotated[Text, typer.Option(help="Only this address, subnet or application.")] = None,
+    duration: Annotated[Text, typer.Option("--for", help="Revert after, as in 30s.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed, the same fate.")] = None,
+    api: Api = None,
+    as_json: AsJson = False,
+) -> None:
+    """Begin a fault now; the application's own stack ends it after --for."""
+    given: dict[str, Any] = {
+        "loss": loss,
+        "delay": delay,
+        "jitter": jitter,
+        "reorder": reorder,
+        "duplicate": duplicate,
+        "corrupt": corrupt,
+        "rate": rate,
+        "cut": cut,
+        "refuse": refuse,
+        "reset": reset,
+        "direction": direction,
+        "to": to,
+        "for": duration,
+        "seed": seed,
+    }
+    body = {key: value for key, value in given.items() if value is not None}
+    made = Client(api).call("POST", f"/v1/applications/{name}/faults", body)
+    if as_json:
+        show_json(made)
+        return
+    say(f"{made['id']}: {_effects(made['spec'])}, seed {made['seed']}{_until(made)}")
+
+
+@group.command("ls")
+def ls(
+    names: Annotated[list[str] | None, typer.Argument(help="Applications; all if none.")] = None,
+    api: Api = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the faults that hold, with what each has done so far."""
+    client = Client(api)
+    wanted = names or [item["name"] for item in client.get("/v1/applications")["items"]]
+    items = [
+        item for name in wanted for item in client.get(f"/v1/applications/{name}/faults")["items"]
+    ]
+    if as_json:
+        show_json(items)
+        return
+    show_table(
+        ["ID", "APPLICATION", "EFFECTS", "SEED", "LEFT", "COUNTED"],
+        [
+            (
+                item["id"],
+                item["application"],
+                _effects(item["spec"]),
+                item["seed"],
+                f"{item['remaining']:.0f}s" if item.get("remaining") is not None else "",
+                " ".join(f"{key}={value}" for key, value in item["counters"].items() if value),
+            )
+            for item in items
+        ],
+    )
+
+
+@group.command("rm")
+def remove(
+    name: Annotated[str, typer.Argument(help="The application.")],
+    ids: Annotated[list[str] | None, typer.Argument(help="Faults; all of it if none.")] = None,
+    api: Api = None,
+) -> None:
+    """End faults now."""
+    client = Client(api)
+    path = f"/v1/applications/{name}/faults"
+    for fault in ids or [item["id"] for item in client.get(path)["items"]]:
+        client.call("DELETE", f"{path}/{fault}")
+        say(f"{fault}: removed")
+
+
+def _effects(spec: dict[str, Any]) -> str:
+    shares = ("loss", "reorder", "duplicate", "corrupt")
+    times = ("delay", "jitter")
+    words = [f"{key} {spec[key]:g}%" for key in shares if spec.get(key)]
+    words += [f"{key} {spec[key] * 1000:g}ms" for key in times if spec.get(key)]
+    if spec.get("rate"):
+        words.append(f"rate {spec['rate'] / 1e6:g}mbit")
+    words += [f"{key} {spec[key]}" for key in ("cut", "refuse", "reset", "to") if spec.get(key)]
+    if spec["direction"] != "both":
+        words.append(f"only {spec['direction']}")
+    return ", ".join(words)
+
+
+def _until(made: dict[str, Any]) -> str:
+    left = made.get("remaining")
+    return f", ends in {left:.0f} s" if left else ""
