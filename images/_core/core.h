@@ -110,6 +110,10 @@ bool cse_fd_lookup(int fd, uintptr_t *value, uint32_t *generation);
 /* Stores only while the slot is still of `generation` (0: whatever it is). */
 void cse_fd_remember(int fd, uint32_t generation, struct cse_identity identity, uintptr_t value);
 void cse_fd_forget(int fd);
+/* Changes whenever the number changes hands, once something was remembered of it. */
+uint32_t cse_fd_generation(int fd);
+/* The remembered answer as it is, without a look at the kernel: for calls on the data path. */
+bool cse_fd_recall(int fd, uintptr_t *value);
 void cse_fd_forget_range(unsigned first, unsigned last);
 void cse_fd_copy(int from, int to);
 

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -29,6 +30,14 @@ CSE_EXPORT int close(int fd)
     }
     cse_fd_forget(fd);
     return libc(close)(fd);
+}
+
+/* Closes inside libc, where no wrapper sees it. */
+CSE_EXPORT int fclose(FILE *stream)
+{
+    int fd = fileno(stream);
+    if (fd >= 0) cse_fd_forget(fd);
+    return libc(fclose)(stream);
 }
 
 CSE_EXPORT int dup(int fd)

@@ -78,6 +78,23 @@ bool cse_fd_lookup(int fd, uintptr_t *value, uint32_t *generation)
     return __atomic_load_n(&slot->generation, __ATOMIC_ACQUIRE) == now;
 }
 
+uint32_t cse_fd_generation(int fd)
+{
+    struct slot *table = __atomic_load_n(&slots, __ATOMIC_ACQUIRE);
+    if (table == NULL || fd < 0 || fd >= SLOTS) return 0;
+    return __atomic_load_n(&table[fd].generation, __ATOMIC_ACQUIRE);
+}
+
+bool cse_fd_recall(int fd, uintptr_t *value)
+{
+    struct slot *table = __atomic_load_n(&slots, __ATOMIC_ACQUIRE);
+    if (table == NULL || fd < 0 || fd >= SLOTS) return false;
+    uint32_t now = __atomic_load_n(&table[fd].generation, __ATOMIC_ACQUIRE);
+    if (!__atomic_load_n(&table[fd].known, __ATOMIC_ACQUIRE)) return false;
+    *value = __atomic_load_n(&table[fd].value, __ATOMIC_RELAXED);
+    return __atomic_load_n(&table[fd].generation, __ATOMIC_ACQUIRE) == now;
+}
+
 void cse_fd_remember(int fd, uint32_t generation, struct cse_identity identity, uintptr_t value)
 {
     struct slot *slot = slot_of(fd);

@@ -12,6 +12,7 @@
 #endif
 
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -64,6 +65,12 @@ struct cse_interface {
     uint64_t rx_packets, tx_packets, rx_bytes, tx_bytes;
 };
 
+/* Direct mode: a TCP socket's bytes go between program and stack without the descriptor. */
+enum { CSE_RELAYED = -1000 };           /* not in direct mode just now: use the descriptor */
+#define CSE_READY_RELAYED (1u << 31) /* as readiness: ask the descriptor */
+
+enum { CSE_BELLS = 2 };
+
 /* What the overlay lends the implementation, so that descriptors, settings, trace and escapes
  * are the business of one library. */
 struct cse_host {
@@ -78,6 +85,12 @@ struct cse_host {
     bool (*broker_send)(int broker, const char *text, const int *fds, int fd_count);
     int (*broker_receive)(int broker, void *message, int timeout_ms);
     bool (*message_field)(const char *text, const char *key, char *out, size_t size);
+    /* Between these no signal handler of the program runs in this thread. */
+    void (*hold_signals)(void);
+    void (*release_signals)(void);
+    /* A socket that this process uses has become `mask` (EPOLL* or CSE_READY_RELAYED); called
+     * between enter and leave. */
+    void (*ready)(cse_socket s, uint32_t mask);
 };
 
 struct cse_stack {
@@ -112,6 +125,27 @@ struct cse_stack {
 
     ssize_t (*send)(cse_socket s, const struct iovec *parts, int count,
                     const struct cse_sending *how);
+
+    /* In direct mode, without waiting: bytes, 0 at the end, a negative errno (-EAGAIN) or
+     * CSE_RELAYED. `fd` is the program's end; MSG_PEEK, MSG_TRUNC, MSG_MORE are honoured. */
+    ssize_t (*receive)(cse_socket s, int fd, const struct iovec *parts, int count, int flags);
+    ssize_t (*transmit)(cse_socket s, int fd, const struct iovec *parts, int count, int flags);
+    /* What poll would say, from memory. */
+    uint32_t (*readiness)(cse_socket s);
+    /* The socket's bytes go through its descriptor from now on, for good. */
+    void (*relay)(cse_socket s);
+
+    /* Waiting. The stack's lock guards the overlay's lists of waiters as well. */
+    void (*enter)(sigset_t *saved);
+    void (*leave)(sigset_t *saved);
+    bool (*turn)(void);    /* inside: runs what has arrived; true if any had */
+    bool (*pending)(void); /* outside: something has arrived */
+    void (*spin)(bool on); /* inside: this thread polls `pending`, peers need not wake it */
+    void (*sleep)(bool on); /* inside: this thread sleeps until a bell is readable */
+    /* The descriptors that become readable when a sleeper is wanted; -1 where there is none. */
+    void (*bells)(int fds[CSE_BELLS]);
+    void (*heard)(int bell); /* this one was readable */
+
     /* The pending error, cleared. */
     int (*take_error)(cse_socket s);
 

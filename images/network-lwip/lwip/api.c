@@ -2,7 +2,8 @@
  * lock, finds the socket, and lets the part of the stack concerned do the work.
  */
 #include "core.h"
-#include "instance.h"
+#include "direct.h"
+#include "wire.h"
 
 #include "lwip/ip.h"
 
@@ -128,6 +129,7 @@ static int api_accept(cse_socket handle, int flags, union cse_address *peer, cse
             result = sock_make_pair(taken, flags);
             if (result >= 0) {
                 *made = sock_handle(taken);
+                direct_start(taken);
                 sock_notify(taken);
             } else { /* no descriptor free: it stays first in the queue, with a new token */
                 taken->listener = s;
@@ -395,6 +397,18 @@ static const struct cse_stack stack = {
     .setoption = api_setoption,
     .shutdown = api_shutdown,
     .send = api_send,
+    .receive = direct_receive,
+    .transmit = direct_transmit,
+    .readiness = direct_readiness,
+    .relay = direct_relay,
+    .enter = instance_lock,
+    .leave = instance_unlock,
+    .turn = direct_turn,
+    .pending = wire_pending,
+    .spin = direct_spin,
+    .sleep = direct_sleep,
+    .bells = direct_bells,
+    .heard = direct_heard,
     .take_error = api_take_error,
     .resolve = api_resolve,
     .interfaces = api_interfaces,

@@ -82,9 +82,11 @@ static void reset(void)
     for (uint32_t i = 0; i < instance->socket_top; i++) {
         instance->sockets[i] = NULL;
         instance->generations[i]++;
+        instance->readiness[i] = 0;
     }
     instance->socket_top = instance->socket_free = instance->sockets_live = 0;
-    for (int i = 0; i < PROCESSES_MAX; i++) instance->processes[i].pending = NULL;
+    for (int i = 0; i < PROCESSES_MAX; i++)
+        instance->processes[i].pending = instance->processes[i].unread = NULL;
     instance->tcp_ms = 0;
     instruments_reset();
     wire_reset();
@@ -115,11 +117,7 @@ void instance_new_gate(void)
 
 void instance_lock(sigset_t *saved)
 {
-    if (saved != NULL) {
-        sigset_t all;
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, saved);
-    }
+    if (saved != NULL) host->hold_signals();
     pthread_mutex_lock(&gate);
     if (pthread_mutex_lock(&instance->lock) == EOWNERDEAD) {
         pthread_mutex_consistent(&instance->lock);
@@ -161,8 +159,8 @@ void instance_unlock(sigset_t *saved)
     if (__builtin_expect(instance->packet_hooks, 0)) instruments_poke();
     pthread_mutex_unlock(&instance->lock);
     pthread_mutex_unlock(&gate);
-    if (saved != NULL) pthread_sigmask(SIG_SETMASK, saved, NULL);
     errno = saved_errno;
+    if (saved != NULL) host->release_signals();
 }
 
 /* ---- making one ---------------------------------------------------------------------------- */
@@ -238,6 +236,8 @@ static void read_settings(void)
     instance->default_ttl = (int)bounded("ttl", 64, 1, 255);
     instance->receive_buffer = (int)bounded("receive_buffer", 1 << 20, 4096, 16 << 20);
     instance->send_buffer = (int)bounded("send_buffer", 1 << 20, 4096, 16 << 20);
+    const char *mode = host->setting("mode");
+    instance->direct_mode = mode == NULL || strcmp(mode, "relay") != 0;
     instance->keep_idle = (int)bounded("keepalive.idle", 7200, 1, 32767);
     instance->keep_interval = (int)bounded("keepalive.interval", 75, 1, 32767);
     instance->keep_count = (int)bounded("keepalive.probes", 9, 1, 127);

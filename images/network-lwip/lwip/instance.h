@@ -85,6 +85,16 @@ struct sock {
     size_t junk;                          /* bytes of filling to skip (connect.c) */
     bool reset_wanted, adopt, waited_for; /* waited_for: a blocking connect is under way */
 
+    /* direct mode (direct.c) */
+    bool direct;
+    bool relay_news; /* the overlay does not know yet that it is relayed */
+    bool rx_news;    /* bytes came since it was last told */
+    bool unread;     /* on the list of process unread_by, since unread_ms */
+    uint16_t unread_by;
+    uint64_t unread_ms;
+    struct sock *unread_next;
+    uint32_t relayed_calls, neglects;
+
     /* listening */
     struct sock *queue_first, *queue_last, *listener;
     struct tcp_pcb *half_first, *half_last; /* handshakes under way, oldest first */
@@ -107,6 +117,8 @@ struct process {
     uint8_t bell_length;
     bool rung;
     struct sock *pending;
+    struct sock *unread;         /* in direct mode with bytes that nobody has fetched */
+    uint32_t sleepers, spinners; /* threads that wait in the library */
 };
 
 struct instance {
@@ -149,6 +161,13 @@ struct instance {
     uint32_t process_changes;     /* bumped when the process table changes */
     struct process processes[PROCESSES_MAX];
 
+    /* direct mode (direct.c) */
+    bool direct_mode, ticking;
+    uint32_t wake_wanted, wake_changes;
+    uint32_t sleepers, spinners;     /* of all processes */
+    uint64_t visits;                 /* turns that threads of the program took */
+    uint64_t readiness[SOCKETS_MAX]; /* generation << 32 | what poll would say */
+
     uint32_t socket_top, socket_free, sockets_live;
     uint32_t stale_changes; /* bumped when stack ends in other processes may be stale */
     uint32_t zombie_at;
@@ -185,6 +204,9 @@ struct process_local {
     int watched[PROCESSES_MAX]; /* pidfds */
     int watched_pid[PROCESSES_MAX];
     char *scratch;
+    uint64_t seen_visits;
+    bool bells_given;  /* a new sleeper waits for the device */
+    bool device_ready; /* a sleeping thread saw the device readable */
 };
 extern struct process_local me;
 extern const struct cse_host *host;
@@ -197,7 +219,7 @@ extern const struct cse_host *host;
 /* instance.c */
 int instance_start(bool attach_only);
 bool instance_running(void);
-/* Takes the lock, signals blocked; `saved` keeps the mask. */
+/* Takes the lock; with `saved`, no handler of the program runs in this thread meanwhile. */
 void instance_lock(sigset_t *saved);
 /* Delivers what is due, rings other processes, lets go. errno is kept. */
 void instance_unlock(sigset_t *saved);
@@ -268,6 +290,7 @@ void address_to_in6(const ip_addr_t *ip, struct in6_addr *out);
 /* tcp.c, listen.c, udp.c, connect.c */
 int tcp_make_pcb(struct sock *s);
 void tcp_deliver(struct sock *s);
+void tcp_consume(struct sock *s, size_t bytes);
 void tcp_take(struct sock *s); /* program's bytes to lwIP */
 void tcp_finish(struct sock *s);
 void tcp_reset_program(struct sock *s, int error);

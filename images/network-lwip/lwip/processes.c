@@ -5,7 +5,7 @@
  * they watch it. A child gets its slot before fork returns in the parent, so that a parent which
  * leaves at once (daemon(3)) finds its sockets held by somebody.
  */
-#include "instance.h"
+#include "direct.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -118,6 +118,7 @@ void process_gone(uint16_t slot)
     p->used = 0;
     p->bell_length = 0;
     p->pending = NULL;
+    direct_forget_process(p);
     instance->process_changes++;
     if (instance->leader == slot) instance->leader = NO_PROCESS;
     for (uint32_t i = 0; i < instance->socket_top; i++) {
@@ -132,6 +133,7 @@ void process_gone(uint16_t slot)
                 s->owner = (uint16_t)(word * 64 + __builtin_ctzll(s->holders[word]));
         if (s->owner != NO_PROCESS) {
             s->adopt = true;
+            direct_stop(s);
             sock_notify(s);
         } else {
             sock_orphaned(s);
@@ -210,8 +212,9 @@ static void reserve_child(void)
     if (child_slot == NO_PROCESS) return;
     for (uint32_t i = 0; i < me.top; i++) {
         struct sock *s = instance->sockets[i];
-        if (s != NULL && me.ends[i].fd > 0 && me.ends[i].generation == s->generation)
-            s->holders[child_slot / 64] |= UINT64_C(1) << (child_slot % 64);
+        if (s == NULL || me.ends[i].fd <= 0 || me.ends[i].generation != s->generation) continue;
+        s->holders[child_slot / 64] |= UINT64_C(1) << (child_slot % 64);
+        direct_stop(s); /* parent and child may both wait for it */
     }
 }
 
@@ -338,6 +341,11 @@ void process_before_exec(void)
     sigset_t saved;
     instance_lock(&saved);
     bool needed = keeper_needed();
+    for (uint32_t i = 0; i < me.top; i++) {
+        struct sock *s = instance->sockets[i];
+        if (s != NULL && me.ends[i].fd > 0 && me.ends[i].generation == s->generation)
+            direct_stop(s);
+    }
     instance_unlock(&saved);
     if (needed && fork() == 0) keep();
     instance_close_gate();

@@ -7,7 +7,8 @@
  */
 #include "pump.h"
 #include "core.h"
-#include "instance.h"
+#include "direct.h"
+#include "wire.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -21,7 +22,25 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#ifndef EPOLLEXCLUSIVE
+#define EPOLLEXCLUSIVE (1u << 28)
+#endif
+
 enum { EVENTS = 64, READS = 64, STACK_BYTES = 256 * 1024, TRIM_MS = 500, RECONNECT_MS = 1000 };
+
+/* The device wakes one sleeper: a thread of the program that waits for it, else the pump. */
+static void watch_device(void)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLEXCLUSIVE, .data.u64 = PUMP_TAP};
+    syscall(SYS_epoll_ctl, me.epoll, EPOLL_CTL_DEL, me.tap, &event);
+    syscall(SYS_epoll_ctl, me.epoll, EPOLL_CTL_ADD, me.tap, &event);
+}
+
+/* A new sleeper has come after us in the device's queue: the pump goes to its end. */
+void pump_requeue_device(void)
+{
+    if (me.reads_device && me.epoll >= 0) watch_device();
+}
 
 void pump_watch_fd(int fd, uint64_t tag)
 {
@@ -171,7 +190,7 @@ static void follow_lead(void)
     if (me.epoll < 0 || leading() == me.reads_device) return;
     me.reads_device = leading();
     if (me.reads_device) {
-        pump_watch_fd(me.tap, PUMP_TAP);
+        watch_device();
         if (me.bells[0] >= 0) pump_watch_fd(me.bells[0], PUMP_RINGS);
         if (me.broker >= 0) pump_watch_fd(me.broker, PUMP_BROKER);
         wire_watch(true);
@@ -251,6 +270,7 @@ static int sleep_time(void)
     process_watch();
     follow_lead();
     instance_settle();
+    bool tick = me.slot != NO_PROCESS && direct_tick(leading());
     if (leading()) {
         timeout = instruments_timeout(clock_timeout());
         instance->clock_runs = timeout >= 0;
@@ -261,9 +281,9 @@ static int sleep_time(void)
             timeout = RECONNECT_MS;
         int due = wire_timeout();
         if (due >= 0 && (timeout < 0 || due < timeout)) timeout = due;
-        if (timeout != 0) wire_want(WAKE_PUMP);
-        if (wire_pending()) timeout = 0;
     }
+    if (tick && (timeout < 0 || timeout > TICK_MS)) timeout = TICK_MS;
+    if (leading() && wire_pending()) timeout = 0;
     instance_unlock(NULL);
     return timeout;
 }

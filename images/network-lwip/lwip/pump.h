@@ -21,6 +21,7 @@ void pump_unwatch_fd(int fd); /* and closes it */
 void pump_before_fork(void);  /* no pump is on its way from here on ... */
 void pump_after_fork(void);   /* ... to here */
 bool pump_hear_broker(int timeout_ms);
+void pump_requeue_device(void);
 void pump_drop(void); /* in a forked child: the parent's thread, epoll and doorbell */
 void pump_close_program_fds(void);
 /* A connection still has something to send or to be acknowledged. */

@@ -4,7 +4,7 @@
  * descriptor passing need no bookkeeping. It lives until the stack end hangs up, and its names a
  * while longer (zombies), because the stack end hangs up as well when both directions are shut.
  */
-#include "instance.h"
+#include "direct.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -93,6 +93,8 @@ static void unlink_pending(struct sock *s)
 /* Everything but the name goes. Other processes close their copies of the stack end. */
 static void dismantle(struct sock *s)
 {
+    direct_forget(s);
+    instance->readiness[s->index] = 0;
     sock_drop_rx(s);
     heap_free(s->stash);
     s->stash = NULL;

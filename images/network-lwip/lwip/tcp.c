@@ -6,7 +6,7 @@
  * the stack end; its close is a hang-up there. Events of lwIP come in through lwip_tcp_event, under
  * the lock, and only mark what is to be done: sock_deliver does it later, in the owner.
  */
-#include "instance.h"
+#include "direct.h"
 
 #include "lwip/priv/tcp_priv.h"
 
@@ -95,6 +95,7 @@ static err_t receive_event(struct sock *s, struct tcp_pcb *pcb, struct pbuf *p)
             s->rx_first = chunk;
         s->rx_last = chunk;
         s->rx_bytes += p->tot_len;
+        s->rx_news = true;
     }
     sock_notify(s);
     return ERR_OK;
@@ -114,7 +115,8 @@ err_t lwip_tcp_event(void *arg, struct tcp_pcb *pcb, enum lwip_event event, stru
         tcp_abort(pcb); /* data after close, RFC 2525 2.17 */
         return ERR_ABRT;
     case LWIP_EVENT_SENT:
-        if (s != NULL && (s->tx_ready || s->stash != NULL || s->hang_up)) sock_notify(s);
+        if (s != NULL && (s->direct || s->tx_ready || s->stash != NULL || s->hang_up))
+            sock_notify(s);
         return ERR_OK;
     case LWIP_EVENT_CONNECTED:
         if (s == NULL) return ERR_OK;
@@ -123,6 +125,7 @@ err_t lwip_tcp_event(void *arg, struct tcp_pcb *pcb, enum lwip_event event, stru
         sock_set_state(s, CONNECTED);
         tcp_apply_options(s);
         s->tx_ready = true;
+        direct_start(s);
         sock_notify(s);
         return ERR_OK;
     case LWIP_EVENT_ERR:
@@ -168,7 +171,7 @@ void tcp_unreachable(struct tcp_pcb *pcb, int error)
 
 /* ---- to the program -------------------------------------------------------------------------- */
 
-static void consume(struct sock *s, size_t bytes)
+void tcp_consume(struct sock *s, size_t bytes)
 {
     size_t credit = bytes;
     s->rx_bytes -= bytes;
@@ -217,7 +220,7 @@ static bool write_to_program(struct sock *s, int fd)
         struct msghdr message = {.msg_iov = parts, .msg_iovlen = (size_t)gather(s, parts)};
         long sent = syscall(SYS_sendmsg, fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent > 0) {
-            consume(s, (size_t)sent);
+            tcp_consume(s, (size_t)sent);
         } else if (errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM) {
             pump_want_out(s, true);
             return false;
@@ -265,6 +268,16 @@ void tcp_deliver(struct sock *s)
         return;
     }
     if (s->junk != 0 && s->state == CONNECTED) skip_junk(s, fd);
+    if (s->reset_wanted) direct_stop(s);
+    if (s->relay_news) {
+        s->relay_news = false;
+        host->ready(sock_handle(s), CSE_READY_RELAYED);
+    }
+    if (s->direct) {
+        direct_deliver(s);
+        tcp_take(s); /* what was written past us, and the hang-up */
+        return;
+    }
     bool drained = s->rx_blocked ? false : write_to_program(s, fd);
     if (drained && s->fin_received && !s->fin_delivered) {
         s->fin_delivered = true;

@@ -4,7 +4,7 @@
  * libcse-lwip.so beside this one), opened at the first internet socket: programs that
  * never open one pay for nothing. Called by every other file of the overlay.
  */
-#include "net.h"
+#include "wait.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
@@ -64,6 +64,9 @@ static const struct cse_host host = {
     .broker_send = cse_broker_send,
     .broker_receive = receive,
     .message_field = cse_message_field,
+    .ready = wait_ready,
+    .hold_signals = net_hold_signals,
+    .release_signals = net_release_signals,
 };
 
 /* ---- loading ------------------------------------------------------------------------------- */
@@ -195,6 +198,8 @@ cse_socket net_find(int fd)
 
 cse_socket net_find_data(int fd)
 {
+    uintptr_t known;
     if (!__atomic_load_n(&sockets, __ATOMIC_ACQUIRE)) return 0;
+    if (cse_fd_recall(fd, &known) && (known == 0 || !CSE_SOCKET_IS_DATAGRAM(known))) return known;
     return net_find(fd);
 }

@@ -19,6 +19,12 @@ cse_socket net_find_data(int fd);
 void net_remember(int fd, cse_socket s);
 /* Counts a call that this overlay cannot serve. */
 void net_escape(const char *what);
+/* signals.c. No handler of the program runs in this thread between the two. */
+void net_hold_signals(void);
+void net_release_signals(void);
+bool net_inside(void);
+/* After EINTR: whether the handler that ran wants the call restarted (SA_RESTART). */
+bool net_signal_restarts(void);
 /* Sets errno from a negative errno; -1. */
 int net_fail(int negative);
 

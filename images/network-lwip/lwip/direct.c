@@ -1,0 +1,394 @@
+/* Direct mode: the data path of a TCP socket without its pair, in the program's own thread.
+ *
+ * A connected socket starts in direct mode: what arrives stays in the arena until the overlay asks
+ * for it (receive), what is sent goes to lwIP at once (transmit), and a thread that waits polls
+ * the wires itself (turn), then sleeps on the instance's thread bell. The pair mirrors what is rare
+ * at once (end of file, reset, close) and what is frequent late: data that nobody has fetched
+ * after NEGLECT_MS is written into the pair, and the socket is relayed from then on, because
+ * somebody may wait for it there by a call that no overlay sees. A relayed socket returns to direct
+ * mode when this process alone holds it and its pair is empty in both directions.
+ *
+ * Called through stack.h by the overlay's stream.c, epoll.c and poll.c, and by tcp.c and pump.c.
+ */
+#include "direct.h"
+#include "pump.h"
+#include "wire.h"
+
+#include "lwip/priv/tcp_priv.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { WIRE_READS = 256, TRY_AGAIN = 16, NEGLECTS_MAX = 4 };
+
+static struct process *self(void)
+{
+    return &instance->processes[me.slot];
+}
+
+/* ---- readiness ----------------------------------------------------------------------------- */
+
+static uint32_t compute(const struct sock *s)
+{
+    if (!s->direct) return CSE_READY_RELAYED;
+    uint32_t mask = 0;
+    bool finished = s->fin_received || s->read_shut;
+    if (s->rx_first != NULL || finished) mask |= EPOLLIN | EPOLLRDNORM;
+    if (finished) mask |= EPOLLRDHUP;
+    if (s->tcp == NULL || s->tx_eof ||
+        (s->tcp->snd_buf > cse_tcp_send_buffer / 3 && s->tcp->snd_queuelen < TCP_SND_QUEUELEN / 2))
+        mask |= EPOLLOUT | EPOLLWRNORM;
+    if (s->fin_received && s->tx_eof) mask |= EPOLLHUP;
+    return mask;
+}
+
+static uint32_t publish(struct sock *s)
+{
+    uint32_t mask = compute(s);
+    __atomic_store_n(&instance->readiness[s->index], (uint64_t)s->generation << 32 | mask,
+                     __ATOMIC_RELEASE);
+    return mask;
+}
+
+/* Without the lock; a socket that is gone is left to its descriptor. */
+uint32_t direct_readiness(cse_socket handle)
+{
+    uint32_t index = ((uint32_t)handle >> 1) - 1;
+    if (index >= SOCKETS_MAX) return CSE_READY_RELAYED;
+    uint64_t word = __atomic_load_n(&instance->readiness[index], __ATOMIC_ACQUIRE);
+    return word >> 32 == handle >> 32 ? (uint32_t)word : CSE_READY_RELAYED;
+}
+
+/* ---- in and out of direct mode -------------------------------------------------------------- */
+
+void direct_start(struct sock *s)
+{
+    if (s->kind != KIND_TCP || !instance->direct_mode) return;
+    s->direct = true;
+    publish(s);
+}
+
+/* The bytes that wait follow through the pair: sock_deliver is due. */
+void direct_stop(struct sock *s)
+{
+    if (!s->direct) return;
+    s->direct = false;
+    s->relay_news = true;
+    publish(s);
+    sock_notify(s);
+}
+
+static int bytes_in(int fd)
+{
+    int bytes = 0;
+    return syscall(SYS_ioctl, fd, FIONREAD, &bytes) == 0 ? bytes : -1;
+}
+
+/* Nothing is on its way in the pair, and no other process could be waiting there. */
+static bool may_start(const struct sock *s, int fd)
+{
+    int end = sock_end(s);
+    if (!instance->direct_mode || s->state != CONNECTED || end < 0 || s->owner != me.slot)
+        return false;
+    if (s->tx_eof || s->hang_up || s->stash != NULL || s->junk != 0 || s->reset_wanted ||
+        s->rx_first != NULL || s->fin_delivered || s->tcp == NULL)
+        return false;
+    for (int word = 0; word < HOLDER_WORDS; word++) {
+        uint64_t mine = me.slot / 64 == word ? UINT64_C(1) << (me.slot % 64) : 0;
+        if ((s->holders[word] & ~mine) != 0) return false;
+    }
+    return bytes_in(fd) == 0 && bytes_in(end) == 0;
+}
+
+/* True if the socket is in direct mode, or could be brought back to it. */
+static bool usable(struct sock *s, int fd)
+{
+    if (!s->direct) {
+        if (s->neglects >= NEGLECTS_MAX || ++s->relayed_calls < (uint32_t)TRY_AGAIN
+                                                                    << 4 * s->neglects)
+            return false;
+        s->relayed_calls = 0;
+        if (!may_start(s, fd)) return false;
+        direct_start(s);
+        host->ready(sock_handle(s), instance->readiness[s->index] & UINT32_MAX);
+    }
+    if (s->owner == me.slot) return true;
+    if (sock_end(s) < 0) { /* it came here by exec or over a socket: its owner pumps it */
+        direct_stop(s);
+        return false;
+    }
+    s->owner = me.slot; /* its news go to whoever uses it */
+    pump_watch(s);
+    return true;
+}
+
+/* ---- data ----------------------------------------------------------------------------------- */
+
+/* Copies what waits into the program's buffers; the number of bytes. */
+static size_t copy_out(const struct sock *s, const struct iovec *parts, int count)
+{
+    size_t done = 0, at = 0;
+    int part = 0;
+    uint32_t skip = s->rx_offset;
+    for (struct chunk *chunk = s->rx_first; chunk != NULL; chunk = chunk->next)
+        for (struct pbuf *p = chunk->packet; p != NULL; p = p->next) {
+            if (skip >= p->len) {
+                skip -= p->len;
+                continue;
+            }
+            const char *from = (const char *)p->payload + skip;
+            size_t left = p->len - skip;
+            skip = 0;
+            while (left > 0) {
+                while (part < count && at == parts[part].iov_len) part++, at = 0;
+                if (part >= count) return done;
+                size_t piece = LWIP_MIN(left, parts[part].iov_len - at);
+                memcpy((char *)parts[part].iov_base + at, from, piece);
+                from += piece, left -= piece, at += piece, done += piece;
+            }
+        }
+    return done;
+}
+
+static ssize_t take(struct sock *s, const struct iovec *parts, int count, int flags)
+{
+    size_t wanted = 0;
+    for (int i = 0; i < count; i++) wanted += parts[i].iov_len;
+    if (s->rx_first == NULL) {
+        if (s->fin_received || s->read_shut) return 0;
+        return wanted == 0 ? 0 : -EAGAIN;
+    }
+    size_t got = flags & MSG_TRUNC ? LWIP_MIN(wanted, s->rx_bytes) : copy_out(s, parts, count);
+    if (!(flags & MSG_PEEK)) tcp_consume(s, got);
+    return (ssize_t)got;
+}
+
+ssize_t direct_receive(cse_socket handle, int fd, const struct iovec *parts, int count, int flags)
+{
+    sigset_t saved;
+    ssize_t result = CSE_RELAYED;
+    instance_lock(&saved);
+    struct sock *s = sock_get(handle);
+    if (s != NULL && usable(s, fd)) {
+        if (s->rx_first == NULL) direct_turn();
+        /* What came may have been a reset: then the descriptor tells it. */
+        if (instance->sockets[s->index] == s && s->direct && !s->reset_wanted) {
+            result = take(s, parts, count, flags);
+            if (result >= 0) direct_deliver(s);
+        }
+    }
+    instance_unlock(&saved);
+    return result;
+}
+
+static ssize_t put(struct sock *s, const struct iovec *parts, int count, bool more)
+{
+    struct tcp_pcb *pcb = s->tcp;
+    size_t done = 0;
+    for (int i = 0; i < count; i++) {
+        const char *from = parts[i].iov_base;
+        size_t left = parts[i].iov_len;
+        while (left > 0) {
+            u16_t piece = (u16_t)LWIP_MIN(left, LWIP_MIN(pcb->snd_buf, 0xffff));
+            u8_t flags = TCP_WRITE_FLAG_COPY | (left > piece || more ? TCP_WRITE_FLAG_MORE : 0);
+            if (piece == 0 || tcp_write(pcb, from, piece, flags) != ERR_OK) goto full;
+            from += piece, left -= piece, done += piece;
+        }
+    }
+full:
+    if (done > 0 && !s->cork && !more) tcp_output(pcb);
+    return done > 0 ? (ssize_t)done : -EAGAIN;
+}
+
+ssize_t direct_transmit(cse_socket handle, int fd, const struct iovec *parts, int count, int flags)
+{
+    sigset_t saved;
+    ssize_t result = CSE_RELAYED;
+    size_t wanted = 0;
+    for (int i = 0; i < count; i++) wanted += parts[i].iov_len;
+    instance_lock(&saved);
+    struct sock *s = sock_get(handle);
+    if (s != NULL && usable(s, fd) && !s->reset_wanted && s->state == CONNECTED) {
+        if (s->tx_eof || s->tcp == NULL)
+            result = -EPIPE;
+        else if (wanted == 0)
+            result = 0;
+        else
+            result = put(s, parts, count, (flags & MSG_MORE) != 0);
+        if (result == -EAGAIN && direct_turn() && s->tcp != NULL && s->direct)
+            result = put(s, parts, count, (flags & MSG_MORE) != 0);
+        if (instance->sockets[s->index] == s) publish(s);
+    }
+    instance_unlock(&saved);
+    return result;
+}
+
+void direct_relay(cse_socket handle)
+{
+    sigset_t saved;
+    instance_lock(&saved);
+    struct sock *s = sock_get(handle);
+    if (s != NULL) {
+        s->neglects = NEGLECTS_MAX;
+        direct_stop(s);
+    }
+    instance_unlock(&saved);
+}
+
+/* In the owner, from sock_deliver: what the pair mirrors, and who waits is told. */
+void direct_deliver(struct sock *s)
+{
+    int fd = sock_end(s);
+    if (s->rx_first == NULL && s->fin_received && !s->fin_delivered && fd >= 0) {
+        s->fin_delivered = true;
+        syscall(SYS_shutdown, fd, SHUT_WR);
+    }
+    uint32_t before = (uint32_t)instance->readiness[s->index], mask = publish(s);
+    uint32_t news = mask & ~before;
+    if (s->rx_news) news |= mask & (EPOLLIN | EPOLLRDNORM);
+    s->rx_news = false;
+    if (s->rx_first != NULL && !s->unread) {
+        s->unread = true;
+        s->unread_ms = now_ms();
+        s->unread_by = me.slot;
+        s->unread_next = self()->unread;
+        self()->unread = s;
+    }
+    if (news != 0) host->ready(sock_handle(s), mask);
+}
+
+/* Data that lies in the arena for long may be waited for by means that we do not see. */
+static void look_for_neglect(void)
+{
+    struct sock *s = self()->unread;
+    uint64_t now = now_ms();
+    self()->unread = NULL;
+    while (s != NULL) {
+        struct sock *next = s->unread_next;
+        s->unread = s->direct && s->rx_first != NULL && now < s->unread_ms + NEGLECT_MS;
+        if (s->unread) {
+            s->unread_next = self()->unread;
+            self()->unread = s;
+        } else if (s->rx_first != NULL && s->direct) {
+            s->neglects++;
+            direct_stop(s);
+        }
+        s = next;
+    }
+}
+
+/* ---- waiting -------------------------------------------------------------------------------- */
+
+/* What wakes the instance's peers must give; under the lock. */
+static void decide_wake(void)
+{
+    enum wake wanted = WAKE_PUMP;
+    if (instance->sleepers > 0) wanted = WAKE_THREAD;
+    if (instance->spinners > 0 || (instance->ticking && instance->sleepers == 0))
+        wanted = WAKE_NONE;
+    if (wanted == instance->wake_wanted && instance->wake_changes == instance->wires.changes)
+        return;
+    instance->wake_wanted = wanted;
+    instance->wake_changes = instance->wires.changes;
+    wire_want(wanted);
+}
+
+/* Runs the stack once: what lies in the rings, and what follows from it. Under the lock. */
+bool direct_turn(void)
+{
+    bool any = false;
+    instance->visits++;
+    if (wire_pending()) any = wire_read(WIRE_READS);
+    if (me.device_ready) {
+        me.device_ready = false;
+        any |= device_read(WIRE_READS);
+    }
+    instance_settle();
+    return any;
+}
+
+static void count(uint32_t *all, uint32_t *mine, int by)
+{
+    *all += (uint32_t)by;
+    *mine += (uint32_t)by;
+}
+
+/* The three states of a thread that waits, entered under the lock. Before it sleeps the caller
+ * looks once more whether something came. */
+void direct_spin(bool on)
+{
+    if (me.slot == NO_PROCESS) return;
+    count(&instance->spinners, &self()->spinners, on ? 1 : -1);
+    decide_wake();
+}
+
+void direct_sleep(bool on)
+{
+    if (me.slot == NO_PROCESS) return;
+    if (on && me.bells_given) {
+        me.bells_given = false;
+        pump_requeue_device();
+    }
+    count(&instance->sleepers, &self()->sleepers, on ? 1 : -1);
+    decide_wake();
+}
+
+/* A socket is about to go. */
+void direct_forget(struct sock *s)
+{
+    if (!s->unread) return;
+    struct sock **at = &instance->processes[s->unread_by].unread;
+    while (*at != NULL && *at != s) at = &(*at)->unread_next;
+    if (*at == s) *at = s->unread_next;
+    s->unread = false;
+}
+
+/* In process_gone: a dead process neither spins nor sleeps. */
+void direct_forget_process(struct process *p)
+{
+    instance->sleepers -= p->sleepers;
+    instance->spinners -= p->spinners;
+    p->sleepers = p->spinners = 0;
+    for (struct sock *s = p->unread; s != NULL; s = s->unread_next) s->unread = false;
+    p->unread = NULL;
+    decide_wake();
+}
+
+/* ---- the pump's part ------------------------------------------------------------------------- */
+
+/* True while the pump must look every millisecond: the program's threads use the library and may
+ * be computing just now, or data lies unread. Called by the leader's pump before it sleeps. */
+bool direct_tick(bool leads)
+{
+    if (self()->unread != NULL) look_for_neglect();
+    bool unread = self()->unread != NULL;
+    if (!leads) return unread;
+    bool active = instance->visits != me.seen_visits;
+    me.seen_visits = instance->visits;
+    instance->ticking = active;
+    instance->wake_changes--; /* a wire may have been mapped here just now: all are told */
+    decide_wake();
+    return active || unread;
+}
+
+/* What wakes a sleeping thread: the thread bell, and the device. */
+void direct_bells(int fds[CSE_BELLS])
+{
+    me.bells_given = true;
+    fds[0] = me.bells[1];
+    fds[1] = me.tap;
+}
+
+/* The eventfd is cleared; the device is looked at in the next turn. */
+void direct_heard(int bell)
+{
+    uint64_t count;
+    if (bell == 0)
+        syscall(SYS_read, me.bells[1], &count, sizeof count);
+    else
+        me.device_ready = true;
+}

@@ -1,0 +1,27 @@
+/* What tcp.c, pump.c, processes.c and api.c need of direct mode (direct.c). */
+#ifndef CSE_DIRECT_H
+#define CSE_DIRECT_H
+
+#include "instance.h"
+
+enum { NEGLECT_MS = 10, TICK_MS = 1 };
+
+ssize_t direct_receive(cse_socket handle, int fd, const struct iovec *parts, int count, int flags);
+ssize_t direct_transmit(cse_socket handle, int fd, const struct iovec *parts, int count, int flags);
+uint32_t direct_readiness(cse_socket handle);
+void direct_relay(cse_socket handle);
+
+void direct_start(struct sock *s);
+void direct_stop(struct sock *s);
+void direct_deliver(struct sock *s);
+void direct_forget(struct sock *s);
+
+bool direct_turn(void);
+void direct_spin(bool on);
+void direct_sleep(bool on);
+bool direct_tick(bool leads);
+void direct_bells(int fds[CSE_BELLS]);
+void direct_heard(int bell);
+void direct_forget_process(struct process *p);
+
+#endif

@@ -1,0 +1,363 @@
+/* The program's epoll sets, as far as private sockets are in them.
+ *
+ * A set stays the kernel's own. A socket in direct mode is registered there for nothing but
+ * hang-up, and what it becomes is kept in a list here, which epoll_wait takes first; a relayed
+ * socket is registered there as the program asked, and every change of mode changes that
+ * (epoll_changed). The stack's bells are members of the set as well, so that a sleeping thread
+ * hears of packets. A set without private sockets costs one look into a table.
+ */
+#include "wait.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { SETS = 1 << 20, KERNEL_DUE_NS = 50000 };
+
+struct set {
+    struct waiter waiter; /* first: its `kernel` is the set's descriptor */
+    uint32_t generation;  /* of that descriptor's slot */
+    uint64_t kernel_ns;   /* when the kernel was asked last */
+    bool nested;          /* waited for through another descriptor: the kernel must know all */
+    struct watch *watches;
+    struct set *next;
+};
+
+static struct set **sets; /* by descriptor; SETS of them, touched lazily */
+static struct set *all_sets;
+
+static struct set *find_set(int epfd)
+{
+    struct set **table = __atomic_load_n(&sets, __ATOMIC_ACQUIRE);
+    if (table == NULL || epfd < 0 || epfd >= SETS) return NULL;
+    struct set *set = __atomic_load_n(&table[epfd], __ATOMIC_ACQUIRE);
+    return set != NULL && set->generation == cse_fd_generation(epfd) ? set : NULL;
+}
+
+/* ---- making and leaving ------------------------------------------------------------------------
+ */
+
+/* In a forked child every socket it shares with its parent is relayed. */
+static void after_fork(void)
+{
+    for (struct set *set = all_sets; set != NULL; set = set->next) {
+        set->waiter.sleeping = 0;
+        for (struct watch *w = set->watches; w != NULL; w = w->set_next) w->relayed = true;
+    }
+}
+
+static bool make_table(void)
+{
+    if (sets != NULL) return true;
+    void *table = mmap(NULL, SETS * sizeof *sets, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (table == MAP_FAILED) return false;
+    struct set **none = NULL;
+    if (!__atomic_compare_exchange_n(&sets, &none, table, false, __ATOMIC_ACQ_REL,
+                                     __ATOMIC_ACQUIRE))
+        munmap(table, SETS * sizeof *sets);
+    else
+        pthread_atfork(NULL, NULL, after_fork);
+    return true;
+}
+
+static void unlink_watch(struct set *set, struct watch *watch)
+{
+    struct watch **at = &set->watches;
+    while (*at != NULL && *at != watch) at = &(*at)->set_next;
+    if (*at == watch) *at = watch->set_next;
+    wait_remove(watch);
+}
+
+/* A set whose descriptor the program has closed. */
+static void empty(struct set *set)
+{
+    while (set->watches != NULL) {
+        struct watch *watch = set->watches;
+        unlink_watch(set, watch);
+        free(watch);
+    }
+    cse_own_close(set->waiter.wake);
+}
+
+static struct set *make_set(int epfd)
+{
+    struct set *set = find_set(epfd);
+    const struct cse_stack *stack = net_running();
+    sigset_t saved;
+    if (set != NULL || epfd < 0 || epfd >= SETS || !make_table()) return set;
+    struct set *made = calloc(1, sizeof *made);
+    if (made == NULL) return NULL;
+    cse_fd_remember(epfd, 0, cse_identity_of(epfd), 0); /* so that its close is noticed */
+    made->generation = cse_fd_generation(epfd);
+    if (!wait_prepare(&made->waiter, epfd)) {
+        free(made);
+        return NULL;
+    }
+    stack->enter(&saved);
+    set = sets[epfd];
+    if (set != NULL && set->generation != made->generation) {
+        empty(set);
+        struct set *next = set->next;
+        *set = *made; /* its memory stays: a thread may still hold it */
+        set->next = next;
+        free(made);
+    } else if (set == NULL) {
+        set = made;
+        set->next = all_sets;
+        all_sets = set;
+        __atomic_store_n(&sets[epfd], set, __ATOMIC_RELEASE);
+    } else { /* another thread was faster */
+        cse_own_close(made->waiter.wake);
+        free(made);
+    }
+    stack->leave(&saved);
+    return set;
+}
+
+/* ---- epoll_ctl
+ * ----------------------------------------------------------------------------------- */
+
+/* As which events the kernel's set holds a socket. */
+static int tell_kernel(int operation, const struct watch *watch)
+{
+    uint32_t kept = EPOLLET | EPOLLONESHOT | EPOLLWAKEUP;
+    struct epoll_event event = {.events = watch->relayed ? watch->events : watch->events & kept,
+                                .data.u64 = watch->data};
+    return libc(epoll_ctl)(watch->waiter->kernel, operation, watch->fd, &event);
+}
+
+/* The set is itself asked about, by poll or by another set: its sockets are relayed for good. */
+void epoll_nest(int epfd)
+{
+    struct set *set = find_set(epfd);
+    if (set == NULL || set->nested) return;
+    const struct cse_stack *stack = net_running();
+    for (;;) {
+        sigset_t saved;
+        cse_socket s = 0;
+        stack->enter(&saved);
+        set->nested = true;
+        for (struct watch *w = set->watches; w != NULL && s == 0; w = w->set_next)
+            if (!w->relayed) s = w->socket, w->relayed = true, tell_kernel(EPOLL_CTL_MOD, w);
+        stack->leave(&saved);
+        if (s == 0) return;
+        stack->relay(s);
+    }
+}
+
+void epoll_changed(struct watch *watch, uint32_t mask)
+{
+    bool relayed = (mask & CSE_READY_RELAYED) != 0;
+    if (relayed == watch->relayed || cse_fd_generation(watch->fd) != watch->generation) return;
+    int saved_errno = errno;
+    watch->relayed = relayed;
+    tell_kernel(EPOLL_CTL_MOD, watch);
+    errno = saved_errno;
+}
+
+static void look_now(struct watch *watch)
+{
+    uint32_t mask = net_running()->readiness(watch->socket);
+    epoll_changed(watch, mask);
+    if (!(mask & CSE_READY_RELAYED) && (mask & (watch->events | EPOLLHUP | EPOLLERR)))
+        wait_ready(watch->socket, mask);
+}
+
+static int add(struct set *set, int fd, cse_socket s, const struct epoll_event *event)
+{
+    const struct cse_stack *stack = net_running();
+    struct watch *watch = calloc(1, sizeof *watch);
+    sigset_t saved;
+    if (watch == NULL) return net_fail(-ENOMEM);
+    if (set->nested) stack->relay(s);
+    *watch = (struct watch){.socket = s,
+                            .waiter = &set->waiter,
+                            .events = event->events,
+                            .in_set = true,
+                            .relayed = (stack->readiness(s) & CSE_READY_RELAYED) != 0,
+                            .fd = fd,
+                            .generation = cse_fd_generation(fd),
+                            .data = event->data.u64};
+    if (tell_kernel(EPOLL_CTL_ADD, watch) != 0) {
+        free(watch);
+        return -1;
+    }
+    stack->enter(&saved);
+    watch->set_next = set->watches;
+    set->watches = watch;
+    wait_add(watch);
+    look_now(watch);
+    stack->leave(&saved);
+    return 0;
+}
+
+static int change(struct set *set, struct watch *watch, int operation,
+                  const struct epoll_event *event)
+{
+    const struct cse_stack *stack = net_running();
+    sigset_t saved;
+    int result;
+    stack->enter(&saved);
+    if (operation == EPOLL_CTL_DEL) {
+        result = libc(epoll_ctl)(set->waiter.kernel, operation, watch->fd, NULL);
+        unlink_watch(set, watch);
+    } else {
+        watch->events = event->events;
+        watch->data = event->data.u64;
+        result = tell_kernel(operation, watch);
+        look_now(watch);
+    }
+    stack->leave(&saved);
+    if (operation == EPOLL_CTL_DEL) free(watch);
+    return result;
+}
+
+CSE_EXPORT int epoll_ctl(int epfd, int operation, int fd, struct epoll_event *event)
+{
+    cse_socket s = net_find_data(fd);
+    if (s == 0 && operation == EPOLL_CTL_ADD) epoll_nest(fd);
+    if (s == 0 || CSE_SOCKET_IS_DATAGRAM(s)) return libc(epoll_ctl)(epfd, operation, fd, event);
+    struct set *set = operation == EPOLL_CTL_ADD ? make_set(epfd) : find_set(epfd);
+    if (set == NULL) return libc(epoll_ctl)(epfd, operation, fd, event);
+    if (event == NULL && operation != EPOLL_CTL_DEL) return net_fail(-EFAULT);
+    const struct cse_stack *stack = net_running();
+    sigset_t saved;
+    stack->enter(&saved);
+    struct watch *watch = wait_find(&set->waiter, s, fd);
+    if (watch != NULL && watch->generation != cse_fd_generation(fd)) {
+        unlink_watch(set, watch);
+        free(watch);
+        watch = NULL;
+    }
+    stack->leave(&saved);
+    if (operation == EPOLL_CTL_ADD && watch == NULL) return add(set, fd, s, event);
+    if (watch == NULL || operation == EPOLL_CTL_ADD)
+        return libc(epoll_ctl)(epfd, operation, fd, event);
+    return change(set, watch, operation, event);
+}
+
+/* ---- epoll_wait
+ * ---------------------------------------------------------------------------------- */
+
+/* Takes from the list of the ready what is still so; level-triggered watches go to its end. Inside
+ * the lock. */
+static int harvest(struct set *set, struct epoll_event *events, int max)
+{
+    int count = 0;
+    struct watch *last = set->waiter.ready_last, *watch;
+    while (count < max && (watch = wait_pop(&set->waiter)) != NULL) {
+        bool was_last = watch == last;
+        uint32_t mask = net_running()->readiness(watch->socket);
+        if (cse_fd_generation(watch->fd) != watch->generation) {
+            unlink_watch(set, watch); /* closed by the program */
+            free(watch);
+        } else if (!(mask & CSE_READY_RELAYED)) {
+            mask &= watch->events | EPOLLHUP | EPOLLERR;
+            if (mask != 0 && (watch->events & ~(EPOLLET | EPOLLONESHOT)) != 0) {
+                events[count++] = (struct epoll_event){.events = mask, .data.u64 = watch->data};
+                if (watch->events & EPOLLONESHOT)
+                    watch->events &= EPOLLET | EPOLLONESHOT;
+                else if (!(watch->events & EPOLLET))
+                    wait_push(watch);
+            }
+        }
+        if (was_last) break;
+    }
+    return count;
+}
+
+/* Adds what the kernel reports to `have` events; an event that is there already is completed. */
+static int ask_kernel(struct set *set, struct epoll_event *events, int have, int max,
+                      int timeout_ms, const sigset_t *mask)
+{
+    int got = libc(epoll_pwait)(set->waiter.kernel, events + have, max - have, timeout_ms, mask);
+    set->kernel_ns = wait_now_ns();
+    if (got <= 0) return have > 0 ? have : got;
+    got = wait_filter(&set->waiter, events + have, got);
+    int count = have;
+    for (int i = 0; i < got; i++) {
+        struct epoll_event event = events[have + i];
+        int same = 0;
+        while (same < have && events[same].data.u64 != event.data.u64) same++;
+        if (same < have)
+            events[same].events |= event.events;
+        else
+            events[count++] = event;
+    }
+    return count;
+}
+
+static int wait_in(struct set *set, struct epoll_event *events, int max, bool at_once,
+                   uint64_t deadline_ns, const sigset_t *mask)
+{
+    const struct cse_stack *stack = net_running();
+    for (;;) {
+        sigset_t saved;
+        bool late = at_once || (deadline_ns != WAIT_FOREVER && wait_now_ns() >= deadline_ns);
+        stack->enter(&saved);
+        stack->turn();
+        int count = harvest(set, events, max);
+        wait_spinning(count == 0 && !late);
+        stack->leave(&saved);
+        if (count > 0 && wait_now_ns() < set->kernel_ns + KERNEL_DUE_NS) return count;
+        if (count < max) {
+            int had = count;
+            count = ask_kernel(set, events, count, max, 0, mask);
+            if ((count != 0 && had == 0) && !late) {
+                stack->enter(&saved);
+                wait_spinning(false);
+                stack->leave(&saved);
+            }
+        }
+        if (count != 0 || late) return count;
+        if (wait_spin(&set->waiter) || !wait_lie_down(&set->waiter)) continue;
+        count = ask_kernel(set, events, 0, max, wait_left_ms(deadline_ns), mask);
+        wait_get_up(&set->waiter);
+        if (count != 0) return count;
+    }
+}
+
+static uint64_t deadline_ms(int timeout_ms)
+{
+    return timeout_ms < 0 ? WAIT_FOREVER : wait_now_ns() + (uint64_t)timeout_ms * UINT64_C(1000000);
+}
+
+CSE_EXPORT int epoll_wait(int epfd, struct epoll_event *events, int max, int timeout)
+{
+    struct set *set = find_set(epfd);
+    if (set == NULL || max <= 0 || !wait_begin())
+        return libc(epoll_wait)(epfd, events, max, timeout);
+    return wait_in(set, events, max, timeout == 0, deadline_ms(timeout), NULL);
+}
+
+CSE_EXPORT int epoll_pwait(int epfd, struct epoll_event *events, int max, int timeout,
+                           const sigset_t *mask)
+{
+    struct set *set = find_set(epfd);
+    if (set == NULL || max <= 0 || !wait_begin())
+        return libc(epoll_pwait)(epfd, events, max, timeout, mask);
+    return wait_in(set, events, max, timeout == 0, deadline_ms(timeout), mask);
+}
+
+typedef int pwait2_call(int, struct epoll_event *, int, const struct timespec *, const sigset_t *);
+
+CSE_EXPORT int epoll_pwait2(int epfd, struct epoll_event *events, int max,
+                            const struct timespec *timeout, const sigset_t *mask)
+{
+    struct set *set = find_set(epfd);
+    pwait2_call *next = libc_as(pwait2_call *, "epoll_pwait2");
+    if (set == NULL || max <= 0 || !wait_begin()) {
+        if (next == NULL) return net_fail(-ENOSYS);
+        return next(epfd, events, max, timeout, mask);
+    }
+    uint64_t deadline = WAIT_FOREVER;
+    if (timeout != NULL)
+        deadline = wait_now_ns() + (uint64_t)timeout->tv_sec * UINT64_C(1000000000) +
+                   (uint64_t)timeout->tv_nsec;
+    bool at_once = timeout != NULL && timeout->tv_sec == 0 && timeout->tv_nsec == 0;
+    return wait_in(set, events, max, at_once, deadline, mask);
+}

@@ -1,0 +1,477 @@
+/* Threads that wait for private sockets in direct mode: their lists, their spinning, their sleep.
+ *
+ * The stack says `ready` of a socket; that finds the watches on it and puts them on their waiters'
+ * lists. A waiter is a thread inside one call (wait_many), or one of the program's epoll sets
+ * (epoll.c). Who waits runs the stack itself: it polls the wires for a short while, as long as that
+ * pays, then sleeps in a kernel epoll that holds the stack's bells, so that the first packet wakes
+ * it without a detour. What another thread finds for a sleeping waiter is told by its eventfd. All
+ * lists are guarded by the stack's lock (enter, leave), which fork leaves in order.
+ */
+#include "wait.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum {
+    SOCKETS = 65536,
+    SPIN_LEAST_NS = 4000,
+    SPIN_FIRST_NS = 30000,
+    SPIN_MOST_NS = 100000,
+    SPIN_RETRY = 64,
+    CHECKS = 32,
+};
+
+char wait_marks[3];
+static struct watch **by_socket; /* SOCKETS of them, touched lazily */
+
+static const struct cse_stack *stack_of_us(void)
+{
+    return net_running();
+}
+
+/* ---- lists --------------------------------------------------------------------------------- */
+
+static struct watch **place_of(cse_socket s)
+{
+    if (by_socket == NULL) {
+        void *table = mmap(NULL, SOCKETS * sizeof *by_socket, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (table == MAP_FAILED) return NULL;
+        by_socket = table;
+    }
+    return &by_socket[(((uint32_t)s >> 1) - 1) % SOCKETS];
+}
+
+void wait_add(struct watch *watch)
+{
+    struct watch **place = place_of(watch->socket);
+    if (place == NULL) return;
+    watch->socket_next = *place;
+    *place = watch;
+}
+
+static void unlist(struct watch *watch)
+{
+    struct waiter *w = watch->waiter;
+    struct watch *before = NULL;
+    if (!watch->listed) return;
+    for (struct watch *at = w->ready_first; at != watch; at = at->ready_next) before = at;
+    if (before != NULL)
+        before->ready_next = watch->ready_next;
+    else
+        w->ready_first = watch->ready_next;
+    if (w->ready_last == watch) w->ready_last = before;
+    watch->listed = false;
+}
+
+void wait_remove(struct watch *watch)
+{
+    struct watch **at = place_of(watch->socket);
+    while (at != NULL && *at != NULL && *at != watch) at = &(*at)->socket_next;
+    if (at != NULL && *at == watch) *at = watch->socket_next;
+    unlist(watch);
+}
+
+struct watch *wait_find(const struct waiter *w, cse_socket s, int fd)
+{
+    struct watch **place = place_of(s);
+    struct watch *watch = place != NULL ? *place : NULL;
+    while (watch != NULL && (watch->waiter != w || watch->fd != fd || watch->socket != s))
+        watch = watch->socket_next;
+    return watch;
+}
+
+void wait_push(struct watch *watch)
+{
+    struct waiter *w = watch->waiter;
+    if (watch->listed) return;
+    watch->listed = true;
+    watch->ready_next = NULL;
+    if (w->ready_last != NULL)
+        w->ready_last->ready_next = watch;
+    else
+        __atomic_store_n(&w->ready_first, watch, __ATOMIC_RELEASE);
+    w->ready_last = watch;
+}
+
+struct watch *wait_pop(struct waiter *w)
+{
+    struct watch *watch = w->ready_first;
+    if (watch == NULL) return NULL;
+    w->ready_first = watch->ready_next;
+    if (w->ready_first == NULL) w->ready_last = NULL;
+    watch->listed = false;
+    return watch;
+}
+
+void wait_ready(cse_socket s, uint32_t mask)
+{
+    struct watch **place = by_socket != NULL ? place_of(s) : NULL;
+    for (struct watch *watch = place != NULL ? *place : NULL; watch != NULL;
+         watch = watch->socket_next) {
+        if (watch->socket != s) continue;
+        if (watch->in_set) epoll_changed(watch, mask);
+        if ((mask & (watch->events | EPOLLERR | EPOLLHUP)) == 0 &&
+            (watch->in_set || !(mask & CSE_READY_RELAYED)))
+            continue;
+        wait_push(watch);
+        uint64_t one = 1;
+        if (watch->waiter->sleeping > 0)
+            libc(syscall)(SYS_write, watch->waiter->wake, &one, sizeof one);
+    }
+}
+
+/* ---- a waiter's kernel side ------------------------------------------------------------------ */
+
+static bool put_in(int kernel, int fd, int mark, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.ptr = &wait_marks[mark]};
+    return libc(syscall)(SYS_epoll_ctl, kernel, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+#ifndef EPOLLEXCLUSIVE
+#define EPOLLEXCLUSIVE (1u << 28)
+#endif
+
+/* The bells are shared by all who wait: one sleeper is woken, or the pump if nobody sleeps. */
+bool wait_prepare(struct waiter *w, int kernel)
+{
+    int bells[CSE_BELLS];
+    memset(w, 0, sizeof *w);
+    w->kernel = kernel;
+    w->wake = cse_own_fd((int)libc(syscall)(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (w->wake < 0) return false;
+    bool done = put_in(kernel, w->wake, MARK_WAKE, EPOLLIN);
+    stack_of_us()->bells(bells);
+    for (int i = 0; i < CSE_BELLS && done; i++)
+        if (bells[i] >= 0) done = put_in(kernel, bells[i], MARK_BELL + i, EPOLLIN | EPOLLEXCLUSIVE);
+    if (!done) cse_own_close(w->wake);
+    return done;
+}
+
+int wait_filter(struct waiter *w, struct epoll_event *events, int count)
+{
+    int kept = 0;
+    uint64_t value;
+    for (int i = 0; i < count; i++) {
+        char *mark = events[i].data.ptr;
+        if (mark < wait_marks || mark >= wait_marks + sizeof wait_marks) {
+            events[kept++] = events[i];
+        } else if (mark == &wait_marks[MARK_WAKE]) {
+            libc(syscall)(SYS_read, w->wake, &value, sizeof value);
+        } else {
+            stack_of_us()->heard((int)(mark - wait_marks) - MARK_BELL);
+        }
+    }
+    return kept;
+}
+
+/* ---- spinning and sleeping ------------------------------------------------------------------- */
+
+uint64_t wait_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+int wait_left_ms(uint64_t deadline_ns)
+{
+    if (deadline_ns == WAIT_FOREVER) return -1;
+    uint64_t now = wait_now_ns();
+    if (now >= deadline_ns) return 0;
+    uint64_t left = (deadline_ns - now + 999999) / 1000000;
+    return left > INT32_MAX ? INT32_MAX : (int)left;
+}
+
+static void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* Spins for twice as long when that was of use, half as long when not, and tries again now and
+ * then. Yields between looks: the peer may need this very core. */
+bool wait_spin(const struct waiter *w)
+{
+    static __thread uint32_t budget_ns = SPIN_FIRST_NS, idle;
+    static long most_ns = -1;
+    const struct cse_stack *stack = stack_of_us();
+    if (most_ns < 0) most_ns = cse_setting_number("spin", SPIN_MOST_NS / 1000) * 1000;
+    if (budget_ns < SPIN_LEAST_NS) {
+        if (++idle % SPIN_RETRY != 0) return false;
+        budget_ns = SPIN_FIRST_NS;
+    }
+    if (budget_ns > most_ns) budget_ns = (uint32_t)most_ns;
+    uint64_t start = wait_now_ns();
+    for (;;) {
+        for (int i = 0; i < CHECKS; i++) {
+            if (stack->pending() || __atomic_load_n(&w->ready_first, __ATOMIC_RELAXED) != NULL) {
+                budget_ns = budget_ns * 2 < SPIN_MOST_NS ? budget_ns * 2 : SPIN_MOST_NS;
+                return true;
+            }
+            relax();
+        }
+        if (wait_now_ns() - start >= budget_ns) break;
+        sched_yield();
+    }
+    budget_ns /= 2;
+    return false;
+}
+
+/* ---- a thread's own waiter ------------------------------------------------------------------- */
+
+static pthread_key_t threads;
+static pthread_once_t threads_once = PTHREAD_ONCE_INIT;
+
+struct thread {
+    struct waiter waiter;
+    int pid;
+    bool spinning;
+    struct waiter *asleep; /* in which it sleeps */
+    struct watch *watches; /* of the call under way: not on the stack, which longjmp may drop */
+    int used, room;
+};
+
+/* What a call left behind that a signal handler's longjmp or a cancellation ended. */
+static void repair(struct thread *t)
+{
+    sigset_t saved;
+    const struct cse_stack *stack = stack_of_us();
+    if (!t->spinning && t->asleep == NULL && t->used == 0) return;
+    stack->enter(&saved);
+    if (t->spinning) stack->spin(false);
+    if (t->asleep != NULL) t->asleep->sleeping--, stack->sleep(false);
+    while (t->used > 0) wait_remove(&t->watches[--t->used]);
+    t->spinning = false;
+    t->asleep = NULL;
+    stack->leave(&saved);
+}
+
+static void close_own(struct thread *t)
+{
+    if (t->waiter.kernel <= 0) return;
+    cse_own_close(t->waiter.wake);
+    cse_own_close(t->waiter.kernel);
+}
+
+static void drop(void *memory)
+{
+    struct thread *t = memory;
+    if (t->pid == getpid()) repair(t);
+    close_own(t);
+    if (t->watches != NULL) munmap(t->watches, (size_t)t->room * sizeof *t->watches);
+    munmap(t, sizeof *t);
+}
+
+static void make_key(void)
+{
+    pthread_key_create(&threads, drop);
+}
+
+static void *take_memory(size_t size)
+{
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+/* What this thread needs to wait, made at its first wait; a forked child starts afresh. */
+static struct thread *this_thread(void)
+{
+    pthread_once(&threads_once, make_key);
+    struct thread *t = pthread_getspecific(threads);
+    int pid = getpid();
+    if (t != NULL && t->pid == pid) return t;
+    if (t == NULL) {
+        t = take_memory(sizeof *t);
+        if (t == NULL || pthread_setspecific(threads, t) != 0) return NULL;
+    } else {
+        close_own(t);
+        memset(&t->waiter, 0, sizeof t->waiter);
+        t->spinning = false;
+        t->asleep = NULL;
+        t->used = 0;
+    }
+    t->pid = pid;
+    return t;
+}
+
+static struct waiter *own_waiter(struct thread *t)
+{
+    if (t->waiter.kernel > 0) return &t->waiter;
+    int kernel = cse_own_fd((int)libc(syscall)(SYS_epoll_create1, EPOLL_CLOEXEC));
+    if (kernel < 0) return NULL;
+    if (wait_prepare(&t->waiter, kernel)) return &t->waiter;
+    cse_own_close(kernel);
+    t->waiter.kernel = 0;
+    return NULL;
+}
+
+static bool make_room(struct thread *t, int count)
+{
+    if (count <= t->room) return true;
+    int room = count < 64 ? 64 : count * 2;
+    struct watch *watches = take_memory((size_t)room * sizeof *watches);
+    if (watches == NULL) return false;
+    if (t->watches != NULL) munmap(t->watches, (size_t)t->room * sizeof *t->watches);
+    t->watches = watches;
+    t->room = room;
+    return true;
+}
+
+bool wait_begin(void)
+{
+    struct thread *t = this_thread();
+    if (t != NULL) repair(t);
+    return t != NULL;
+}
+
+void wait_spinning(bool on)
+{
+    struct thread *t = this_thread();
+    if (t->spinning == on) return;
+    t->spinning = on;
+    stack_of_us()->spin(on);
+}
+
+/* Between the announcement and the last look nothing can come unseen. */
+bool wait_lie_down(struct waiter *w)
+{
+    const struct cse_stack *stack = stack_of_us();
+    sigset_t saved;
+    stack->enter(&saved);
+    wait_spinning(false);
+    stack->turn();
+    bool sleeps = w->ready_first == NULL;
+    if (sleeps) {
+        w->sleeping++;
+        this_thread()->asleep = w;
+        stack->sleep(true);
+    }
+    stack->leave(&saved);
+    if (!sleeps || !stack->pending()) return sleeps;
+    wait_get_up(w);
+    return false;
+}
+
+void wait_get_up(struct waiter *w)
+{
+    const struct cse_stack *stack = stack_of_us();
+    int saved_errno = errno;
+    sigset_t saved;
+    stack->enter(&saved);
+    w->sleeping--;
+    this_thread()->asleep = NULL;
+    stack->sleep(false);
+    stack->leave(&saved);
+    errno = saved_errno;
+}
+
+/* ---- waiting in one call ----------------------------------------------------------------------
+ */
+
+static bool any_ready(const struct watch *watches, int count)
+{
+    for (int i = 0; i < count; i++) {
+        uint32_t mask = stack_of_us()->readiness(watches[i].socket);
+        if (mask & (watches[i].events | EPOLLERR | EPOLLHUP | CSE_READY_RELAYED)) return true;
+    }
+    return false;
+}
+
+/* Sleeps until a bell, a descriptor of the program, a signal or the deadline. */
+static int sleep_in(struct waiter *w, struct pollfd *kernel, int kernel_count, uint64_t deadline_ns,
+                    const sigset_t *mask)
+{
+    struct epoll_event heard[4];
+    int result;
+    if (kernel_count == 0) {
+        result = libc(epoll_pwait)(w->kernel, heard, 4, wait_left_ms(deadline_ns), mask);
+    } else {
+        struct timespec limit, *until = NULL;
+        if (deadline_ns != WAIT_FOREVER) {
+            uint64_t now = wait_now_ns(), left = deadline_ns > now ? deadline_ns - now : 0;
+            limit = (struct timespec){(time_t)(left / 1000000000u), (long)(left % 1000000000u)};
+            until = &limit;
+        }
+        kernel[kernel_count] = (struct pollfd){w->kernel, POLLIN, 0};
+        result = libc(ppoll)(kernel, (nfds_t)kernel_count + 1, until, mask);
+        bool bell = result > 0 && kernel[kernel_count].revents != 0;
+        result = result < 0 ? result : result - bell > 0;
+        if (!bell) return result;
+        int got = libc(epoll_wait)(w->kernel, heard, 4, 0);
+        wait_filter(w, heard, got);
+        return result;
+    }
+    if (result > 0) wait_filter(w, heard, result);
+    return result < 0 ? -1 : 0;
+}
+
+static int wait_with(struct waiter *w, struct thread *t, struct pollfd *kernel, int kernel_count,
+                     uint64_t deadline_ns, const sigset_t *mask)
+{
+    const struct cse_stack *stack = stack_of_us();
+    bool asked_kernel = kernel_count == 0;
+    for (;;) {
+        sigset_t saved;
+        stack->enter(&saved);
+        stack->turn();
+        bool ready = any_ready(t->watches, t->used);
+        while (wait_pop(w) != NULL) {}
+        bool late = deadline_ns != WAIT_FOREVER && wait_now_ns() >= deadline_ns;
+        bool spins = !ready && !late && asked_kernel;
+        if (spins) wait_spinning(true);
+        stack->leave(&saved);
+        if (ready) return 1;
+        if (spins && wait_spin(w)) continue;
+        if (!wait_lie_down(w)) continue;
+        int result = sleep_in(w, kernel, kernel_count, asked_kernel ? deadline_ns : 1, mask);
+        asked_kernel = true;
+        wait_get_up(w);
+        if (result != 0) return result;
+        if (late && !stack->pending() && !any_ready(t->watches, t->used)) return 0;
+    }
+}
+
+int wait_many(const struct wish *wishes, int count, struct pollfd *kernel, int kernel_count,
+              uint64_t deadline_ns, const sigset_t *mask)
+{
+    const struct cse_stack *stack = stack_of_us();
+    if (!wait_begin()) return net_fail(-ENOMEM);
+    struct thread *t = this_thread();
+    struct waiter *w = own_waiter(t);
+    sigset_t saved;
+    if (w == NULL || !make_room(t, count)) return net_fail(-ENOMEM);
+    stack->enter(&saved);
+    for (t->used = 0; t->used < count; t->used++) {
+        t->watches[t->used] = (struct watch){.socket = wishes[t->used].socket,
+                                             .events = wishes[t->used].events,
+                                             .waiter = w,
+                                             .fd = -1};
+        wait_add(&t->watches[t->used]);
+    }
+    stack->leave(&saved);
+    int result = wait_with(w, t, kernel, kernel_count, deadline_ns, mask);
+    int saved_errno = errno;
+    stack->enter(&saved);
+    wait_spinning(false);
+    while (t->used > 0) wait_remove(&t->watches[--t->used]);
+    stack->leave(&saved);
+    errno = saved_errno;
+    return result;
+}
+
+int wait_one(cse_socket s, uint32_t events, uint64_t deadline_ns)
+{
+    struct wish wish = {s, events};
+    struct pollfd none[1];
+    return wait_many(&wish, 1, none, 0, deadline_ns, NULL);
+}

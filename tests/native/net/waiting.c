@@ -1,0 +1,686 @@
+/* Waiting for TCP sockets in all the ways there are, each case printing what it saw. Run once on
+ * the kernel's stack and once under the overlay by test_net_waiting.py: the lines must be the same.
+ * Both ends are in this program, over 127.0.0.1.
+ *
+ *   waiting CASE
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/select.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static int a, b; /* the two ends */
+
+static void pause_ms(int ms)
+{
+    struct timespec time = {ms / 1000, ms % 1000 * 1000000L};
+    nanosleep(&time, NULL);
+}
+
+static void tell(const char *what, long result)
+{
+    if (result < 0)
+        printf("%s: %s\n", what, strerrorname_np(errno));
+    else
+        printf("%s: %ld\n", what, result);
+}
+
+static void connect_pair(int port)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET,
+                             .sin_port = htons((uint16_t)port),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int on = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(listener, (struct sockaddr *)&at, sizeof at) || listen(listener, 8)) exit(2);
+    a = socket(AF_INET, SOCK_STREAM, 0);
+    if (connect(a, (struct sockaddr *)&at, sizeof at)) exit(3);
+    b = accept(listener, NULL, NULL);
+    if (b < 0) exit(4);
+    close(listener);
+    setsockopt(a, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(b, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+}
+
+static void say(const char *text)
+{
+    if (write(b, text, strlen(text)) < 0) perror("write");
+}
+
+static void get(const char *what)
+{
+    char bytes[64] = {0};
+    ssize_t got = recv(a, bytes, sizeof bytes - 1, MSG_DONTWAIT);
+    if (got < 0)
+        printf("%s: %s\n", what, strerrorname_np(errno));
+    else
+        printf("%s: %zd '%s'\n", what, got, bytes);
+}
+
+static void show_events(const char *what, int count, const struct epoll_event *events)
+{
+    printf("%s: %d", what, count);
+    for (int i = 0; i < count; i++)
+        printf(" [%d%s%s%s%s%s]", events[i].data.fd, events[i].events & EPOLLIN ? " in" : "",
+               events[i].events & EPOLLOUT ? " out" : "",
+               events[i].events & EPOLLRDHUP ? " rdhup" : "",
+               events[i].events & EPOLLHUP ? " hup" : "",
+               events[i].events & EPOLLERR ? " err" : "");
+    printf("\n");
+}
+
+static void wait_show(const char *what, int set, int timeout)
+{
+    struct epoll_event events[8];
+    int count = epoll_wait(set, events, 8, timeout);
+    if (count < 0)
+        printf("%s: %s\n", what, strerrorname_np(errno));
+    else
+        show_events(what, count, events);
+}
+
+static int set_with(int fd, uint32_t wanted, int tag)
+{
+    int set = epoll_create1(0);
+    struct epoll_event event = {.events = wanted, .data.fd = tag};
+    if (epoll_ctl(set, EPOLL_CTL_ADD, fd, &event)) perror("epoll_ctl");
+    return set;
+}
+
+static void change(int set, int operation, int fd, uint32_t wanted, int tag)
+{
+    struct epoll_event event = {.events = wanted, .data.fd = tag};
+    tell("epoll_ctl", epoll_ctl(set, operation, fd, &event));
+}
+
+static void *say_later(void *text)
+{
+    pause_ms(60);
+    say(text);
+    return NULL;
+}
+
+static pthread_t later(char *text)
+{
+    pthread_t thread;
+    pthread_create(&thread, NULL, say_later, text);
+    return thread;
+}
+
+#define CASE(name) static void name(void)
+
+CASE(level_triggered)
+{
+    int set = set_with(a, EPOLLIN, 7);
+    wait_show("nothing", set, 20);
+    say("hello");
+    wait_show("readable", set, 1000);
+    wait_show("still readable", set, 1000);
+    get("read");
+    wait_show("drained", set, 20);
+    change(set, EPOLL_CTL_MOD, a, EPOLLIN | EPOLLOUT, 8);
+    wait_show("writable", set, 1000);
+    say("more");
+    pause_ms(30);
+    wait_show("both", set, 1000);
+    change(set, EPOLL_CTL_DEL, a, 0, 0);
+    wait_show("gone", set, 20);
+    change(set, EPOLL_CTL_DEL, a, 0, 0);
+    change(set, EPOLL_CTL_ADD, a, EPOLLIN, 9);
+    change(set, EPOLL_CTL_ADD, a, EPOLLIN, 9);
+    wait_show("again", set, 1000);
+}
+
+CASE(edge_triggered)
+{
+    int set = set_with(a, EPOLLIN | EPOLLET, 7);
+    wait_show("nothing", set, 20);
+    say("one");
+    wait_show("edge", set, 1000);
+    wait_show("no new edge", set, 20);
+    say("two");
+    wait_show("edge again", set, 1000);
+    get("both");
+    wait_show("none", set, 20);
+    say("three");
+    pause_ms(30);
+    change(set, EPOLL_CTL_MOD, a, EPOLLIN | EPOLLET, 8);
+    wait_show("armed again", set, 1000);
+    get("read");
+    wait_show("once", set, 20);
+}
+
+CASE(one_shot)
+{
+    int set = set_with(a, EPOLLIN | EPOLLONESHOT, 7);
+    say("one");
+    wait_show("fires", set, 1000);
+    wait_show("only once", set, 20);
+    say("two");
+    wait_show("still not", set, 20);
+    change(set, EPOLL_CTL_MOD, a, EPOLLIN | EPOLLONESHOT, 8);
+    wait_show("armed", set, 1000);
+    wait_show("only once", set, 20);
+}
+
+CASE(end_of_file)
+{
+    int set = set_with(a, EPOLLIN | EPOLLRDHUP, 7);
+    say("last");
+    shutdown(b, SHUT_WR);
+    pause_ms(50);
+    wait_show("data and end", set, 1000);
+    get("data");
+    get("end");
+    wait_show("end", set, 1000);
+    tell("still writable", write(a, "x", 1));
+    shutdown(a, SHUT_WR);
+    pause_ms(50);
+    wait_show("both ways", set, 1000);
+}
+
+CASE(reset)
+{
+    struct linger now = {1, 0};
+    int set = set_with(a, EPOLLIN, 7);
+    setsockopt(b, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    close(b);
+    pause_ms(50);
+    struct epoll_event event;
+    int count = epoll_wait(set, &event, 1, 1000);
+    printf("%d err %d hup %d\n", count, (event.events & EPOLLERR) != 0,
+           (event.events & EPOLLHUP) != 0);
+    get("read");
+    signal(SIGPIPE, SIG_IGN);
+    tell("write", write(a, "x", 1));
+}
+
+CASE(nested_sets)
+{
+    int inner = set_with(a, EPOLLIN, 7), outer = set_with(inner, EPOLLIN, 1);
+    wait_show("nothing", outer, 20);
+    say("deep");
+    wait_show("outer", outer, 1000);
+    wait_show("inner", inner, 1000);
+    get("read");
+    wait_show("outer quiet", outer, 20);
+    struct pollfd asked = {inner, POLLIN, 0};
+    say("more");
+    tell("poll of a set", poll(&asked, 1, 1000));
+    get("read");
+}
+
+CASE(mixed_descriptors)
+{
+    int pipes[2], set = set_with(a, EPOLLIN, 1);
+    if (pipe(pipes)) return;
+    change(set, EPOLL_CTL_ADD, pipes[0], EPOLLIN, 2);
+    wait_show("nothing", set, 20);
+    tell("pipe", write(pipes[1], "p", 1));
+    wait_show("pipe", set, 1000);
+    say("sock");
+    pause_ms(30);
+    struct epoll_event events[4];
+    int seen = 0;
+    for (int i = 0; i < 20 && seen != 3; i++) {
+        int count = epoll_wait(set, events, 4, 100);
+        for (int k = 0; k < count; k++) seen |= events[k].data.fd;
+    }
+    printf("both seen: %d\n", seen);
+    get("read");
+    wait_show("pipe alone", set, 1000);
+}
+
+static void caught(int number)
+{
+    (void)number;
+}
+
+static void alarm_in(int ms)
+{
+    struct sigaction action = {.sa_handler = caught};
+    sigaction(SIGALRM, &action, NULL);
+    struct itimerval timer = {{0, 0}, {0, ms * 1000}};
+    setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+CASE(signals_interrupt)
+{
+    int set = set_with(a, EPOLLIN, 7);
+    char byte;
+    alarm_in(40);
+    wait_show("epoll_wait", set, 2000);
+    alarm_in(40);
+    struct pollfd asked = {a, POLLIN, 0};
+    tell("poll", poll(&asked, 1, 2000));
+    alarm_in(40);
+    tell("recv", recv(a, &byte, 1, 0));
+    fd_set in;
+    FD_ZERO(&in);
+    FD_SET(a, &in);
+    alarm_in(40);
+    tell("select", select(a + 1, &in, NULL, NULL, NULL));
+    struct sigaction action = {.sa_handler = caught, .sa_flags = SA_RESTART};
+    sigaction(SIGALRM, &action, NULL);
+    struct itimerval timer = {{0, 0}, {0, 40000}};
+    setitimer(ITIMER_REAL, &timer, NULL);
+    pthread_t thread = later("x");
+    tell("recv, restarted", recv(a, &byte, 1, 0));
+    pthread_join(thread, NULL);
+}
+
+CASE(masks_while_waiting)
+{
+    int set = set_with(a, EPOLLIN, 7);
+    sigset_t alarm_only, none;
+    struct epoll_event event;
+    struct sigaction action = {.sa_handler = caught};
+    sigaction(SIGALRM, &action, NULL);
+    sigemptyset(&none);
+    sigemptyset(&alarm_only);
+    sigaddset(&alarm_only, SIGALRM);
+    sigprocmask(SIG_BLOCK, &alarm_only, NULL);
+    raise(SIGALRM);
+    wait_show("blocked", set, 50);
+    tell("epoll_pwait lets it in", epoll_pwait(set, &event, 1, 2000, &none));
+    raise(SIGALRM);
+    struct pollfd asked = {a, POLLIN, 0};
+    struct timespec limit = {2, 0};
+    tell("ppoll lets it in", ppoll(&asked, 1, &limit, &none));
+    raise(SIGALRM);
+    fd_set in;
+    FD_ZERO(&in);
+    FD_SET(a, &in);
+    tell("pselect lets it in", pselect(a + 1, &in, NULL, NULL, &limit, &none));
+}
+
+static long spent_ms(const struct timespec *start)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (now.tv_sec - start->tv_sec) * 1000 + (now.tv_nsec - start->tv_nsec) / 1000000;
+}
+
+#define NOT_EARLY(what, least, call)                                                               \
+    do {                                                                                           \
+        struct timespec start_;                                                                    \
+        clock_gettime(CLOCK_MONOTONIC, &start_);                                                   \
+        long result_ = (long)(call);                                                               \
+        tell(what, result_);                                                                       \
+        printf("%s not early: %d\n", what, spent_ms(&start_) >= (least) - 1);                      \
+    } while (0)
+
+CASE(timeouts)
+{
+    int set = set_with(a, EPOLLIN, 7);
+    struct epoll_event event;
+    struct pollfd asked = {a, POLLIN, 0};
+    struct timeval limit = {0, 50000};
+    char byte;
+    fd_set in;
+    NOT_EARLY("epoll_wait", 50, epoll_wait(set, &event, 1, 50));
+    NOT_EARLY("poll", 50, poll(&asked, 1, 50));
+    FD_ZERO(&in);
+    FD_SET(a, &in);
+    struct timeval left = limit;
+    NOT_EARLY("select", 50, select(a + 1, &in, NULL, NULL, &left));
+    printf("left: %ld %ld set: %d\n", (long)left.tv_sec, (long)left.tv_usec, FD_ISSET(a, &in) != 0);
+    setsockopt(a, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    NOT_EARLY("recv", 50, recv(a, &byte, 1, 0));
+    NOT_EARLY("at once", 0, epoll_wait(set, &event, 1, 0));
+    NOT_EARLY("at once", 0, poll(&asked, 1, 0));
+}
+
+CASE(poll_and_select)
+{
+    int pipes[2];
+    if (pipe(pipes)) return;
+    struct pollfd asked[3] = {{a, POLLIN | POLLOUT, 0}, {pipes[0], POLLIN, 0}, {-1, POLLIN, 0}};
+    tell("writable", poll(asked, 3, 1000));
+    printf("%x %x %x\n", asked[0].revents, asked[1].revents, asked[2].revents);
+    say("in");
+    tell("pipe", write(pipes[1], "p", 1));
+    pause_ms(30);
+    tell("all", poll(asked, 3, 1000));
+    printf("%x %x %x\n", asked[0].revents, asked[1].revents, asked[2].revents);
+    fd_set in, out;
+    FD_ZERO(&in);
+    FD_ZERO(&out);
+    FD_SET(a, &in);
+    FD_SET(pipes[0], &in);
+    FD_SET(a, &out);
+    FD_SET(pipes[1], &out);
+    int top = (pipes[1] > a ? pipes[1] : a) + 1;
+    tell("select", select(top, &in, &out, NULL, NULL));
+    printf("%d%d%d%d\n", FD_ISSET(a, &in) != 0, FD_ISSET(pipes[0], &in) != 0,
+           FD_ISSET(a, &out) != 0, FD_ISSET(pipes[1], &out) != 0);
+    get("read");
+    asked[0].events = POLLIN;
+    asked[1].fd = -1;
+    pthread_t thread = later("late");
+    tell("waited", poll(asked, 3, 2000));
+    printf("%x\n", asked[0].revents);
+    pthread_join(thread, NULL);
+    asked[1].fd = 9999;
+    tell("not open", poll(asked, 3, 1000));
+    printf("%x\n", asked[1].revents);
+}
+
+CASE(receive_flags)
+{
+    char bytes[16] = {0};
+    say("abcdef");
+    pause_ms(30);
+    tell("peek", recv(a, bytes, 3, MSG_PEEK));
+    tell("peek", recv(a, bytes, 6, MSG_PEEK));
+    printf("%s\n", bytes);
+    tell("none", recv(a, bytes, 0, 0));
+    tell("part", recv(a, bytes, 2, 0));
+    memset(bytes, 0, sizeof bytes);
+    pthread_t thread = later("ghij");
+    tell("all", recv(a, bytes, 8, MSG_WAITALL));
+    printf("%s\n", bytes);
+    pthread_join(thread, NULL);
+    get("empty");
+    say("xyz");
+    pause_ms(30);
+    struct iovec parts[3] = {{bytes, 1}, {bytes + 4, 0}, {bytes + 8, 4}};
+    tell("readv", readv(a, parts, 3));
+    printf("%c%c%c\n", bytes[0], bytes[8], bytes[9]);
+}
+
+CASE(send_and_sendfile)
+{
+    char path[] = "/tmp/waiting-XXXXXX", bytes[8192];
+    int file = mkstemp(path);
+    unlink(path);
+    memset(bytes, 'f', sizeof bytes);
+    tell("file", write(file, bytes, sizeof bytes));
+    off_t offset = 4000;
+    tell("sendfile", sendfile(b, file, &offset, 4000));
+    printf("offset %ld\n", (long)offset);
+    lseek(file, 8000, SEEK_SET);
+    tell("to its end", sendfile(b, file, NULL, 1000));
+    tell("at its end", sendfile(b, file, NULL, 1000));
+    size_t total = 0;
+    while (total < 4192) {
+        ssize_t got = read(a, bytes, sizeof bytes);
+        if (got <= 0) break;
+        total += (size_t)got;
+    }
+    printf("%zu\n", total);
+    struct iovec parts[2] = {{"ab", 2}, {"cd", 2}};
+    tell("writev", writev(b, parts, 2));
+    tell("more", send(b, "ef", 2, MSG_MORE));
+    tell("last", send(b, "gh", 2, 0));
+    pause_ms(50);
+    get("read");
+}
+
+static void *flood(void *unused)
+{
+    static char bytes[4 << 20];
+    for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (char)(i * 31 >> 3);
+    ssize_t sent = write(b, bytes, sizeof bytes);
+    printf("sent %zd\n", sent);
+    close(b);
+    return unused;
+}
+
+CASE(blocking_write_of_much)
+{
+    pthread_t thread;
+    static char bytes[100000];
+    size_t total = 0, wrong = 0;
+    pthread_create(&thread, NULL, flood, NULL);
+    pause_ms(100);
+    for (;;) {
+        ssize_t got = read(a, bytes, sizeof bytes);
+        if (got <= 0) break;
+        for (ssize_t i = 0; i < got; i++)
+            wrong += bytes[i] != (char)((total + (size_t)i) * 31 >> 3);
+        total += (size_t)got;
+    }
+    pthread_join(thread, NULL);
+    printf("%zu bytes, %zu wrong\n", total, wrong);
+}
+
+CASE(nonblocking_until_full)
+{
+    static char bytes[65536];
+    fcntl(b, F_SETFL, O_NONBLOCK);
+    size_t total = 0;
+    ssize_t sent;
+    for (size_t before = SIZE_MAX; before != total;
+         pause_ms(60)) { /* buffers on the way fill as well */
+        before = total;
+        while ((sent = write(b, bytes, sizeof bytes)) > 0) total += (size_t)sent;
+    }
+    tell("full", sent);
+    int set = set_with(b, EPOLLOUT, 5);
+    wait_show("not writable", set, 30);
+    size_t taken = 0;
+    while (taken < total) {
+        ssize_t got = read(a, bytes, sizeof bytes);
+        if (got <= 0) break;
+        taken += (size_t)got;
+    }
+    printf("all %d\n", taken == total);
+    wait_show("writable", set, 1000);
+}
+
+CASE(forked_child_reads)
+{
+    char byte = 0;
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        ssize_t got = read(a, &byte, 1);
+        if (got == 1 && write(a, "answer", 6) == 6) _exit(byte);
+        _exit(1);
+    }
+    close(a);
+    pause_ms(50);
+    say("Q");
+    int status = 0;
+    waitpid(child, &status, 0);
+    printf("child: %c\n", WEXITSTATUS(status));
+    char bytes[16] = {0};
+    tell("answer", read(b, bytes, sizeof bytes));
+    tell("end", read(b, bytes, sizeof bytes));
+}
+
+CASE(passed_over_a_socket)
+{
+    int pair[2];
+    socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
+    char control[CMSG_SPACE(sizeof(int))], byte = 'x';
+    struct iovec part = {&byte, 1};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control,
+                             .msg_controllen = sizeof control};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(header), &a, sizeof a);
+    tell("pass", sendmsg(pair[0], &message, 0));
+    close(a);
+    tell("take", recvmsg(pair[1], &message, 0));
+    memcpy(&a, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof a);
+    say("over");
+    pause_ms(50);
+    get("read");
+    tell("write", write(a, "back", 4));
+    char bytes[8];
+    tell("read", read(b, bytes, sizeof bytes));
+}
+
+CASE(duplicates)
+{
+    int copy = dup(a), set = set_with(copy, EPOLLIN, 7);
+    say("one");
+    wait_show("copy", set, 1000);
+    get("by the first");
+    close(a);
+    say("two");
+    wait_show("copy", set, 1000);
+    a = copy;
+    get("by the copy");
+    dup2(open("/dev/null", O_RDONLY), a);
+    get("replaced");
+    char byte;
+    tell("null", read(a, &byte, 1));
+}
+
+CASE(calls_past_the_library)
+{
+    char bytes[16] = {0};
+    struct pollfd asked = {a, POLLIN, 0};
+    struct timespec limit = {2, 0};
+    say("raw");
+    tell("poll", syscall(SYS_ppoll, &asked, 1, &limit, NULL, 0));
+    __asm__ volatile("" ::: "memory");
+    long got;
+#if defined(__x86_64__)
+    __asm__ volatile("syscall"
+                     : "=a"(got)
+                     : "a"(SYS_read), "D"(a), "S"(bytes), "d"(sizeof bytes)
+                     : "rcx", "r11", "memory");
+#else
+    got = syscall(SYS_read, a, bytes, sizeof bytes);
+#endif
+    printf("%ld %s\n", got, bytes);
+    say("then");
+    pause_ms(50);
+    get("by the library");
+}
+
+static sigjmp_buf back;
+
+static void jump(int number)
+{
+    siglongjmp(back, number);
+}
+
+CASE(jump_out_of_a_wait)
+{
+    char byte;
+    for (int i = 0; i < 3; i++) {
+        if (sigsetjmp(back, 1) == 0) {
+            struct sigaction action = {.sa_handler = jump};
+            sigaction(SIGALRM, &action, NULL);
+            struct itimerval timer = {{0, 0}, {0, 30000}};
+            setitimer(ITIMER_REAL, &timer, NULL);
+            tell("recv", recv(a, &byte, 1, 0));
+        } else {
+            printf("out\n");
+        }
+    }
+    pthread_t thread = later("q");
+    tell("recv", recv(a, &byte, 1, 0));
+    pthread_join(thread, NULL);
+}
+
+static void *block(void *unused)
+{
+    char byte;
+    recv(a, &byte, 1, 0);
+    return unused;
+}
+
+CASE(cancelled_thread)
+{
+    pthread_t thread;
+    void *result;
+    pthread_create(&thread, NULL, block, NULL);
+    pause_ms(50);
+    pthread_cancel(thread);
+    pthread_join(thread, &result);
+    printf("cancelled %d\n", result == PTHREAD_CANCELED);
+    thread = later("q");
+    char byte;
+    tell("recv", recv(a, &byte, 1, 0));
+    pthread_join(thread, NULL);
+}
+
+static int together;
+
+static void *wait_for_one(void *set)
+{
+    struct epoll_event event;
+    if (epoll_wait(*(int *)set, &event, 1, 3000) == 1) {
+        char byte;
+        if (recv(a, &byte, 1, MSG_DONTWAIT) == 1)
+            __atomic_add_fetch(&together, 1, __ATOMIC_SEQ_CST);
+    }
+    return NULL;
+}
+
+CASE(threads_in_one_set)
+{
+    pthread_t threads[4];
+    int set = set_with(a, EPOLLIN, 7);
+    for (int i = 0; i < 4; i++) pthread_create(&threads[i], NULL, wait_for_one, &set);
+    for (int i = 0; i < 4; i++) {
+        pause_ms(20);
+        say("x");
+    }
+    for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
+    while (recv(a, &(char){0}, 1, MSG_DONTWAIT) == 1) together++;
+    printf("all bytes %d\n", together);
+}
+
+#define RUN(name)                                                                                  \
+    if (strcmp(wanted, #name) == 0) name()
+
+int main(int count, char **words)
+{
+    const char *wanted = count > 1 ? words[1] : "";
+    setvbuf(stdout, NULL, _IONBF, 0);
+    connect_pair(7311);
+    RUN(level_triggered);
+    RUN(edge_triggered);
+    RUN(one_shot);
+    RUN(end_of_file);
+    RUN(reset);
+    RUN(nested_sets);
+    RUN(mixed_descriptors);
+    RUN(signals_interrupt);
+    RUN(masks_while_waiting);
+    RUN(timeouts);
+    RUN(poll_and_select);
+    RUN(receive_flags);
+    RUN(send_and_sendfile);
+    RUN(blocking_write_of_much);
+    RUN(nonblocking_until_full);
+    RUN(forked_child_reads);
+    RUN(passed_over_a_socket);
+    RUN(duplicates);
+    RUN(calls_past_the_library);
+    RUN(jump_out_of_a_wait);
+    RUN(cancelled_thread);
+    RUN(threads_in_one_set);
+    return 0;
+}

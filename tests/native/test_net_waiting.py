@@ -1,0 +1,36 @@
+"""Waiting for sockets under the overlay is as on the kernel: net/waiting.c, run both ways."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.native.net.lab import Lab
+
+SOURCE = Path(__file__).parent / "net/waiting.c"
+CASES = re.findall(r"CASE\((\w+)\)", SOURCE.read_text().split("#define CASE(name)")[1])
+
+pytestmark = [pytest.mark.native, pytest.mark.root]
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    built = tmp_path_factory.mktemp("waiting") / "waiting"
+    subprocess.run(["gcc", "-O1", "-w", "-pthread", str(SOURCE), "-o", str(built)], check=True)
+    return built
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_same_as_the_kernel(lab: Lab, program: Path, case: str) -> None:
+    bare = subprocess.run(
+        ["unshare", "-n", "sh", "-c", f"ip link set lo up; exec {program} {case}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+    assert bare
+    assert lab.host().check(str(program), case) == bare
