@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
 
-from app.agent import pcapng
+from app.agent import configuring, pcapng
+from app.domain.application import ApplicationSpec
 from app.domain.capture import CaptureRequest, Pcapng
-from app.domain.errors import CseError, PreflightRefused
+from app.domain.errors import CseError, NotFound, PreflightRefused
 from app.domain.fault import Counters, FaultOrder
 from app.domain.launch import Launch
 from app.domain.network import NetworkSpec
@@ -24,6 +27,7 @@ from app.domain.observed import (
     Instance,
     LogLine,
     Observed,
+    Report,
 )
 from app.domain.ports import Line, ReportKind
 from app.domain.usage import Usage
@@ -44,6 +48,7 @@ class FakeAgent:
         """Method and application of each call that changes something, in order."""
         self.failures: dict[str, list[CseError]] = {}
         """Method → errors that its next calls raise: the faults of a host, made to order."""
+        self.told: list[Report] = []
         self._launches: dict[str, Launch] = {}
         self.faults: dict[str, list[FaultOrder]] = {}
 
@@ -116,16 +121,48 @@ class FakeAgent:
         """See `Agent.exec`."""
         return self.runtime.exec(name, command, timeout_s=timeout_s)
 
+    def configure(
+        self, name: str, spec: ApplicationSpec, settings: dict[str, dict[str, Any]]
+    ) -> None:
+        """See `Agent.configure`."""
+        self._fail("configure")
+        if name not in self._launches:
+            raise NotFound(f"there is no application '{name}' on this host")
+        change = configuring.change(self._launches[name], spec, settings)
+        if change is not None:
+            self.calls.append(("configure", name))
+            self._launches[name] = change.launch
+
+    def reports(self, after: int) -> list[Report]:
+        """See `Agent.reports`."""
+        self._fail("reports")
+        return [report for report in self.told if report.number > after]
+
+    def tell(self, name: str, text: str) -> None:
+        """Say something as an instance of this application."""
+        report = Report(
+            number=len(self.told) + 1,
+            time=datetime.now(UTC),
+            application=name,
+            application_id=self._launches[name].id,
+            pid=1,
+            text=text,
+        )
+        self.told.append(report)
+        self._changed()
+
     def instances(self, name: str) -> list[Instance]:
         """One per element of a running application, started from the beginning."""
         pids = self.runtime.pids(name)
         return [
             Instance(
+                id=f"{name}.{bound.element.manifest.name}",
                 application=name,
                 element=bound.element.manifest.name,
                 kind=bound.element.manifest.kind,
                 pids=pids,
                 started=bool(pids),
+                settings=bound.settings,
             )
             for bound in self._launches[name].elements
         ]

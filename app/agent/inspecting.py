@@ -87,11 +87,13 @@ def instances(launch: Launch, found: Subject) -> list[Instance]:
                 }
         made.append(
             Instance(
+                id=f"{launch.name}.{linked.name}",
                 application=launch.name,
                 element=linked.name,
                 kind=linked.kind,
                 pids=users,
                 started=started,
+                settings=linked.bound.settings,
                 details=details,
             )
         )

@@ -11,22 +11,34 @@ import fcntl
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from app.agent import capturing, identity, inspecting, instrumenting
+from app.agent import capturing, configuring, identity, inspecting, instrumenting
 from app.agent.doctor import examine_host
+from app.agent.journal import Journal
 from app.agent.names import Names
 from app.agent.replug import Replugger
 from app.agent.volumes import Volumes
 from app.broker.broker import Broker
-from app.domain.application import RuntimeName
+from app.domain.application import ApplicationSpec, RuntimeName
 from app.domain.capture import CaptureRequest, Pcapng
 from app.domain.errors import Conflict, CseError, HostLacks, NotFound
 from app.domain.fault import Counters, FaultOrder
 from app.domain.launch import Launch
 from app.domain.network import NetworkSpec
-from app.domain.observed import Claim, Coverage, ExecResult, Finding, Instance, LogLine, Observed
+from app.domain.observed import (
+    Claim,
+    Coverage,
+    ExecResult,
+    Finding,
+    Instance,
+    LogLine,
+    Observed,
+    Report,
+)
 from app.domain.ports import Line, ReportKind
 from app.domain.usage import Usage
 from app.runtimes import preflight, rundir
@@ -36,6 +48,7 @@ from app.runtimes.runtime import AnyRuntime
 from app.wiring import netns
 from app.wiring.wiring import Wiring
 
+_TAKE_OVER_S = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -55,6 +68,7 @@ class LocalAgent:
         self._wiring_made: Wiring | None = None
         self._broker_made: Broker | None = None
         self._replugger: Replugger | None = None
+        self._journal: Journal | None = None
 
     def close(self) -> None:
         """Let go of this host; applications go on and are found by the next agent."""
@@ -72,6 +86,9 @@ class LocalAgent:
                     with contextlib.suppress(CseError):
                         self._wiring_made.remove_idle_networks()
                 self._wiring_made.close()
+            if self._journal is not None:
+                self._journal.close()
+                self._journal = None
             if self._lock_file >= 0:
                 os.close(self._lock_file)
             self._broker_made = self._wiring_made = None
@@ -163,6 +180,27 @@ class LocalAgent:
         if not isinstance(runtime, NamespaceRuntime):
             raise Conflict(f"the {launch.spec.runtime} runtime has no foreground variant")
         return runtime.run_foreground(launch)
+
+    def configure(
+        self, name: str, spec: ApplicationSpec, settings: dict[str, dict[str, Any]]
+    ) -> None:
+        """See `Agent.configure`."""
+        with self._lock:
+            present = self._launch(name)
+            change = configuring.change(present, spec, settings)
+            if change is None:
+                return
+            # The message before the record of it: a kill in between only repeats both.
+            rundir.write_settings(self._state, change.launch)
+            for kind, values in change.told.items():
+                self._broker.push(name, kind, values)
+            rundir.seal(self._directory(name), change.launch)
+            self._launches[name] = change.launch
+
+    def reports(self, after: int) -> list[Report]:
+        """See `Agent.reports`."""
+        self._open()
+        return self._journal.after(after) if self._journal is not None else []
 
     def instances(self, name: str) -> list[Instance]:
         """See `Agent.instances`."""
@@ -258,6 +296,7 @@ class LocalAgent:
                 return
             self._take_state()
             installation = identity.installation(self._state)
+            self._journal = Journal(self._state / "reports.jsonl")
             self._runtimes[RuntimeName.NAMESPACE] = NamespaceRuntime(
                 self._state, installation, self._changes.bump
             )
@@ -284,15 +323,13 @@ class LocalAgent:
                 f"the state directory {self._state} cannot be used: {error.strerror}",
                 remedy="choose another one with CSE_STATE_DIR",
             ) from error
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(self._lock_file):
             os.close(self._lock_file)
             self._lock_file = -1
             raise Conflict(
                 f"another agent works in {self._state}",
                 remedy="stop it, or choose another state directory with CSE_STATE_DIR",
-            ) from None
+            )
 
     def _connect(self, launch: Launch) -> None:
         """Broker socket, name, bridge port, published ports; again for an application found."""
@@ -313,6 +350,7 @@ class LocalAgent:
                 self._device_maker(launch),
                 lambda name: self._names.find(binding.network.name, name) if binding else None,
                 binding,
+                configuring.missed(launch),
             )
             if orders := instrumenting.read_faults(self._directory(launch.name)):
                 self._broker.instruments(launch.name).set_faults(orders)
@@ -351,8 +389,19 @@ class LocalAgent:
     def _broker(self) -> Broker:
         with self._lock:
             if self._broker_made is None:
-                self._broker_made = Broker(self._changes.bump)
+                self._broker_made = Broker(self._changes.bump, self._reported)
             return self._broker_made
+
+    def _reported(self, name: str, pid: int, text: str) -> None:
+        """In the broker's thread, which must not wait for this object's lock."""
+        launch, journal = self._launches.get(name), self._journal
+        if launch is None or journal is None:
+            return
+        try:
+            journal.add(name, launch.id, pid, text)
+        except OSError as error:
+            _log.warning("application %s: a report is lost: %s", name, error)
+        self._changes.bump()
 
     def _kernel_containers(self) -> Replugger:
         with self._lock:
@@ -396,6 +445,19 @@ class LocalAgent:
 
     def _directory(self, name: str) -> Path:
         return rundir.application_directory(self._state, name)
+
+
+def _locked(fd: int) -> bool:
+    """A child that a killed agent was just about to execute has its lock for some moments yet."""
+    deadline = time.monotonic() + _TAKE_OVER_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
 
 
 def _on_the_kernel(launch: Launch) -> Launch:

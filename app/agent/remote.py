@@ -15,12 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from app.agent import wire
+from app.domain.application import ApplicationSpec
 from app.domain.capture import CaptureRequest, Pcapng
 from app.domain.errors import AgentUnavailable
 from app.domain.fault import Counters, FaultOrder
 from app.domain.launch import Launch
 from app.domain.network import NetworkSpec
-from app.domain.observed import Claim, Coverage, ExecResult, Finding, Instance, LogLine, Observed
+from app.domain.observed import (
+    Claim,
+    Coverage,
+    ExecResult,
+    Finding,
+    Instance,
+    LogLine,
+    Observed,
+    Report,
+)
 from app.domain.ports import Line, ReportKind
 from app.domain.usage import Usage
 
@@ -85,6 +95,16 @@ class RemoteAgent:
     def exec(self, name: str, command: list[str], *, timeout_s: float = 60.0) -> ExecResult:
         """See `Agent.exec`."""
         return self._call("exec", name, command, timeout_s=timeout_s)  # type: ignore[no-any-return]
+
+    def configure(
+        self, name: str, spec: ApplicationSpec, settings: dict[str, dict[str, Any]]
+    ) -> None:
+        """See `Agent.configure`."""
+        self._call("configure", name, spec, settings)
+
+    def reports(self, after: int) -> list[Report]:
+        """See `Agent.reports`."""
+        return self._call("reports", after)  # type: ignore[no-any-return]
 
     def instances(self, name: str) -> list[Instance]:
         """See `Agent.instances`."""

@@ -16,6 +16,7 @@ from app.api import (
     events,
     faults,
     host,
+    instances,
     instruments,
     observing,
     problems,
@@ -58,6 +59,7 @@ def _routes(version: str) -> FastAPI:
         static_url="/v1/docs-assets",
         lifespan=lifespan,
     )
-    for room in (applications, stacks, observing, catalogue, events, faults, host, instruments):
+    rooms = (applications, stacks, observing, instances, catalogue, events, faults, host)
+    for room in (*rooms, instruments):
         api.include_router(room.router)
     return api

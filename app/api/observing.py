@@ -58,19 +58,6 @@ def instances(services: Given, name: str) -> Page[Instance]:
     return Page(items=services.agent.instances(name))
 
 
-@router.get("/v1/instances", operation_id="listInstances")
-def all_instances(services: Given) -> Page[Instance]:
-    """The element instances of all running applications."""
-    with services.store.read() as transaction:
-        names = [record.name for record in transaction.applications.all()]
-    found: list[Instance] = []
-    for name in names:
-        observed = services.convergence.status(name).observed
-        if observed is not None and observed.pid is not None:
-            found += services.agent.instances(name)
-    return Page(items=found)
-
-
 @router.get("/v1/applications/{name}/evidence", operation_id="readEvidence")
 def evidence(services: Given, name: str) -> Page[Claim]:
     """Claims about the application's privacy, each checked now against what the kernel shows."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from ipaddress import IPv4Address
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import Field
 
@@ -88,6 +88,15 @@ class ExecRequest(Model):
     command: list[str] = Field(min_length=1, examples=[["ls", "-l", "/srv"]])
     timeout: float = Field(default=60.0, gt=0, le=3600)
     """Seconds; the command is killed after that."""
+
+
+class SettingsChange(Model):
+    """Settings of an element to change while its program runs."""
+
+    settings: dict[str, Any] = Field(
+        examples=[{"ttl": 32, "keepalive": {"idle": 60}}],
+        description="What changes; the rest stays. null: back to the default.",
+    )
 
 
 class Change(Model):

@@ -39,10 +39,16 @@ _log = logging.getLogger(__name__)
 
 
 class Broker:
-    """`changed` is called, in the broker's thread, when an instance appears or ends."""
+    """Both are called in the broker's thread: `changed` when an instance appears or ends,
+    `reported` (application, pid, text) for each event that an instance tells."""
 
-    def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        changed: Callable[[], None] = lambda: None,
+        reported: Callable[[str, int, str], None] = lambda *_: None,
+    ) -> None:
         self._changed = changed
+        self._reported = reported
         self._lock = threading.RLock()
         self._sessions: dict[str, Session] = {}
         self._instruments: dict[str, Instruments] = {}
@@ -62,16 +68,19 @@ class Broker:
         make_device: Callable[[bool], int],
         find: Callable[[str], str | None],
         binding: NetworkBinding | None = None,
+        settings: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         """Listen on `directory/broker.sock`; libraries that lost a former broker come back.
 
-        Applications with a `binding` to one network get wires to each other.
+        Applications with a `binding` to one network get wires to each other. `settings`: kind →
+        what was changed while the program ran, and they may have missed.
         """
         with self._lock:
             if name in self._sessions:
                 return
             listener = _listen(directory)
             session = Session(name, make_device, find, binding, listener=listener.fileno())
+            session.settings = {kind: dict(values) for kind, values in (settings or {}).items()}
             self._sessions[name] = session
             self._instruments[name] = Instruments(session, self._send, self._lock)
             self._listeners[listener.fileno()] = (session, listener)
@@ -101,12 +110,15 @@ class Broker:
                     session.binding = binding.model_copy(update={"network": network})
             self._wires.judge(network.name)
 
-    def push(self, name: str, values: Mapping[str, object]) -> int:
-        """`set` to the application's instance; returns how many got it, 0 or 1."""
+    def push(self, name: str, kind: str, values: Mapping[str, str]) -> int:
+        """`set` to the application's instance of this kind, and to programs that register later;
+        returns how many programs got it now."""
         with self._lock:
             session = self._sessions.get(name)
-            speaker = session.speaker() if session else None
-            return int(speaker is not None and self._send(speaker, pack("set", values)))
+            if session is None:
+                return 0
+            session.settings.setdefault(kind, {}).update(values)
+            return sum(self._set(one, values) for one in session.listeners(kind))
 
     def instruments(self, name: str) -> Instruments:
         """Of an application that is served. Raises `Conflict`."""
@@ -213,10 +225,12 @@ class Broker:
             session.leader = connection
             self._wires.hear(session, connection, message)
             self._instruments[session.name].hear(connection, message)
+            self._set(connection, session.settings.get(connection.kind, {}))
         elif message.verb in wires.VERBS:
             self._wires.hear(session, connection, message)
         elif message.verb == "event":
-            session.report(connection, message.text)
+            if (event := session.report(connection, message.text)) is not None:
+                self._reported(session.name, event.pid, event.text)
         elif message.verb == "counters":
             for key, value in message.fields.items():
                 if key in session.counters or len(session.counters) < MAX_COUNTERS:
@@ -266,6 +280,7 @@ class Broker:
             raise BadMessage("register carries arena, tap and two bells")
         bells = checked_bells(fds[2:])
         session.register(connection, [os.dup(fds[0]), os.dup(fds[1]), *bells])
+        self._set(connection, session.settings.get(connection.kind, {}))
         for other in session.waiting:
             self._attach(session, other)
         session.waiting.clear()
@@ -273,6 +288,15 @@ class Broker:
 
     def _attach(self, session: Session, connection: Connection) -> None:
         self._send(connection, pack("attach"), list(session.instance))  # it registers then
+
+    def _set(self, connection: Connection, values: Mapping[str, str]) -> bool:
+        """In as many messages as it takes."""
+        parts: list[dict[str, str]] = [{}]
+        for key, value in values.items():
+            if len(pack("set", {**parts[-1], key: value})) > MAX_BYTES:
+                parts.append({})
+            parts[-1][key] = value
+        return all(self._send(connection, pack("set", part)) for part in parts if part)
 
     def _send(self, connection: Connection, data: bytes, fds: list[int] | None = None) -> bool:
         """False where the peer is gone or does not read: then its end is noticed by epoll."""

@@ -8,6 +8,7 @@ everyone else waits for it or is told to attach.
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from app.domain.network import NetworkBinding
 MAX_EVENTS = 100
 MAX_COUNTERS = 128
 MAX_CONNECTIONS = 1024
+_EVENTS_PER_S = 10.0
+_EVENTS_BURST = 100.0
+"""One application must not push the events of all others out of the history."""
 
 
 @dataclass
@@ -69,6 +73,11 @@ class Session:
     waiting: list[Connection] = field(default_factory=list)
     counters: dict[str, str] = field(default_factory=dict)
     events: deque[Event] = field(default_factory=lambda: deque(maxlen=MAX_EVENTS))
+    settings: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Kind → what was changed while it ran; told to whoever registers."""
+    events_budget: float = _EVENTS_BURST
+    events_budget_at: float = field(default_factory=time.monotonic)
+    events_dropped: int = 0
     refused: int = 0
     """Messages that were malformed, unknown, or over the rate."""
 
@@ -105,14 +114,32 @@ class Session:
             return self.leader
         return next((one for one in self.connections.values() if one.registered), None)
 
+    def listeners(self, kind: str) -> list[Connection]:
+        """Who hears of settings of this kind: one for an instance that its processes share."""
+        if kind == "network":
+            speaker = self.speaker()
+            return [speaker] if speaker else []
+        return [one for one in self.connections.values() if one.kind == kind]
+
     def drop_instance(self) -> None:
         """Our descriptors only; what the programs hold is theirs."""
         _close(self.instance)
         self.instance = ()
 
-    def report(self, connection: Connection, text: str) -> None:
-        """An `event`."""
-        self.events.append(Event(datetime.now(UTC), connection.pid, text[:500]))
+    def report(self, connection: Connection, text: str) -> Event | None:
+        """An `event`; None where there were too many."""
+        moment = time.monotonic()
+        gained = (moment - self.events_budget_at) * _EVENTS_PER_S
+        self.events_budget = min(_EVENTS_BURST, self.events_budget + gained)
+        self.events_budget_at = moment
+        if self.events_budget < 1.0:
+            self.events_dropped += 1
+            return None
+        self.events_budget -= 1.0
+        # A terminal may show it: no control characters.
+        shown = "".join(one if one.isprintable() else "?" for one in text[:500])
+        self.events.append(Event(datetime.now(UTC), connection.pid, shown))
+        return self.events[-1]
 
     def details(self) -> dict[str, Any]:
         """For `Instance.details`."""
@@ -130,6 +157,7 @@ class Session:
                 for one in self.connections.values()
             ],
             "refused_messages": self.refused,
+            "dropped_events": self.events_dropped,
         }
 
 

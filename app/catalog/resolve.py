@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 from app.catalog.catalog import Catalog
 from app.domain.application import ApplicationSpec
@@ -67,6 +69,15 @@ def binding(network: NetworkSpec, address: IPv4Address, spec: ApplicationSpec) -
     return NetworkBinding(
         network=network, address=address, mac=mac_for(address), aliases=spec.network.aliases
     )
+
+
+def settings(spec: ApplicationSpec, catalog: Catalog) -> dict[str, dict[str, Any]]:
+    """Element → its settings with defaults, for those that the catalogue has."""
+    found = {}
+    for name, use in spec.elements.items():
+        with suppress(CseError):
+            found[name] = catalog.entry(name).schema.with_defaults(use.settings)
+    return found
 
 
 def launch(

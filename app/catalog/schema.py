@@ -8,7 +8,7 @@ remedy nor, below `oneOf`, the branch that was meant; this adds both. Called by 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from jsonschema import Draft202012Validator
@@ -72,6 +72,26 @@ class SettingsSchema:
                     if name not in node and "default" in resolved:
                         node[name] = copy.deepcopy(resolved["default"])
         return filled
+
+    def is_live(self, place: Sequence[str]) -> bool:
+        """Whether a running program takes a change there: the deepest `apply` on the way says."""
+        live, schemas = False, [self._schema]
+        for name in place:
+            found: list[Schema] = []
+            for schema in self._branches(schemas):
+                below = schema.get("properties", {}).get(name, schema.get("additionalProperties"))
+                if isinstance(below, dict):
+                    found.append(self._resolve(below))
+            schemas = found
+            for word in [schema["apply"] for schema in schemas if "apply" in schema]:
+                live = word == "live"
+        return live
+
+    def _branches(self, schemas: list[Schema]) -> Iterator[Schema]:
+        for schema in map(self._resolve, schemas):
+            yield schema
+            for keyword in ("allOf", "oneOf", "anyOf"):
+                yield from self._branches(schema.get(keyword, []))
 
     def host_paths(self, value: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """Place and text of each value whose schema says `format: host-path`."""

@@ -15,6 +15,9 @@ class BoundElement(Model):
 
     element: Element
     settings: dict[str, Any]
+    changed: list[str] = []
+    """Settings changed since the program was created (`keepalive.idle`): an instance that connects
+    to the broker again is told them, it may have missed the change."""
     variant: Literal["release", "debug", "asan"] = "release"
     link: Literal["preload", "bundled"] = "preload"
 

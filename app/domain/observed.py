@@ -60,6 +60,8 @@ class Coverage(Model):
 class Instance(Model):
     """One running copy of an element inside one application."""
 
+    id: str
+    """`APPLICATION.ELEMENT`."""
     application: str
     element: str
     kind: str
@@ -67,8 +69,22 @@ class Instance(Model):
     """Processes of the application that have the element's library mapped."""
     started: bool
     """Elements start at the first call that needs them; false: linked, but not yet used."""
+    settings: dict[str, Any] = {}
+    """In force: as specified, changed while it runs, or by default."""
     details: dict[str, Any] = {}
     """Reported by the instance through the broker: address, counters, escapes."""
+
+
+class Report(Model):
+    """Something that an instance told through the broker (`event TEXT`)."""
+
+    number: int
+    """Rises with each report of a host, also across restarts of its agent."""
+    time: datetime
+    application: str
+    application_id: str
+    pid: int
+    text: str
 
 
 class Claim(Model):

@@ -9,13 +9,23 @@ the `ensure_*` methods do nothing where nothing is left to do.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
+from app.domain.application import ApplicationSpec
 from app.domain.capture import CaptureRequest, Pcapng
 from app.domain.fault import Counters, FaultOrder
 from app.domain.launch import Launch
 from app.domain.network import NetworkSpec
-from app.domain.observed import Claim, Coverage, ExecResult, Finding, Instance, LogLine, Observed
+from app.domain.observed import (
+    Claim,
+    Coverage,
+    ExecResult,
+    Finding,
+    Instance,
+    LogLine,
+    Observed,
+    Report,
+)
 from app.domain.usage import Usage
 
 ReportKind = Literal["sockets", "faults", "counters"]
@@ -90,6 +100,17 @@ class Agent(Protocol):
 
     def exec(self, name: str, command: list[str], *, timeout_s: float = 60.0) -> ExecResult:
         """See `Runtime.exec`."""
+
+    def configure(
+        self, name: str, spec: ApplicationSpec, settings: dict[str, dict[str, Any]]
+    ) -> None:
+        """Change settings of elements: where `spec` differs from that of the `create`, or of the
+        last `configure`, take the value out of `settings` (element → all its settings, resolved).
+        The next start finds them, and a running program is told. Nothing where nothing differs."""
+
+    def reports(self, after: int) -> list[Report]:
+        """What instances told since the report of this number, oldest first. Kept on the host
+        until there are too many; `wait_change` returns when there are new ones."""
 
     def instances(self, name: str) -> list[Instance]:
         """The element instances of one application."""

@@ -44,13 +44,16 @@ class Converger:
         self._history = history
         self._look = look
         self._made = made
+        self._configured: dict[str, tuple[str, int]] = {}
+        """Name → id and generation of the record whose settings the host has."""
         self._networks: dict[str, NetworkSpec] = {}
         self._networks_lock = threading.Lock()
 
-    def forget_networks(self) -> None:
-        """The agent may be another one: make sure of the networks again when next needed."""
+    def forget_host(self) -> None:
+        """The agent may be another one: make sure of everything again when next needed."""
         with self._networks_lock:
             self._networks.clear()
+        self._configured.clear()
 
     def ensure_network(self, network: NetworkSpec) -> None:
         """Ask the agent only where the network is new or changed."""
@@ -71,7 +74,7 @@ class Converger:
             record = transaction.applications.find(name)
         status = self._view.status(name)
         steps = plan(record, status.observed, self._store.installation)
-        if not steps:
+        if not steps and not self._may_differ(record, status.observed):
             self._settle(record, name)
             return
         if record is not None and _must_wait(status.condition, record):
@@ -81,6 +84,9 @@ class Converger:
                 if step is Step.START and record is not None and not self._may_start(record):
                     return
                 self._take(step, name, record)
+            if not steps and record is not None:
+                self._configure(record)
+                self._settle(record, name)
         except CseError as error:
             self._failed(name, record, error)
         except Exception as error:
@@ -89,6 +95,22 @@ class Converger:
             self._failed(name, record, wrapped)
         else:
             self._view.clear(name)
+
+    def _may_differ(self, record: ApplicationRecord | None, observed: Observed | None) -> bool:
+        """Whether the settings on the host may be older than the record's."""
+        return (
+            record is not None
+            and bool(record.spec.elements)
+            and observed is not None
+            and observed.id == record.id
+            and self._configured.get(record.name) != (record.id, record.generation)
+        )
+
+    def _configure(self, record: ApplicationRecord) -> None:
+        self._agent.configure(
+            record.name, record.spec, resolve.settings(record.spec, self._catalog)
+        )
+        self._configured[record.name] = (record.id, record.generation)
 
     def _settle(self, record: ApplicationRecord | None, name: str) -> None:
         self._view.clear(name)
@@ -120,6 +142,7 @@ class Converger:
         elif record is None:
             raise RuntimeFailure(f"step '{step}' needs a record")
         elif step is Step.FORGET:
+            self._configured.pop(name, None)
             with self._store.write() as transaction:
                 transaction.applications.forget(name)
                 transaction.events.add("removed", name, "removed")
@@ -150,6 +173,8 @@ class Converger:
         before = self._view.status(record.name).observed
         coverage = self._agent.create(launch)
         self._made(record.name)
+        if record.generation == 1:  # else it may have been there, with the settings of before
+            self._configured[record.name] = (record.id, record.generation)
         # `create` answers with the coverage; what it made is this:
         made = Observed(id=record.id, name=record.name, runtime=spec.runtime, state=State.CREATED)
         self._record(record.name, before, made)
@@ -159,6 +184,8 @@ class Converger:
 
     def _start(self, record: ApplicationRecord) -> None:
         before = self._view.status(record.name).observed
+        if self._may_differ(record, before):
+            self._configure(record)
         with self._history.starting(record.name):
             first = record.run_done == 0
             if first:

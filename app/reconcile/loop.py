@@ -60,6 +60,7 @@ class Reconciler:
         self._looking = threading.Lock()
         self._again: set[str] = set()
         self._early: set[str] = set()
+        self._last_report: int | None = None
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._watch, name="watch", daemon=True),
@@ -150,8 +151,9 @@ class Reconciler:
                     return
                 began = time.monotonic()
                 self._look()
+                self._take_reports()
                 if first or self.agent_error:
-                    self._converger.forget_networks()
+                    self._converger.forget_host()
                     self._wake_all()
                 self.agent_error, first, pause = None, False, 0.1
                 # Looking at a thousand applications takes a while: leave as long between looks.
@@ -175,6 +177,17 @@ class Reconciler:
                 epoch = self.view.begin_snapshot()
                 differences, unsure = self.view.apply_snapshot(epoch, self._agent.observe())
                 self._react(differences)
+
+    def _take_reports(self) -> None:
+        """What instances told becomes events; the store remembers up to where."""
+        if self._last_report is None:
+            with self._store.read() as transaction:
+                self._last_report = transaction.events.last_report()
+        reports = self._agent.reports(self._last_report)
+        if reports:
+            with self._store.write() as transaction:
+                transaction.events.add_reports(reports, self._store.installation)
+            self._last_report = reports[-1].number
 
     def _wake_all(self) -> None:
         with self._store.read() as transaction:

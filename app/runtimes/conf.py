@@ -1,6 +1,6 @@
 """Settings files as the libraries read them: lines of `key=value` (see ARCHITECTURE.md).
 
-Called by `rundir` when it writes `/run/cse/<kind>.conf`, and by the broker for `set` messages.
+Called by `rundir` when it writes `/run/cse/<kind>.conf`, and by the agent for `set` messages.
 """
 
 from __future__ import annotations

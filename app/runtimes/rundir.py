@@ -95,14 +95,25 @@ def build(
             _mount_point(place, host_path, f"/elements/{manifest.name}/settings{pointer}")
             binds.append(Bind(host_path, f"{INSIDE}/files/{files}", True))
             files += 1
-        values = flatten(settings)
-        environment |= dict(_environment(manifest.environment, values))
-        if manifest.kind == "network":
-            values |= flatten(_binding(launch))
-        _write(f"{run}/{manifest.kind}.conf", to_lines(values))
+        environment |= dict(_environment(manifest.environment, flatten(settings)))
+        _write(f"{run}/{manifest.kind}.conf", _conf(launch, bound, settings))
     if preload:
         environment["LD_PRELOAD"] = ":".join(preload)
     return RunDirectory(top, binds, [f"{INSIDE}/private"], environment)
+
+
+def write_settings(state: Path, launch: Launch) -> None:
+    """The settings files anew, of an application that exists: its next start reads them.
+
+    What is bound into the application stays: settings that name host paths cannot change.
+    """
+    run = application_directory(state, launch.name) / "run"
+    files = 0
+    for bound in launch.elements:
+        schema = bound.element.manifest.settings
+        settings, paths = replace_host_paths(bound.settings, schema, f"{INSIDE}/files", files)
+        files += len(paths)
+        _write(f"{run}/{bound.element.manifest.kind}.conf", _conf(launch, bound, settings))
 
 
 def seal(directory: Path, launch: Launch) -> None:
@@ -136,6 +147,13 @@ def remove(state: Path, name: str) -> None:
     top = application_directory(state, name)
     (top / "launch.json").unlink(missing_ok=True)
     shutil.rmtree(top, ignore_errors=True)
+
+
+def _conf(launch: Launch, bound: BoundElement, settings: dict[str, Any]) -> str:
+    values = flatten(settings)
+    if bound.element.manifest.kind == "network":
+        values |= flatten(_binding(launch))
+    return to_lines(values)
 
 
 def _libraries(bound: BoundElement, target: str) -> str:

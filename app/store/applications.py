@@ -164,6 +164,15 @@ class Applications:
         )
         return record.model_copy(update={"desired": desired, "generation": record.generation + 1})
 
+    def set_settings(self, name: str, element: str, settings: dict[str, Any]) -> ApplicationRecord:
+        """Other settings of one element; what runs goes on under the same id."""
+        record = self.get(name)
+        use = record.spec.elements[element].model_copy(update={"settings": settings})
+        spec = record.spec.model_copy(update={"elements": {**record.spec.elements, element: use}})
+        generation = record.generation + 1
+        self._update(name, spec=spec.model_dump_json(), generation=generation, updated=now())
+        return record.model_copy(update={"spec": spec, "generation": generation})
+
     def mark_run(self, name: str, application_id: str, done: int) -> None:
         """The start number `done` has been made."""
         values = {"wanted": name, "wanted_id": application_id, "done": done}

@@ -7,4 +7,9 @@ from datetime import UTC, datetime
 
 def now() -> str:
     """The present moment as the tables hold it."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
+    return stamp(datetime.now(UTC))
+
+
+def stamp(moment: datetime) -> str:
+    """A moment as the tables hold it."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")

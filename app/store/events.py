@@ -6,11 +6,13 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Row, delete, insert, select
 
-from app.store.clock import now
+from app.domain.observed import Report
+from app.store.clock import now, stamp
 from app.store.records import Event
-from app.store.tables import events
+from app.store.tables import events, meta
 
 _INSERT = insert(events)
+_LAST_REPORT = "last-report"
 _TRIM_EVERY = 256
 """Events between two deletions of old ones: a delete with each would cost more than it saves."""
 
@@ -23,14 +25,38 @@ class Events:
         self.added = 0
         self._last_id = 0
 
-    def add(self, kind: str, application: str | None, message: str) -> None:
-        """Record one."""
+    def add(
+        self, kind: str, application: str | None, message: str, time: datetime | None = None
+    ) -> None:
+        """Record one; `time`: when it happened, where that is not now."""
         result = self._connection.execute(
             _INSERT,
-            {"time": now(), "kind": kind, "application": application, "message": message},
+            {
+                "time": stamp(time) if time else now(),
+                "kind": kind,
+                "application": application,
+                "message": message,
+            },
         )
         self._last_id = int((result.inserted_primary_key or (0,))[0])
         self.added += 1
+
+    def add_reports(self, reports: list[Report], installation: str) -> None:
+        """What instances of this store's applications told. Their numbers are remembered in the
+        same transaction, so that none is recorded twice."""
+        last = self.last_report()
+        for report in reports:
+            if report.number > last and report.application_id.startswith(f"{installation}-"):
+                self.add("reported", report.application, report.text, report.time)
+            last = max(last, report.number)
+        row = {"key": _LAST_REPORT, "value": str(last)}
+        self._connection.execute(delete(meta).where(meta.c.key == _LAST_REPORT))
+        self._connection.execute(insert(meta).values(row))
+
+    def last_report(self) -> int:
+        """The number to ask the agent from."""
+        query = select(meta.c.value).where(meta.c.key == _LAST_REPORT)
+        return int(self._connection.execute(query).scalar() or 0)
 
     def after(self, seen: int, *, application: str | None = None, limit: int = 100) -> list[Event]:
         """The first `limit` events with an id above `seen`."""

@@ -26,6 +26,16 @@ ELEMENTS: dict[str, dict[str, Any]] = {
             "additionalProperties": False,
             "properties": {
                 "mss": {"type": "integer", "minimum": 500, "maximum": 65000, "default": 1460},
+                "ttl": {"type": "integer", "minimum": 1, "default": 64, "apply": "live"},
+                "rate": {"type": "number", "apply": "live"},
+                "keepalive": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {
+                        "idle": {"type": "integer", "default": 7200, "apply": "live"},
+                        "probes": {"type": "integer", "default": 9, "apply": "restart"},
+                    },
+                },
                 "congestion": {"enum": ["cubic", "reno"], "default": "cubic"},
             },
         },

@@ -184,11 +184,36 @@ def test_names_events_counters_and_settings(broker: Broker, directory: Path) -> 
     assert details["events"][0]["text"] == "link up"
     assert details["events"][0]["pid"] == os.getpid()  # by SO_PEERCRED, not by what it says
     assert details["counters"] == {"tcp.sent": 5, "note": "a b"}
-    assert broker.push("a", {"mss": 1400}) == 0  # nobody registered yet
+    assert broker.push("a", "network", {"mss": "1400"}) == 0  # nobody registered yet
     library.say(HELLO + b" reattach=1")
     library.say(b"register", [memory(b""), memory(b""), *bells()])
-    assert eventually(lambda: broker.push("a", {"mss": 1400, "x": "a b"}) == 1)
-    assert library.hear()[:2] == ("set", {"mss": "1400", "x": "a b"})
+    assert library.hear()[:2] == ("set", {"mss": "1400"})  # what it may have missed
+    assert broker.push("a", "network", {"mss": "1300", "x": "a b"}) == 1
+    assert library.hear()[:2] == ("set", {"mss": "1300", "x": "a b"})
+    assert broker.push("a", "filesystem", {"sync": "never"}) == 0
+    many = {f"rules.{number}": "x" * 100 for number in range(100)}  # more than one packet holds
+    assert broker.push("a", "network", many) == 1
+    heard: dict[str, str] = {}
+    while heard != many:
+        verb, fields, _ = library.hear()
+        assert verb == "set" and fields
+        heard |= fields
+
+
+def test_events_are_reported_until_there_are_too_many(directory: Path) -> None:
+    reported: list[tuple[str, int, str]] = []
+    broker = Broker(reported=lambda *event: reported.append(event))
+    try:
+        serve(broker, directory)
+        library = Library(directory)
+        library.say(b"event link\x1b[31m up")
+        for number in range(300):
+            library.say(b"event %d" % number)
+        assert eventually(lambda: broker.details("a")["dropped_events"] > 150)
+        assert reported[0] == ("a", os.getpid(), "link?[31m up")
+        assert 90 < len(reported) < 150 and reported[1][2] == "0"
+    finally:
+        broker.close()
 
 
 def test_libraries_find_the_next_broker(directory: Path) -> None:

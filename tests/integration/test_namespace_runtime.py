@@ -301,3 +301,21 @@ def test_the_foreground_variant_passes_stdio_and_exit_code(
     runtime.create(one)
     assert runtime.run_foreground(one) == 5
     assert tuple(capfd.readouterr()) == ("out\n", "err\n")
+
+
+def test_what_the_agent_inherited_is_not_held_by_applications(tmp_path: Path) -> None:
+    """A lock or a pipe of whoever started the agent would be theirs for as long as they run."""
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    made = NamespaceRuntime(tmp_path / "state", "test")
+    try:
+        made.create(launch("a", "sleep", "100", stop={"signal": "SIGKILL"}))
+        assert made.start("a").state is State.RUNNING
+        os.close(writer)
+        os.set_blocking(reader, False)
+        assert os.read(reader, 1) == b""  # the end: nobody else has the other end
+        assert made.observe()[0].state is State.RUNNING
+    finally:
+        made.remove("a")
+        made.close()
+        os.close(reader)

@@ -164,7 +164,7 @@ def test_a_launch_has_nothing_left_to_look_up(tmp_path: Path) -> None:
     assert resolve.check(spec, catalog) == []
     launch = resolve.launch("id-1", spec, catalog, None, {"v": "/var/lib/cse/volumes/v"})
     assert [bound.element.manifest.name for bound in launch.elements] == ["net-a", "files"]
-    assert launch.elements[0].settings == {"mss": 1460, "congestion": "cubic"}
+    assert launch.elements[0].settings == {"mss": 1460, "ttl": 64, "congestion": "cubic"}
     assert launch.elements[1].settings["mounts"][0]["depth"] == 3
     assert launch.mounts[0].source == "/var/lib/cse/volumes/v"
 

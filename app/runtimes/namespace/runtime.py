@@ -57,6 +57,7 @@ class NamespaceRuntime:
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
         self._launches: dict[str, Launch] = {}
+        self._inherited = sandbox.inherited_descriptors()
         self._examined = Examined()
         self._starting: set[str] = set()
         self._hidden = [str(self._state.resolve())]
@@ -241,6 +242,7 @@ class NamespaceRuntime:
                         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
                         (os.POSIX_SPAWN_DUP2, writer, 1),
                         (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
+                        *((os.POSIX_SPAWN_CLOSE, fd) for fd in self._inherited if fd != writer),
                     ],
                 )
             finally:

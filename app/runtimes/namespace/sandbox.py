@@ -10,6 +10,7 @@ import os
 import resource
 import shutil
 import signal
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -44,6 +45,17 @@ def find_bubblewrap() -> str:
 @lru_cache(1)
 def _which(path: str) -> str | None:
     return shutil.which("bwrap", path=path)
+
+
+def inherited_descriptors() -> list[int]:
+    """What whoever started this process left open to it (a lock, a pipe): it must not be held by
+    applications, which outlive both."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            if int(name) > 2 and os.get_inheritable(int(name)):
+                found.append(int(name))
+    return found
 
 
 def raise_open_files() -> None:
