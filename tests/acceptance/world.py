@@ -155,6 +155,14 @@ def kernel_tcp_sockets(pid: int) -> list[str]:
     return rows
 
 
+def _remove_everything(api: httpx.Client) -> None:
+    """What a test has left, too: where it failed, nobody else removes its applications."""
+    for item in api.get("/v1/applications").json()["items"]:
+        api.delete(f"/v1/applications/{item['name']}", params={"wait": 30})
+    for item in api.get("/v1/networks").json()["items"]:
+        api.delete(f"/v1/networks/{item['name']}")
+
+
 @contextlib.contextmanager
 def control_plane(state: Path) -> Iterator[httpx.Client]:
     """`cse serve` on its embedded defaults, stopped at the end with everything it made."""
@@ -175,11 +183,12 @@ def control_plane(state: Path) -> Iterator[httpx.Client]:
         answer = api.post("/v1/networks", json={"name": NETWORK, "subnet": SUBNET})
         assert answer.status_code == 201, answer.text
         yield api
-        api.delete(f"/v1/networks/{NETWORK}")
     except AssertionError as error:
         error.add_note(re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(errors="replace"))[-4000:])
         raise
     finally:
+        with contextlib.suppress(httpx.HTTPError):  # a server that has died removes nothing
+            _remove_everything(api)
         api.close()
         server.send_signal(signal.SIGINT)
         try:

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -83,10 +84,13 @@ def bare_bwrap(ring: Bell) -> Callable[[], float]:
         started: list[subprocess.Popen[bytes]] = []
         words = ["bwrap", *BWRAP.split(), "--bind", str(ring.folder), "/bench", "--", *COMMAND]
         try:
-            return ring.time_ms(lambda: started.append(subprocess.Popen(words)))
+            # A group of its own: bubblewrap's child may not have asked yet to die with its parent.
+            return ring.time_ms(
+                lambda: started.append(subprocess.Popen(words, start_new_session=True))
+            )
         finally:
             for process in started:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
     return once
