@@ -100,6 +100,14 @@ def instances(launch: Launch, found: Subject) -> list[Instance]:
     return made
 
 
+def count_filtered(reported: dict[str, Any], delivered: int | None) -> None:
+    """Add to an instance's counters what its packet filter dropped in the kernel: what the bridge
+    delivered without what came through. The instance's number may be a second old."""
+    counters = reported.get("counters", {})
+    if delivered is not None and isinstance(counters.get("ring_packets"), int):
+        counters["kernel_filtered"] = max(0, delivered - counters["ring_packets"])
+
+
 def evidence(found: Subject, others: list[Subject]) -> list[Claim]:
     """All claims on one application."""
     return claims.check(found, others)

@@ -206,7 +206,10 @@ class LocalAgent:
         """See `Agent.instances`."""
         launch = self._launch(name)
         runtime = self._runtime(launch.spec.runtime)
-        subject = inspecting.subject(self._state, launch, runtime, self._broker.details(name))
+        reported = self._broker.details(name)
+        if launch.network is not None:
+            inspecting.count_filtered(reported, self._wiring.delivered_packets(name))
+        subject = inspecting.subject(self._state, launch, runtime, reported)
         return inspecting.instances(launch, subject)
 
     def evidence(self, name: str) -> list[Claim]:
@@ -370,10 +373,17 @@ class LocalAgent:
         """For the broker's thread, which must never wait for this object's lock: whoever has
         that may be waiting for the broker."""
         wiring = self._wiring if launch.network is not None else None
+        by_packet_socket = any(
+            bound.settings.get("transport") == "packet"
+            for bound in launch.elements
+            if bound.element.manifest.kind == "network"
+        )
 
         def make(vnet_hdr: bool) -> int:
             if wiring is None or launch.network is None:
                 raise Conflict(f"'{launch.name}' is on no network")
+            if by_packet_socket:
+                return wiring.open_packet_socket(launch.name, launch.network)
             return wiring.open_tap(launch.name, launch.network, vnet_hdr=vnet_hdr)
 
         return make

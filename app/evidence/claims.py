@@ -14,6 +14,7 @@ from typing import Literal
 
 from app.domain.observed import Claim
 from app.evidence import escapes, proc
+from app.evidence.packet_socket import packet_socket
 from app.evidence.subject import Linked, Subject
 
 Finding = tuple[Literal["holds", "fails", "unknown"], str]
@@ -153,6 +154,22 @@ def _no_kernel_socket(case: Case) -> Finding:
     return verdict, f"/proc/{pid}/net: sockets: {counts}"
 
 
+def _packet_ring(case: Case) -> Finding | None:
+    if case.linked.bound.settings.get("transport") != "packet":
+        return None
+    pid = next(iter(case.users), None)
+    if pid is None:
+        return "unknown", "no process of the application has the library mapped now"
+    found = packet_socket(pid)
+    if found is None:
+        return "unknown", f"process {pid} has no packet socket: no call has needed the network yet"
+    text = (
+        f"socket {found.inode} of process {pid}: filter of {found.instructions} instructions "
+        f"in the kernel, {found.mapped_kb} kB of rings in /proc/{pid}/maps"
+    )
+    return ("holds" if found.instructions and found.mapped_kb else "fails"), text
+
+
 def _program_unchanged(case: Case) -> Finding:
     pid = case.subject.main or next(iter(case.users), None)
     found = proc.executed_file(pid) if pid is not None else None
@@ -208,9 +225,13 @@ GENERAL: dict[str, tuple[str, Callable[[Case], Finding]]] = {
     "simultaneous": ("Several instances of the element run at the same time", _simultaneous),
     "no-escapes": ("No call went past the element", _no_escapes),
 }
-SPECIFIC: dict[str, tuple[str, Callable[[Case], Finding]]] = {
+SPECIFIC: dict[str, tuple[str, Callable[[Case], Finding | None]]] = {
     "own-arena": ("The instance's state is in memory of this application alone", _own_arena),
     "no-kernel-socket": ("The kernel has no IP socket of this application", _no_kernel_socket),
+    "packet-ring": (
+        "Packets pass through mapped memory, picked by the instance's filter in the kernel",
+        _packet_ring,
+    ),
 }
 
 
@@ -220,11 +241,14 @@ def check(subject: Subject, others: list[Subject]) -> list[Claim]:
     for linked in subject.linked:
         same = [other for other in others if any(one.name == linked.name for one in other.linked)]
         case = Case(subject, linked, same)
-        wanted = dict(GENERAL)
+        wanted: dict[str, tuple[str, Callable[[Case], Finding | None]]] = dict(GENERAL)
         for name in linked.bound.element.manifest.evidence:
             wanted.setdefault(name, SPECIFIC.get(name, (name, _not_known)))
         for name, (title, examine) in wanted.items():
-            verdict, observation = examine(case)
+            finding = examine(case)
+            if finding is None:  # says nothing about an instance with these settings
+                continue
+            verdict, observation = finding
             found.append(
                 Claim(
                     claim=name,

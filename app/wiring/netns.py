@@ -78,6 +78,38 @@ def has_interface(namespace_fd: int, name: str) -> bool:
     return _in_thread(enter_and_look)
 
 
+def in_new_namespace(work: Callable[[], _Result]) -> tuple[int, _Result]:
+    """A descriptor of a new namespace that no place holds, and what `work` gave there."""
+
+    def unshare_and_work() -> tuple[int, _Result]:
+        _check(_libc.unshare(_CLONE_NEWNET), "a new network namespace")
+        own = f"/proc/self/task/{threading.get_native_id()}/ns/net"
+        namespace = os.open(own, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return namespace, work()
+        except BaseException:
+            os.close(namespace)
+            raise
+
+    return _in_thread(unshare_and_work)
+
+
+def bring_up(namespace_fd: int, name: str) -> None:
+    """One interface of a namespace, without an address. Raises RuntimeFailure."""
+
+    def enter_and_send() -> None:
+        _enter(namespace_fd)
+        index = index_of(name)
+        if index is None:
+            raise RuntimeFailure(f"interface {name} disappeared from a namespace")
+        _send([_link_up(index)])
+
+    try:
+        _in_thread(enter_and_send)
+    except OSError as error:
+        raise RuntimeFailure(f"setting up a network namespace: {error.strerror}") from error
+
+
 def furnish(namespace_fd: int, name: str, address: IPv4Interface, gateway: IPv4Address) -> None:
     """Loopback and the namespace's only interface: up, with its address and a default route;
     ports below 1,024 become free to use. Raises RuntimeFailure."""
@@ -96,17 +128,22 @@ def furnish(namespace_fd: int, name: str, address: IPv4Interface, gateway: IPv4A
             _new_address(index, address),
             _new_default_route(gateway),
         ]
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as carrier:
-            carrier.send(b"".join(requests))
-            for _ in requests:
-                (error,) = _ANSWER.unpack_from(carrier.recv(8192))
-                if error:
-                    raise OSError(-error, os.strerror(-error))
+        _send(requests)
 
     try:
         _in_thread(enter_and_send)
     except OSError as error:
         raise RuntimeFailure(f"setting up a network namespace: {error.strerror}") from error
+
+
+def _send(requests: list[bytes]) -> None:
+    """From the calling thread's namespace; the kernel's refusal is raised as OSError."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as carrier:
+        carrier.send(b"".join(requests))
+        for _ in requests:
+            (error,) = _ANSWER.unpack_from(carrier.recv(8192))
+            if error:
+                raise OSError(-error, os.strerror(-error))
 
 
 def _link_up(index: int) -> bytes:

@@ -18,7 +18,7 @@ from pathlib import Path
 from app.domain.application import PublishedPort
 from app.domain.errors import Conflict, HostLacks
 from app.domain.network import NetworkBinding, NetworkSpec, mac_for
-from app.wiring import naming, netns, taps
+from app.wiring import naming, netns, packets, taps
 from app.wiring.filters import Filters
 from app.wiring.netlink import Link, LinkRequest, Netlink, index_of, silence_ipv6
 from app.wiring.ports import HostPorts
@@ -122,6 +122,11 @@ class Wiring:
         request = self._port_request(application, binding)
         return taps.open_tap(self._netlink, request, vnet_hdr=vnet_hdr)
 
+    def open_packet_socket(self, application: str, binding: NetworkBinding) -> int:
+        """The same with a packet socket (`transport: packet`); it goes with its last descriptor."""
+        request = self._port_request(application, binding)
+        return packets.open_packet_socket(self._netlink, request)
+
     def make_kernel_stack(self, application: str, binding: NetworkBinding, place: Path) -> None:
         """For `fallback: kernel`: a namespace at `place` with an interface on the same bridge."""
         with self._lock:
@@ -143,6 +148,14 @@ class Wiring:
                 self._plug_namespace(application, binding, fd)
             finally:
                 os.close(fd)
+
+    def delivered_packets(self, application: str) -> int | None:
+        """Packets that the bridge gave to the application's device; None while it has none."""
+        port = naming.port_name(self._installation, application)
+        try:
+            return int(Path(f"/sys/class/net/{port}/statistics/tx_packets").read_text())
+        except OSError:
+            return None
 
     def refused_packets(self) -> int | None:
         """Packets dropped because their source was not their sender's."""

@@ -80,13 +80,20 @@ def received_by(interface: str) -> tuple[int, int]:
     return tuple(int((counters / f"rx_{what}").read_text()) for what in ("bytes", "packets"))  # type: ignore[return-value]
 
 
+@pytest.fixture(params=["tap", "packet"])
+def host(lab: Lab, request: pytest.FixtureRequest) -> Host:
+    made = lab.host()
+    made.transport = request.param
+    return made
+
+
 @pytest.mark.parametrize("size", [1_000_000, 1460, 100])
-def test_every_byte_arrives(lab: Lab, peer: Peer, size: int) -> None:
-    send_to_peer(lab.host(), peer, size, count=MEGABYTES if size > 1000 else 500_000)
+def test_every_byte_arrives(host: Host, peer: Peer, size: int) -> None:
+    send_to_peer(host, peer, size, count=MEGABYTES if size > 1000 else 500_000)
 
 
-def test_served_bytes_arrive(lab: Lab, peer: Peer) -> None:
-    serve_for_peer(lab.host(), peer, 1_000_000)
+def test_served_bytes_arrive(host: Host, peer: Peer) -> None:
+    serve_for_peer(host, peer, 1_000_000)
 
 
 def test_without_virtio_headers(lab: Lab, peer: Peer) -> None:

@@ -34,22 +34,28 @@ err_t cse_netif_linkoutput(struct netif *netif, struct pbuf *frame)
     return ERR_OK;
 }
 
-void device_write(const struct iovec *parts, int count)
+static long write_to_tap(const struct iovec *parts, int count)
 {
     int skip = instance->device_headers ? 0 : 1;
-    long sent = syscall(SYS_writev, me.tap, parts + skip, (long)(count - skip));
-    if (sent < 0) {
+    return syscall(SYS_writev, me.tap, parts + skip, (long)(count - skip));
+}
+
+void device_write(const struct iovec *parts, int count)
+{
+    bool sent = instance->uses_ring ? ring_write(parts, count) : write_to_tap(parts, count) >= 0;
+    if (!sent) {
         instance->tx_dropped++; /* a full queue drops, as on any wire */
         return;
     }
     instance->tx_packets++;
-    instance->tx_bytes += (size_t)sent - (skip != 0 ? 0 : sizeof(struct offload_header));
+    for (int i = 1; i < count; i++) instance->tx_bytes += parts[i].iov_len;
 }
 
 /* What was held back leaves: the holder of the lock is done. */
 void device_flush(void)
 {
     offload_flush();
+    if (instance->uses_ring) ring_flush();
 }
 
 /* ---- from the device ---------------------------------------------------------------------- */
@@ -86,40 +92,56 @@ static struct pbuf *take_packet(size_t length)
     return p;
 }
 
-static void take_arp(const struct eth_hdr *ethernet, size_t length)
+static void take_arp(const struct eth_hdr *ethernet, const char *packet, size_t length)
 {
     struct pbuf *p = pbuf_alloc(PBUF_RAW, (u16_t)(ETHERNET_HEADER + length), PBUF_RAM);
     if (p == NULL) return;
     memcpy(p->payload, ethernet, ETHERNET_HEADER);
-    memcpy((char *)p->payload + ETHERNET_HEADER, instance->rx_head->payload, length);
+    memcpy((char *)p->payload + ETHERNET_HEADER, packet, length);
     if (ethernet_input(p, instance->tap) != ERR_OK) pbuf_free(p);
 }
 
-/* `length` bytes of a packet lie in the two buffers. */
-static void take_frame(const struct eth_hdr *ethernet, size_t length,
-                       const struct offload_header *offload)
+/* True for a frame that lwIP is to see; ARP it has seen then. `length` is without the Ethernet
+ * header, and of an ARP message `packet` has all. */
+static bool wanted(const struct eth_hdr *ethernet, const char *packet, size_t length)
 {
     bool group = (ethernet->dest.addr[0] & 1) != 0;
-    if (!group && memcmp(&ethernet->dest, instance->tap->hwaddr, ETH_HWADDR_LEN) != 0) return;
+    if (!group && memcmp(&ethernet->dest, instance->tap->hwaddr, ETH_HWADDR_LEN) != 0) return false;
     instance->rx_packets++;
     instance->rx_bytes += ETHERNET_HEADER + length;
-    if (ethernet->type == PP_HTONS(ETHTYPE_ARP) && length <= COPY_HEAD) {
-        take_arp(ethernet, length);
-    } else if (length <= UINT16_MAX && (ethernet->type == PP_HTONS(ETHTYPE_IP) ||
-                                        ethernet->type == PP_HTONS(ETHTYPE_IPV6))) {
-        struct pbuf *p = take_packet(length);
-        if (p == NULL) {
-            instance->rx_dropped++;
-            return;
-        }
-        if (!(offload->flags & (NEEDS_CHECKSUM | DATA_VALID)) && !offload_checksum_good(p)) {
-            instance->checksum_errors++;
-            pbuf_free(p);
-            return;
-        }
-        if (group) p->flags |= PBUF_FLAG_LLBCAST;
-        packet_in(p, LINK_TAP);
+    if (ethernet->type == PP_HTONS(ETHTYPE_ARP) && length <= COPY_HEAD)
+        take_arp(ethernet, packet, length);
+    return length <= UINT16_MAX &&
+           (ethernet->type == PP_HTONS(ETHTYPE_IP) || ethernet->type == PP_HTONS(ETHTYPE_IPV6));
+}
+
+/* An IP packet to lwIP; NULL: there was no memory for it. */
+static void deliver(const struct eth_hdr *ethernet, struct pbuf *p,
+                    const struct offload_header *offload)
+{
+    if (p == NULL) {
+        instance->rx_dropped++;
+        return;
     }
+    if (!(offload->flags & (NEEDS_CHECKSUM | DATA_VALID)) && !offload_checksum_good(p)) {
+        instance->checksum_errors++;
+        pbuf_free(p);
+        return;
+    }
+    if (ethernet->dest.addr[0] & 1) p->flags |= PBUF_FLAG_LLBCAST;
+    packet_in(p, LINK_TAP);
+}
+
+void device_take(const char *frame, size_t length, const struct offload_header *offload)
+{
+    struct eth_hdr ethernet;
+    memcpy(&ethernet, frame, sizeof ethernet);
+    frame += ETHERNET_HEADER;
+    length -= ETHERNET_HEADER;
+    if (!wanted(&ethernet, frame, length)) return;
+    struct pbuf *p = pbuf_alloc(PBUF_RAW, (u16_t)length, PBUF_RAM);
+    if (p != NULL) memcpy(p->payload, frame, length);
+    deliver(&ethernet, p, offload);
 }
 
 static bool have_buffers(void)
@@ -137,23 +159,30 @@ static bool discard(void)
     return syscall(SYS_read, me.tap, &byte, 1L) > 0;
 }
 
+bool device_read_one(void)
+{
+    if (!have_buffers()) return discard();
+    struct offload_header offload = {0};
+    struct eth_hdr ethernet;
+    struct iovec parts[] = {{&offload, sizeof offload},
+                            {&ethernet, sizeof ethernet},
+                            {instance->rx_head->payload, HEAD_BYTES},
+                            {instance->rx_tail->payload, TAIL_BYTES}};
+    int skip = instance->device_headers ? 0 : 1;
+    ssize_t got = syscall(SYS_readv, me.tap, parts + skip, (long)(4 - skip));
+    if (got <= 0) return false;
+    got -= ETHERNET_HEADER + (skip != 0 ? 0 : (ssize_t)sizeof offload);
+    if (got > 0 && wanted(&ethernet, instance->rx_head->payload, (size_t)got))
+        deliver(&ethernet, take_packet((size_t)got), &offload);
+    return true;
+}
+
 /* Feeds at most `limit` frames to lwIP; false when none is left. */
 bool device_read(int limit)
 {
-    for (int i = 0; i < limit; i++) {
-        if (!have_buffers()) return discard();
-        struct offload_header offload = {0};
-        struct eth_hdr ethernet;
-        struct iovec parts[] = {{&offload, sizeof offload},
-                                {&ethernet, sizeof ethernet},
-                                {instance->rx_head->payload, HEAD_BYTES},
-                                {instance->rx_tail->payload, TAIL_BYTES}};
-        int skip = instance->device_headers ? 0 : 1;
-        ssize_t got = syscall(SYS_readv, me.tap, parts + skip, (long)(4 - skip));
-        if (got <= 0) return false;
-        got -= ETHERNET_HEADER + (skip != 0 ? 0 : (ssize_t)sizeof offload);
-        if (got > 0) take_frame(&ethernet, (size_t)got, &offload);
-    }
+    if (instance->uses_ring) return ring_read(limit);
+    for (int i = 0; i < limit; i++)
+        if (!device_read_one()) return false;
     return true;
 }
 
@@ -226,6 +255,8 @@ const ip6_addr_t *cse_gateway6(struct netif *netif, const ip6_addr_t *destinatio
 void device_add_interfaces(void)
 {
     instance->rx_head = instance->rx_tail = NULL;
+    instance->ring_lost = instance->uses_ring;
+    if (instance->uses_ring) filter_start();
     instance->loop = add_interface(PP_HTONL(0x7f000001), PP_HTONL(0xff000000), 0, loop_init);
     instance->tap =
         add_interface(instance->address, instance->netmask, instance->gateway, tap_init);
@@ -238,9 +269,10 @@ void device_add_interfaces(void)
 }
 
 /* The tap behind me.tap as it is: headers or not; offload as we can use it. */
-int device_setup(void)
+static int tap_setup(void)
 {
     struct ifreq request;
+    instance->largest_packet = UINT16_MAX;
     memset(&request, 0, sizeof request);
     if (syscall(SYS_ioctl, me.tap, TUNGETIFF, &request) != 0) return -errno;
     instance->device_headers = (request.ifr_flags & IFF_VNET_HDR) != 0;
@@ -250,9 +282,21 @@ int device_setup(void)
         syscall(SYS_ioctl, me.tap, TUNSETVNETHDRSZ, &header);
         syscall(SYS_ioctl, me.tap, TUNSETOFFLOAD, offloads);
     }
+    return 0;
+}
+
+int device_setup(void)
+{
+    int failed = ring_is_given() ? ring_setup() : tap_setup();
+    if (failed != 0) return failed;
     long flags = syscall(SYS_fcntl, me.tap, F_GETFL);
     syscall(SYS_fcntl, me.tap, F_SETFL, flags | O_NONBLOCK);
     return 0;
+}
+
+int device_attach(void)
+{
+    return instance->uses_ring ? ring_map() : 0;
 }
 
 /* A tap opened by ourselves, for a library tried by hand. */

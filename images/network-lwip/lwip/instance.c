@@ -339,6 +339,7 @@ static int start_with_broker(bool attach_only)
         me.bells[0] = answer.fds[2];
         me.bells[1] = answer.fds[3];
         failed = arena_attach(me.arena);
+        if (failed == 0) failed = device_attach();
     } else if (strncmp(answer.text, "create", 6) == 0 && answer.fd_count == 1 && !attach_only) {
         char count[8];
         if (host->message_field(answer.text, "orders", count, sizeof count)) orders = atoi(count);

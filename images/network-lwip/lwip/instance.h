@@ -145,6 +145,13 @@ struct instance {
     struct netif *tap, *loop;
     uint32_t device_headers;        /* the tap has virtio headers */
     struct pbuf *rx_head, *rx_tail; /* what the next frame is read into (device.c) */
+    uint32_t largest_packet;        /* that the device takes in one frame */
+
+    /* the packet device (packet_ring.c, packet_filter.c) */
+    bool uses_ring, ring_lost, ring_unsent, ports_taken, ports_freed;
+    uint32_t ring_rx, ring_tx; /* the next slots */
+    uint64_t ring_packets, ring_dropped, ring_large, filters_attached;
+    struct filter_state *filter;
     uint64_t rx_packets, tx_packets, rx_bytes, tx_bytes, rx_dropped, tx_dropped, checksum_errors;
 
     uint32_t packet_hooks; /* enum packet_hook: who looks at packets */
@@ -335,6 +342,12 @@ int device_setup(void);
 void device_add_interfaces(void);
 bool device_read(int limit); /* false when drained */
 void device_flush(void);     /* before the lock is let go */
+int device_attach(void);     /* in a program that joins the instance */
+
+/* packet_ring.c, packet_filter.c */
+int ring_map(void);
+void ring_count(void);
+void filter_ports_changed(bool taken);
 
 /* clock.c */
 void clock_run(void);    /* runs what is due */

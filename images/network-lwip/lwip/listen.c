@@ -43,6 +43,7 @@ int listen_start(struct sock *s, int backlog)
     if (listening == NULL) return -errno_of(error);
     s->tcp = listening;
     sock_set_state(s, LISTENING);
+    filter_ports_changed(true);
     return 0;
 }
 

@@ -251,7 +251,7 @@ static bool continues(const struct segment *s, unsigned parts)
 {
     return burst.count > 0 && !burst.complete && burst.count < PARTS_MAX &&
            burst.parts + parts + 2 <= PARTS_MAX && s->data > 0 && s->data <= burst.segment_data &&
-           burst.packet + s->data <= PACKET_MAX && s->sequence == burst.next &&
+           burst.packet + s->data <= instance->largest_packet && s->sequence == burst.next &&
            (int32_t)(s->acknowledged - read32(burst.first.tcp + 8)) >= 0 &&
            same_flow(&burst.first, s);
 }

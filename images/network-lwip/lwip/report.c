@@ -182,7 +182,15 @@ size_t report_counters(char *out, size_t size)
         m->tcpretranssegs, m->tcpinerrs, m->udpindatagrams, m->udpoutdatagrams, m->udpnoports,
         m->udpinerrors, heap_used(), w->rx_packets, w->tx_packets, w->rx_bytes, w->tx_bytes,
         w->spoofed, w->errors, w->up);
-    return length > 0 && (size_t)length < size ? (size_t)length : 0;
+    if (length <= 0 || (size_t)length >= size) return 0;
+    if (instance->uses_ring) {
+        ring_count();
+        length += snprintf(out + length, size - (size_t)length,
+                           " ring_packets=%lu ring_dropped=%lu ring_large=%lu filters_attached=%lu",
+                           instance->ring_packets, instance->ring_dropped, instance->ring_large,
+                           instance->filters_attached);
+    }
+    return (size_t)length < size ? (size_t)length : 0;
 }
 
 static void tell_faults(void)

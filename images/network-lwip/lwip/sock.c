@@ -95,6 +95,7 @@ static void dismantle(struct sock *s)
 {
     direct_forget(s);
     instance->readiness[s->index] = 0;
+    filter_ports_changed(false);
     sock_drop_rx(s);
     heap_free(s->stash);
     s->stash = NULL;
@@ -273,6 +274,7 @@ static struct sock **port_place(uint16_t port)
 
 void sock_bound(struct sock *s)
 {
+    filter_ports_changed(true);
     if (s->bound) return;
     struct sock **place = port_place(s->local.port);
     s->bound = true;

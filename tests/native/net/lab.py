@@ -7,6 +7,7 @@ that runs the tests is a peer on the bridge, with the kernel's own stack.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import itertools
 import os
@@ -19,6 +20,8 @@ from pathlib import Path
 
 from app.broker.broker import Broker
 from app.domain.network import NetworkBinding, NetworkSpec
+from app.wiring.netlink import LinkRequest, Netlink, index_of
+from app.wiring.packets import open_packet_socket
 
 _TUNSETIFF = 0x400454CA
 _TAP_FLAGS = 0x0002 | 0x1000  # IFF_TAP | IFF_NO_PI
@@ -91,6 +94,7 @@ class Host:
         self.trace = self.run / "trace"
         self.tap = f"{lab.bridge}.{number}"
         self.virtio_headers = True
+        self.transport = "tap"
         self.processes: list[subprocess.Popen[str]] = []
         (self.run / "network.conf").write_text(
             f"name={name}\naddress={address}\nprefix=24\ngateway={lab.gateway}\n"
@@ -106,7 +110,7 @@ class Host:
         binding = NetworkBinding.model_validate(
             {"network": self.lab.spec, "address": self.address, "mac": "02:c5:00:00:00:01"}
         )
-        self.lab.broker.serve(self.name, self.run, self._make_tap, self.lab.find, binding)
+        self.lab.broker.serve(self.name, self.run, self._make_device, self.lab.find, binding)
 
     def counters(self) -> dict[str, int]:
         """What the instance last told the broker."""
@@ -114,7 +118,15 @@ class Host:
         assert isinstance(found, dict)
         return found
 
-    def _make_tap(self, _again: bool) -> int:
+    def _make_device(self, _headers: bool) -> int:
+        return self._make_tap(True) if self.transport == "tap" else self._make_packet_socket()
+
+    def _make_packet_socket(self) -> int:
+        with contextlib.closing(Netlink()) as netlink:
+            bridge = index_of(self.lab.bridge)
+            return open_packet_socket(netlink, LinkRequest(self.tap, mtu=MTU, master=bridge))
+
+    def _make_tap(self, _headers: bool) -> int:
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
         flags = _TAP_FLAGS | (_IFF_VNET_HDR if self.virtio_headers else 0)
         fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", self.tap.encode(), flags))
