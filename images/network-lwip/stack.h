@@ -67,6 +67,10 @@ struct cse_interface {
 
 /* Direct mode: a TCP socket's bytes go between program and stack without the descriptor. */
 enum { CSE_RELAYED = -1000 };           /* not in direct mode just now: use the descriptor */
+/* Flags for receive, beside MSG_*: on -EAGAIN the thread is counted as spinning from then on; the
+ * thread was spinning until now. */
+#define CSE_SPIN_NEXT    (1 << 30)
+#define CSE_SPUN         (1 << 29)
 #define CSE_READY_RELAYED (1u << 31) /* as readiness: ask the descriptor */
 
 enum { CSE_BELLS = 2 };
@@ -89,8 +93,8 @@ struct cse_host {
     void (*hold_signals)(void);
     void (*release_signals)(void);
     /* A socket that this process uses has become `mask` (EPOLL* or CSE_READY_RELAYED); called
-     * between enter and leave. */
-    void (*ready)(cse_socket s, uint32_t mask);
+     * between enter and leave. True if somebody waits for that. */
+    bool (*ready)(cse_socket s, uint32_t mask);
 };
 
 struct cse_stack {

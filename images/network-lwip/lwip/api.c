@@ -256,6 +256,7 @@ static int api_shutdown(cse_socket handle, int how)
 {
     return WITH_SOCKET(handle, {
         result = how;
+        bool direct = s->direct;
         if (s->kind == KIND_TCP && s->state != CONNECTED && s->state != LISTENING) {
             result = -ENOTCONN;
         } else if (s->state == LISTENING) {
@@ -272,6 +273,7 @@ static int api_shutdown(cse_socket handle, int how)
             s->fin_delivered = true;
             result = how == SHUT_RD ? -EALREADY : SHUT_WR;
         }
+        if (direct && how != SHUT_RD) direct_half_close(s);
     });
 }
 

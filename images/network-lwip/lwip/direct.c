@@ -23,7 +23,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { WIRE_READS = 256, TRY_AGAIN = 16, NEGLECTS_MAX = 4 };
+enum { WIRE_READS = 256, TRY_AGAIN = 16, NEGLECTS_MAX = 5, FOR_GOOD = 6 };
 
 static struct process *self(void)
 {
@@ -108,8 +108,7 @@ static bool may_start(const struct sock *s, int fd)
 static bool usable(struct sock *s, int fd)
 {
     if (!s->direct) {
-        if (s->neglects >= NEGLECTS_MAX || ++s->relayed_calls < (uint32_t)TRY_AGAIN
-                                                                    << 4 * s->neglects)
+        if (s->neglects == FOR_GOOD || ++s->relayed_calls < (uint32_t)TRY_AGAIN << 2 * s->neglects)
             return false;
         s->relayed_calls = 0;
         if (!may_start(s, fd)) return false;
@@ -181,6 +180,8 @@ ssize_t direct_receive(cse_socket handle, int fd, const struct iovec *parts, int
             if (result >= 0) direct_deliver(s);
         }
     }
+    bool spins = result == -EAGAIN && (flags & CSE_SPIN_NEXT);
+    if (spins != ((flags & CSE_SPUN) != 0)) direct_spin(spins);
     instance_unlock(&saved);
     return result;
 }
@@ -227,13 +228,24 @@ ssize_t direct_transmit(cse_socket handle, int fd, const struct iovec *parts, in
     return result;
 }
 
+/* The program's half-close, without waiting for the pump to see it at the pair. */
+void direct_half_close(struct sock *s)
+{
+    uint32_t generation = s->generation;
+    s->tx_ready = true;
+    tcp_take(s); /* what was written past us goes first */
+    if (instance->generations[s->index] != generation || s->tx_eof) return;
+    tcp_half_close(s);
+    publish(s);
+}
+
 void direct_relay(cse_socket handle)
 {
     sigset_t saved;
     instance_lock(&saved);
     struct sock *s = sock_get(handle);
     if (s != NULL) {
-        s->neglects = NEGLECTS_MAX;
+        s->neglects = FOR_GOOD;
         direct_stop(s);
     }
     instance_unlock(&saved);
@@ -251,14 +263,14 @@ void direct_deliver(struct sock *s)
     uint32_t news = mask & ~before;
     if (s->rx_news) news |= mask & (EPOLLIN | EPOLLRDNORM);
     s->rx_news = false;
-    if (s->rx_first != NULL && !s->unread) {
+    bool awaited = news != 0 && host->ready(sock_handle(s), mask);
+    if (s->rx_first != NULL && !s->unread && !awaited) {
         s->unread = true;
         s->unread_ms = now_ms();
         s->unread_by = me.slot;
         s->unread_next = self()->unread;
         self()->unread = s;
     }
-    if (news != 0) host->ready(sock_handle(s), mask);
 }
 
 /* Data that lies in the arena for long may be waited for by means that we do not see. */
@@ -274,7 +286,7 @@ static void look_for_neglect(void)
             s->unread_next = self()->unread;
             self()->unread = s;
         } else if (s->rx_first != NULL && s->direct) {
-            s->neglects++;
+            if (s->neglects < NEGLECTS_MAX) s->neglects++;
             direct_stop(s);
         }
         s = next;

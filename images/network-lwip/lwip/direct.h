@@ -4,7 +4,7 @@
 
 #include "instance.h"
 
-enum { NEGLECT_MS = 10, TICK_MS = 1 };
+enum { NEGLECT_MS = 20, TICK_MS = 1 };
 
 ssize_t direct_receive(cse_socket handle, int fd, const struct iovec *parts, int count, int flags);
 ssize_t direct_transmit(cse_socket handle, int fd, const struct iovec *parts, int count, int flags);
@@ -14,6 +14,7 @@ void direct_relay(cse_socket handle);
 void direct_start(struct sock *s);
 void direct_stop(struct sock *s);
 void direct_deliver(struct sock *s);
+void direct_half_close(struct sock *s);
 void direct_forget(struct sock *s);
 
 bool direct_turn(void);

@@ -300,6 +300,7 @@ void tcp_deliver(struct sock *s);
 void tcp_consume(struct sock *s, size_t bytes);
 void tcp_take(struct sock *s); /* program's bytes to lwIP */
 void tcp_finish(struct sock *s);
+void tcp_half_close(struct sock *s);
 void tcp_reset_program(struct sock *s, int error);
 int tcp_start_connect(struct sock *s, const struct endpoint *to);
 void tcp_apply_options(struct sock *s);

@@ -94,6 +94,8 @@ static void unlink_pending(struct sock *s)
 static void dismantle(struct sock *s)
 {
     direct_forget(s);
+    if (s->direct) host->ready(sock_handle(s), CSE_READY_RELAYED);
+    s->direct = false;
     instance->readiness[s->index] = 0;
     filter_ports_changed(false);
     sock_drop_rx(s);

@@ -326,7 +326,7 @@ static bool write_bytes(struct sock *s, const char *bytes, uint32_t length)
     return false;
 }
 
-static void half_close(struct sock *s)
+void tcp_half_close(struct sock *s)
 {
     s->tx_eof = true;
     s->tx_ready = false;
@@ -363,7 +363,7 @@ void tcp_take(struct sock *s)
                 tcp_finish(s);
                 return;
             }
-            if (!s->tx_eof) half_close(s);
+            if (!s->tx_eof) tcp_half_close(s);
             s->tx_ready = false;
         } else if (errno == ECONNRESET) {
             /* The program closed without reading everything: RFC 2525 2.17. */

@@ -136,6 +136,7 @@ void epoll_nest(int epfd)
     struct set *set = find_set(epfd);
     if (set == NULL || set->nested) return;
     const struct cse_stack *stack = net_running();
+    wait_without_bells(&set->waiter);
     for (;;) {
         sigset_t saved;
         cse_socket s = 0;
@@ -303,18 +304,23 @@ static int wait_in(struct set *set, struct epoll_event *events, int max, bool at
         int count = harvest(set, events, max);
         wait_spinning(count == 0 && !late);
         stack->leave(&saved);
-        if (count > 0 && wait_now_ns() < set->kernel_ns + KERNEL_DUE_NS) return count;
+        /* The kernel's part is asked now and then while there is enough to do here. */
+        if (count > 0 || !late) {
+            bool due = wait_now_ns() >= set->kernel_ns + KERNEL_DUE_NS;
+            if (!due && count > 0) return count;
+            if (!due && wait_spin(&set->waiter, 0)) continue;
+        }
         if (count < max) {
             int had = count;
             count = ask_kernel(set, events, count, max, 0, mask);
-            if ((count != 0 && had == 0) && !late) {
+            if (count != 0 && had == 0 && !late) {
                 stack->enter(&saved);
                 wait_spinning(false);
                 stack->leave(&saved);
             }
         }
         if (count != 0 || late) return count;
-        if (wait_spin(&set->waiter) || !wait_lie_down(&set->waiter)) continue;
+        if (wait_spin(&set->waiter, 0) || !wait_lie_down(&set->waiter)) continue;
         count = ask_kernel(set, events, 0, max, wait_left_ms(deadline_ns), mask);
         wait_get_up(&set->waiter);
         if (count != 0) return count;

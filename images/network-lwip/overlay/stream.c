@@ -8,9 +8,10 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/time.h>
 
-enum { PARTS_MAX = 1024 };
+enum { PARTS_MAX = 1024, SOCKETS = 65536 };
 
 static bool nonblocking(int fd, int flags)
 {
@@ -51,7 +52,7 @@ static size_t length_of(const struct iovec *parts, int count)
 
 /* ---- receiving ----------------------------------------------------------------------------- */
 
-/* Waits for bytes; 0, or -1 with errno. */
+/* Waits for readiness; 0, or -1 with errno. */
 static int wait_for(int fd, cse_socket s, uint32_t events, int flags, int option,
                     uint64_t *deadline, bool *asked)
 {
@@ -92,17 +93,45 @@ static ssize_t receive_all(int fd, cse_socket s, struct iovec *parts, int count,
     return (ssize_t)done;
 }
 
+/* Sockets that were found blocking when last asked, by index: the generation. A thread may spin on
+ * one before it asks again. */
+static uint32_t *blocking;
+
+static uint32_t *blocking_place(cse_socket s)
+{
+    if (blocking == NULL) {
+        void *table = mmap(NULL, SOCKETS * sizeof *blocking, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (table == MAP_FAILED) return NULL;
+        blocking = table;
+    }
+    return &blocking[(((uint32_t)s >> 1) - 1) % SOCKETS];
+}
+
 static ssize_t receive_some(int fd, cse_socket s, struct msghdr *message, int flags)
 {
+    const struct cse_stack *stack = net_running();
+    uint32_t *known = blocking_place(s), generation = (uint32_t)(s >> 32);
     uint64_t deadline = WAIT_FOREVER;
     bool asked = false;
+    int count = (int)message->msg_iovlen;
+    int spin = flags & MSG_DONTWAIT || known == NULL || *known != generation ? 0 : CSE_SPIN_NEXT;
     for (;;) {
-        ssize_t got =
-            net_running()->receive(s, fd, message->msg_iov, (int)message->msg_iovlen, flags);
+        ssize_t got = stack->receive(s, fd, message->msg_iov, count, flags | spin);
+        if (got == -EAGAIN && (spin & CSE_SPIN_NEXT)) {
+            wait_counted_as_spinning(true);
+            bool came = wait_spin(NULL, s);
+            spin = CSE_SPUN | (came ? CSE_SPIN_NEXT : 0);
+            continue;
+        }
+        if (spin & CSE_SPUN) wait_counted_as_spinning(false);
         if (got == CSE_RELAYED) return libc(recvmsg)(fd, message, flags);
         if (got >= 0) return got;
         if (got != -EAGAIN) return net_fail((int)got);
+        if (known != NULL) *known = 0;
         if (wait_for(fd, s, EPOLLIN, flags, SO_RCVTIMEO, &deadline, &asked) != 0) return -1;
+        if (known != NULL) *known = generation;
+        spin = 0;
     }
 }
 

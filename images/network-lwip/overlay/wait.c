@@ -23,6 +23,7 @@ enum {
     SPIN_FIRST_NS = 30000,
     SPIN_MOST_NS = 100000,
     SPIN_RETRY = 64,
+    YIELDED_NS = 5000,
     CHECKS = 32,
 };
 
@@ -109,8 +110,9 @@ struct watch *wait_pop(struct waiter *w)
     return watch;
 }
 
-void wait_ready(cse_socket s, uint32_t mask)
+bool wait_ready(cse_socket s, uint32_t mask)
 {
+    bool awaited = false;
     struct watch **place = by_socket != NULL ? place_of(s) : NULL;
     for (struct watch *watch = place != NULL ? *place : NULL; watch != NULL;
          watch = watch->socket_next) {
@@ -120,10 +122,12 @@ void wait_ready(cse_socket s, uint32_t mask)
             (watch->in_set || !(mask & CSE_READY_RELAYED)))
             continue;
         wait_push(watch);
+        awaited = true;
         uint64_t one = 1;
         if (watch->waiter->sleeping > 0)
             libc(syscall)(SYS_write, watch->waiter->wake, &one, sizeof one);
     }
+    return awaited;
 }
 
 /* ---- a waiter's kernel side ------------------------------------------------------------------ */
@@ -152,6 +156,16 @@ bool wait_prepare(struct waiter *w, int kernel)
         if (bells[i] >= 0) done = put_in(kernel, bells[i], MARK_BELL + i, EPOLLIN | EPOLLEXCLUSIVE);
     if (!done) cse_own_close(w->wake);
     return done;
+}
+
+void wait_without_bells(struct waiter *w)
+{
+    int bells[CSE_BELLS];
+    struct epoll_event none = {0};
+    stack_of_us()->bells(bells);
+    libc(syscall)(SYS_epoll_ctl, w->kernel, EPOLL_CTL_DEL, w->wake, &none);
+    for (int i = 0; i < CSE_BELLS; i++)
+        if (bells[i] >= 0) libc(syscall)(SYS_epoll_ctl, w->kernel, EPOLL_CTL_DEL, bells[i], &none);
 }
 
 int wait_filter(struct waiter *w, struct epoll_event *events, int count)
@@ -199,8 +213,9 @@ static void relax(void)
 }
 
 /* Spins for twice as long when that was of use, half as long when not, and tries again now and
- * then. Yields between looks: the peer may need this very core. */
-bool wait_spin(const struct waiter *w)
+ * then. Yields between looks: where that hands the core to somebody else, spinning costs more than
+ * it gains, and is left for a while. */
+bool wait_spin(const struct waiter *w, cse_socket s)
 {
     static __thread uint32_t budget_ns = SPIN_FIRST_NS, idle;
     static long most_ns = -1;
@@ -214,14 +229,21 @@ bool wait_spin(const struct waiter *w)
     uint64_t start = wait_now_ns();
     for (;;) {
         for (int i = 0; i < CHECKS; i++) {
-            if (stack->pending() || __atomic_load_n(&w->ready_first, __ATOMIC_RELAXED) != NULL) {
+            if (stack->pending() ||
+                (w != NULL && __atomic_load_n(&w->ready_first, __ATOMIC_RELAXED)) ||
+                (s != 0 && stack->readiness(s) & (EPOLLIN | CSE_READY_RELAYED))) {
                 budget_ns = budget_ns * 2 < SPIN_MOST_NS ? budget_ns * 2 : SPIN_MOST_NS;
                 return true;
             }
             relax();
         }
-        if (wait_now_ns() - start >= budget_ns) break;
+        uint64_t before = wait_now_ns();
+        if (before - start >= budget_ns) break;
         sched_yield();
+        if (wait_now_ns() - before > YIELDED_NS) {
+            budget_ns = 0;
+            return false;
+        }
     }
     budget_ns /= 2;
     return false;
@@ -229,12 +251,13 @@ bool wait_spin(const struct waiter *w)
 
 /* ---- a thread's own waiter ------------------------------------------------------------------- */
 
+static uint32_t forks; /* of this process's line */
 static pthread_key_t threads;
 static pthread_once_t threads_once = PTHREAD_ONCE_INIT;
 
 struct thread {
     struct waiter waiter;
-    int pid;
+    uint32_t forks;
     bool spinning;
     struct waiter *asleep; /* in which it sleeps */
     struct watch *watches; /* of the call under way: not on the stack, which longjmp may drop */
@@ -266,15 +289,21 @@ static void close_own(struct thread *t)
 static void drop(void *memory)
 {
     struct thread *t = memory;
-    if (t->pid == getpid()) repair(t);
+    if (t->forks == forks) repair(t);
     close_own(t);
     if (t->watches != NULL) munmap(t->watches, (size_t)t->room * sizeof *t->watches);
     munmap(t, sizeof *t);
 }
 
+static void count_fork(void)
+{
+    forks++;
+}
+
 static void make_key(void)
 {
     pthread_key_create(&threads, drop);
+    pthread_atfork(NULL, NULL, count_fork);
 }
 
 static void *take_memory(size_t size)
@@ -288,8 +317,7 @@ static struct thread *this_thread(void)
 {
     pthread_once(&threads_once, make_key);
     struct thread *t = pthread_getspecific(threads);
-    int pid = getpid();
-    if (t != NULL && t->pid == pid) return t;
+    if (t != NULL && t->forks == forks) return t;
     if (t == NULL) {
         t = take_memory(sizeof *t);
         if (t == NULL || pthread_setspecific(threads, t) != 0) return NULL;
@@ -300,7 +328,7 @@ static struct thread *this_thread(void)
         t->asleep = NULL;
         t->used = 0;
     }
-    t->pid = pid;
+    t->forks = forks;
     return t;
 }
 
@@ -340,6 +368,12 @@ void wait_spinning(bool on)
     if (t->spinning == on) return;
     t->spinning = on;
     stack_of_us()->spin(on);
+}
+
+void wait_counted_as_spinning(bool on)
+{
+    struct thread *t = this_thread();
+    if (t != NULL) t->spinning = on;
 }
 
 /* Between the announcement and the last look nothing can come unseen. */
@@ -431,7 +465,7 @@ static int wait_with(struct waiter *w, struct thread *t, struct pollfd *kernel, 
         if (spins) wait_spinning(true);
         stack->leave(&saved);
         if (ready) return 1;
-        if (spins && wait_spin(w)) continue;
+        if (spins && wait_spin(w, 0)) continue;
         if (!wait_lie_down(w)) continue;
         int result = sleep_in(w, kernel, kernel_count, asked_kernel ? deadline_ns : 1, mask);
         asked_kernel = true;

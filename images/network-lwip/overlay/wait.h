@@ -35,6 +35,8 @@ extern char wait_marks[3];
 enum { MARK_WAKE, MARK_BELL, MARK_DEVICE };
 
 bool wait_prepare(struct waiter *w, int kernel);
+/* The bells leave the descriptor again. */
+void wait_without_bells(struct waiter *w);
 /* Inside the stack's lock. */
 void wait_add(struct watch *watch);
 void wait_remove(struct watch *watch);
@@ -49,8 +51,11 @@ int wait_filter(struct waiter *w, struct epoll_event *events, int count);
 bool wait_begin(void);
 /* Inside the stack's lock: this thread is about to spin, or no longer does. */
 void wait_spinning(bool on);
-/* Polls for a short time, as long as that has been of use; true if something came. */
-bool wait_spin(const struct waiter *w);
+/* The same without it: the stack has counted this thread already (CSE_SPIN_NEXT, CSE_SPUN). */
+void wait_counted_as_spinning(bool on);
+/* Polls for a short time, as long as that has been of use; true if something came, for this waiter
+ * or this socket if given. */
+bool wait_spin(const struct waiter *w, cse_socket s);
 /* Announces sleep; false if something came meanwhile. Ends it. */
 bool wait_lie_down(struct waiter *w);
 void wait_get_up(struct waiter *w);
@@ -75,6 +80,6 @@ void epoll_nest(int fd);
 /* epoll.c: an upcall concerns a watch of a program's set. */
 void epoll_changed(struct watch *watch, uint32_t mask);
 /* The stack tells us that a socket has become something (struct cse_host). */
-void wait_ready(cse_socket s, uint32_t mask);
+bool wait_ready(cse_socket s, uint32_t mask);
 
 #endif
