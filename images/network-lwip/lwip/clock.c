@@ -1,9 +1,8 @@
-/* Time for lwIP: TCP, ARP, ND, multicast groups and reassembly ticks, without any while nothing
- * needs them.
+/* Time for lwIP: TCP's timers (timers.c), and the ticks of ARP, ND, multicast groups and reassembly.
  *
- * lwIP counts ticks. While no connection waits for anything the ticks stand still, and are
- * made up for in one go when something happens: an idle instance never wakes up. Run by the
- * leader's pump, and by whoever holds the lock when a tick is due.
+ * The ticks stand still while nobody runs the stack, and are made up for in one go: an idle
+ * instance never wakes up. Run by the leader's pump, which says how long it will sleep, so that
+ * whoever makes an earlier time due can ring it.
  */
 #include "instance.h"
 
@@ -25,46 +24,30 @@ uint64_t now_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/* lwIP asks for the time in places; its own timers are not compiled. */
+/* The time is read once for each hold of the lock, however many segments that sends. */
+static uint64_t read_us;
+
+void clock_read_again(void)
+{
+    read_us = 0;
+}
+
+uint64_t clock_us(void)
+{
+    struct timespec now;
+    if (read_us != 0) return read_us;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return read_us = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
 u32_t sys_now(void)
 {
-    return (u32_t)now_ms();
+    return (u32_t)(clock_us() / 1000);
 }
 
-/* True if this connection waits for a tick within a second. */
-static bool needs_ticks(const struct tcp_pcb *pcb)
+u32_t cse_now_us(void)
 {
-    if (pcb->state != ESTABLISHED && pcb->state != CLOSE_WAIT) return true;
-    return pcb->unacked != NULL || pcb->unsent != NULL || pcb->ooseq != NULL ||
-           pcb->refused_data != NULL || pcb->persist_backoff != 0 ||
-           (pcb->flags & (TF_ACK_DELAY | TF_CLOSEPEND | TF_RTO | TF_NAGLEMEMERR)) != 0;
-}
-
-/* How long TCP may sleep: TCP_TMR_INTERVAL, a second (TIME_WAIT, keepalive), or 0 for ever. */
-static uint64_t tcp_pace(void)
-{
-    uint64_t pace = tcp_tw_pcbs != NULL ? SECOND_MS : 0;
-    for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb != NULL; pcb = pcb->next) {
-        if (needs_ticks(pcb)) return TCP_TMR_INTERVAL;
-        if (ip_get_option(pcb, SOF_KEEPALIVE)) pace = SECOND_MS;
-    }
-    return pace;
-}
-
-static void run_tcp(uint64_t now)
-{
-    uint64_t pace = tcp_pace();
-    if (instance->tcp_ms == 0) { /* standing still: no connection cared about the time passed */
-        if (pace != 0) instance->tcp_ms = now;
-        return;
-    }
-    if (now < instance->tcp_ms + TCP_TMR_INTERVAL) return;
-    uint64_t ticks = (now - instance->tcp_ms) / TCP_TMR_INTERVAL;
-    instance->tcp_ms += ticks * TCP_TMR_INTERVAL;
-    if (ticks > 64 && pace == TCP_TMR_INTERVAL) ticks = 64; /* stopped or suspended meanwhile */
-    if (ticks > 20 * 120) ticks = 20 * 120;
-    while (ticks-- > 0 && (tcp_active_pcbs != NULL || tcp_tw_pcbs != NULL)) tcp_tmr();
-    if (tcp_pace() == 0) instance->tcp_ms = 0;
+    return (u32_t)clock_us();
 }
 
 static void run_slow(uint64_t now)
@@ -108,26 +91,33 @@ void clock_run(void)
     uint64_t now = now_ms();
     run_groups(now);
     run_slow(now);
-    run_tcp(now);
+    tcp_timer_run();
 }
 
 int clock_timeout(void)
 {
-    uint64_t pace = tcp_pace(), now = now_ms();
-    int quiet = quiet_time(now);
-    if (pace == 0) return quiet;
-    if (instance->tcp_ms == 0) instance->tcp_ms = now;
-    uint64_t due = instance->tcp_ms + pace;
-    int left = due > now ? (int)(due - now) : 0;
-    return quiet >= 0 && quiet < left ? quiet : left;
+    int wait = tcp_timer_wait(), quiet = quiet_time(clock_us() / 1000);
+    return quiet >= 0 && (wait < 0 || quiet < wait) ? quiet : wait;
+}
+
+void clock_sleeps(int timeout_ms)
+{
+    instance->leader_wakes_ms =
+        timeout_ms < 0 ? UINT64_MAX : clock_us() / 1000 + (uint64_t)timeout_ms;
+}
+
+void clock_is_awake(void)
+{
+    instance->leader_wakes_ms = 0;
 }
 
 /* After work outside the leader's pump: it may sleep for longer than is right now. */
 void clock_poke(void)
 {
-    if (instance->tcp_ms == 0 && tcp_pace() != 0) instance->tcp_ms = now_ms();
-    if (instance->clock_runs || clock_timeout() < 0) return;
-    if (instance->leader != NO_PROCESS) process_ring(instance->leader);
+    if (instance->leader_wakes_ms == 0 || instance->leader == NO_PROCESS) return;
+    int wait = clock_timeout();
+    if (wait >= 0 && clock_us() / 1000 + (uint64_t)wait < instance->leader_wakes_ms)
+        process_ring(instance->leader);
 }
 
 /* lwIP says so when a connection becomes active; clock_poke finds out by itself. */

@@ -87,7 +87,6 @@ static void reset(void)
     instance->socket_top = instance->socket_free = instance->sockets_live = 0;
     for (int i = 0; i < PROCESSES_MAX; i++)
         instance->processes[i].pending = instance->processes[i].unread = NULL;
-    instance->tcp_ms = 0;
     instruments_reset();
     wire_reset();
     fill_in();
@@ -123,6 +122,7 @@ void instance_lock(sigset_t *saved)
         pthread_mutex_consistent(&instance->lock);
         reset();
     }
+    clock_read_again();
     if (me.epoch != instance->epoch) {
         me.epoch = instance->epoch;
         sock_sweep_ends();

@@ -159,10 +159,10 @@ struct instance {
     struct wires wires; /* wire.c */
 
     /* time (clock.c) */
-    uint64_t tcp_ms, slow_ms; /* when the next ticks are due; 0: stopped */
+    uint64_t slow_ms;         /* when the next ticks of a second are due */
     uint64_t groups_ms;       /* the same for reports of multicast groups */
     uint64_t arp_until_ms;    /* datagrams may be waiting for an address */
-    bool clock_runs;          /* the leader has a time to wake up */
+    uint64_t leader_wakes_ms; /* when its sleep ends; 0: it is awake */
 
     uint16_t leader, process_top; /* slots below it were used */
     uint32_t process_changes;     /* bumped when the process table changes */
@@ -351,9 +351,25 @@ void ring_count(void);
 void filter_ports_changed(bool taken);
 
 /* clock.c */
-void clock_run(void);    /* runs what is due */
-int clock_timeout(void); /* ms until the next, -1: never */
-void clock_poke(void);   /* something happened that may need ticks */
+void clock_run(void);              /* runs what is due */
+int clock_timeout(void);           /* ms until the next, -1: never */
+void clock_poke(void);             /* something happened that may be due earlier */
+void clock_sleeps(int timeout_ms); /* the leader will, for so long (-1: until rung) */
+void clock_is_awake(void);
+uint64_t clock_us(void); /* of CLOCK_MONOTONIC, read once for each hold of the lock */
+void clock_read_again(void);
+
+/* timers.c */
+void tcp_timer_run(void);
+int32_t tcp_timer_wait(void); /* ms until the next is due, -1: none is */
+
+/* recovery.c, congestion.c */
+void recovery_timeout(struct tcp_pcb *pcb);
+enum congestion { CONGESTION_RENO, CONGESTION_CUBIC };
+int congestion_find(const char *name); /* -1: no such algorithm */
+const char *congestion_name(int algorithm);
+void congestion_acked(struct tcp_pcb *pcb, uint32_t acked);
+void congestion_loss(struct tcp_pcb *pcb);
 
 size_t arena_size(void);
 void cse_lwip_assertion(const char *message);

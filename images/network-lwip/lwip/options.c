@@ -41,10 +41,9 @@ static int get_tcp_info(const struct sock *s, void *value, socklen_t *length)
     struct tcp_info info = {.tcpi_state = (uint8_t)tcp_state_of(s)};
     const struct tcp_pcb *pcb = s->tcp;
     if (pcb != NULL && pcb->state != LISTEN) {
-        uint32_t rtt = pcb->sa > 0 ? (uint32_t)(pcb->sa >> 3) * TCP_SLOW_INTERVAL * 1000 : 1000;
-        info.tcpi_rto = (uint32_t)pcb->rto * TCP_SLOW_INTERVAL * 1000;
-        info.tcpi_rtt = rtt;
-        info.tcpi_rttvar = rtt / 2;
+        info.tcpi_rto = pcb->rto * 1000;
+        info.tcpi_rtt = pcb->srtt >> 3;
+        info.tcpi_rttvar = pcb->rttvar >> 2;
         info.tcpi_snd_mss = info.tcpi_rcv_mss = info.tcpi_advmss = pcb->mss;
         info.tcpi_pmtu = instance->mtu;
         info.tcpi_snd_cwnd = pcb->cwnd / (pcb->mss ? pcb->mss : 1);

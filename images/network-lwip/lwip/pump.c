@@ -239,7 +239,7 @@ void pump_once(int timeout_ms)
     long got = syscall(SYS_epoll_pwait, me.epoll, events, EVENTS, timeout_ms, NULL, 0);
     instance_lock(NULL);
     if (me.slot != NO_PROCESS && instance->processes[me.slot].used == 2) {
-        instance->clock_runs = true; /* no need to ring us while we are here */
+        if (leading()) clock_is_awake(); /* no need to ring us while we are here */
         process_watch();
         follow_lead();
         for (long i = 0; i < got; i++) serve(&events[i]);
@@ -273,7 +273,6 @@ static int sleep_time(void)
     bool tick = me.slot != NO_PROCESS && direct_tick(leading());
     if (leading()) {
         timeout = instruments_timeout(clock_timeout());
-        instance->clock_runs = timeout >= 0;
         static bool trimmed;
         if (timeout < 0 && !trimmed) timeout = TRIM_MS + 100;
         trimmed = timeout > TRIM_MS && !trimmed;
@@ -284,6 +283,7 @@ static int sleep_time(void)
     }
     if (tick && (timeout < 0 || timeout > TICK_MS)) timeout = TICK_MS;
     if (leading() && wire_pending()) timeout = 0;
+    if (leading()) clock_sleeps(timeout);
     instance_unlock(NULL);
     return timeout;
 }

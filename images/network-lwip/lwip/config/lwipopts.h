@@ -102,18 +102,28 @@ extern uint32_t cse_tcp_mss, cse_tcp_window, cse_tcp_send_buffer;
 #define TCP_RCV_SCALE            8
 #define TCP_QUEUE_OOSEQ          1
 #define LWIP_TCP_SACK_OUT        1
-#define LWIP_TCP_TIMESTAMPS      0
+#define LWIP_TCP_TIMESTAMPS      1
 #define LWIP_TCP_KEEPALIVE       1
 #define TCP_LISTEN_BACKLOG       0
 #define LWIP_EVENT_API           1
 #define LWIP_CALLBACK_API        0
-/* Ticks of 50 ms, retransmission granularity of 100 ms: lwIP's own 250 and 500 are for tiny
- * machines. instance.c stops the ticks while no connection needs them. */
-#define TCP_TMR_INTERVAL  50
 #define LWIP_TCP_RTO_TIME 1000
 #define TCP_MSL           30000UL
 #define TCP_SYNMAXRTX     6
-#define TCP_MAXRTX        12
+
+/* Congestion control is the element's (congestion.c). */
+extern uint32_t cse_tcp_initial_window, cse_tcp_delayed_ack_ms, cse_tcp_congestion;
+#define LWIP_TCP_CALC_INITIAL_CWND(mss) (cse_tcp_initial_window * (mss))
+#define TCP_DELAYED_ACK_MS              cse_tcp_delayed_ack_ms
+#define TCP_CONGESTION_DEFAULT          ((u8_t)cse_tcp_congestion)
+
+/* Ports that are given out, Linux's range. */
+#define TCP_LOCAL_PORT_RANGE_START        32768
+#define TCP_LOCAL_PORT_RANGE_END          60999
+#define TCP_ENSURE_LOCAL_PORT_RANGE(port) ((u16_t)(32768 + (port) % 28231))
+#define UDP_LOCAL_PORT_RANGE_START        TCP_LOCAL_PORT_RANGE_START
+#define UDP_LOCAL_PORT_RANGE_END          TCP_LOCAL_PORT_RANGE_END
+#define UDP_ENSURE_LOCAL_PORT_RANGE(port) TCP_ENSURE_LOCAL_PORT_RANGE(port)
 
 #define LWIP_HOOK_FILENAME "hooks.h"
 
