@@ -1,4 +1,5 @@
-/* Time for lwIP: TCP's timers (timers.c), and the ticks of ARP, ND, multicast groups and reassembly.
+/* Time for lwIP: TCP's timers (timers.c), and the ticks of ARP, ND, multicast groups and
+ * reassembly.
  *
  * The ticks stand still while nobody runs the stack, and are made up for in one go: an idle
  * instance never wakes up. Run by the leader's pump, which says how long it will sleep, so that

@@ -69,7 +69,7 @@ static void cubic_acked(struct tcp_pcb *pcb, uint32_t acked)
 {
     if (pcb->cubic_epoch == 0) cubic_begin(pcb);
     double mss = pcb->mss, cwnd = pcb->cwnd;
-    double at_s = (sys_now() - pcb->cubic_epoch + (pcb->srtt >> 3) / 1000) / 1000.0;
+    double at_s = (sys_now() - pcb->cubic_epoch) / 1000.0 + (pcb->srtt >> 3) / 1e6;
     double from_k = at_s - pcb->cubic_k / 1000.0;
     double target = pcb->cubic_origin + cubic_c * from_k * from_k * from_k * mss;
     if (target < cwnd) target = cwnd;

@@ -116,6 +116,12 @@ static void apply_settings(const char *text)
     if (host->message_field(text, "mss", value, sizeof value)) {
         instance_set_mss(atoi(value));
     }
+    if (host->message_field(text, "initial_window", value, sizeof value) && atoi(value) > 0)
+        cse_tcp_initial_window = (uint32_t)atoi(value);
+    if (host->message_field(text, "delayed_ack", value, sizeof value) && atoi(value) >= 0)
+        cse_tcp_delayed_ack_ms = (uint32_t)atoi(value);
+    if (host->message_field(text, "congestion", value, sizeof value) && congestion_find(value) >= 0)
+        cse_tcp_congestion = (uint32_t)congestion_find(value);
 }
 
 /* One message, if there is any within the time. */

@@ -112,11 +112,11 @@ static void tell_connection(const struct tcp_pcb *pcb)
     uint64_t unsent = s != NULL && s->stash != NULL ? s->stash_length - s->stash_offset : 0;
     uint32_t queued = pcb->state >= ESTABLISHED ? pcb->snd_lbb - pcb->lastack : 0;
     line("socket kind=tcp state=%s recvq=%lu sendq=%lu local=%s peer=%s%s mss=%u cwnd=%lu "
-         "ssthresh=%lu rtt_ms=%ld rto_ms=%ld retransmits=%u send_window=%lu receive_window=%lu",
+         "ssthresh=%lu rtt_ms=%.3f rto_ms=%lu retransmits=%u send_window=%lu receive_window=%lu",
          state_names[pcb->state], unread, unsent + queued, local, peer, owner, pcb->mss,
-         (unsigned long)pcb->cwnd, (unsigned long)pcb->ssthresh,
-         (long)(pcb->sa >> 3) * TCP_SLOW_INTERVAL, (long)pcb->rto * TCP_SLOW_INTERVAL, pcb->nrtx,
-         (unsigned long)pcb->snd_wnd, (unsigned long)pcb->rcv_wnd);
+         (unsigned long)pcb->cwnd, (unsigned long)pcb->ssthresh, pcb->srtt / 8e3,
+         (unsigned long)pcb->rto, pcb->nrtx, (unsigned long)pcb->snd_wnd,
+         (unsigned long)pcb->rcv_wnd);
 }
 
 static void tell_listener(const struct tcp_pcb_listen *pcb)
