@@ -42,7 +42,7 @@ static void wheel_insert(struct tcp_pcb *pcb)
     tcp_timer_used[level] |= UINT64_C(1) << slot;
 }
 
-void tcp_timer_stop(struct tcp_pcb *pcb)
+static void wheel_remove(struct tcp_pcb *pcb)
 {
     if (!pcb->timer_armed) return;
     struct tcp_pcb **head = &tcp_timer_wheel[pcb->timer_level][pcb->timer_slot];
@@ -90,14 +90,14 @@ static void turn(int32_t ahead)
         struct tcp_pcb **head = &tcp_timer_wheel[level][tcp_timer_now >> 6 * level & (SLOTS - 1)];
         for (struct tcp_pcb *pcb = *head, *next; pcb != NULL; pcb = next) {
             next = pcb->timer_next;
-            tcp_timer_stop(pcb);
+            wheel_remove(pcb);
             wheel_insert(pcb);
         }
     }
     struct tcp_pcb **head = &tcp_timer_wheel[0][tcp_timer_now & (SLOTS - 1)];
     while (*head != NULL) {
         struct tcp_pcb *pcb = *head;
-        tcp_timer_stop(pcb);
+        wheel_remove(pcb);
         fire(pcb); /* arms at least 1 ms ahead: never this slot again */
     }
 }
@@ -149,6 +149,48 @@ static bool output_failed(const struct tcp_pcb *pcb)
     return pcb->refused_data != NULL || (pcb->flags & (TF_CLOSEPEND | TF_NAGLEMEMERR)) != 0;
 }
 
+/* ---- output that failed: no memory, no route, a way that is blocked ----------------------------
+ */
+
+static void unlist_retry(struct tcp_pcb *pcb)
+{
+    if (!pcb->retry_listed) return;
+    if (pcb->retry_next != NULL) pcb->retry_next->retry_prev = pcb->retry_prev;
+    if (pcb->retry_prev != NULL)
+        pcb->retry_prev->retry_next = pcb->retry_next;
+    else
+        tcp_retry_pcbs = pcb->retry_next;
+    pcb->retry_listed = 0;
+}
+
+static void list_retry(struct tcp_pcb *pcb)
+{
+    if (pcb->retry_listed) return;
+    pcb->retry_prev = NULL;
+    pcb->retry_next = tcp_retry_pcbs;
+    if (tcp_retry_pcbs != NULL) tcp_retry_pcbs->retry_prev = pcb;
+    tcp_retry_pcbs = pcb;
+    pcb->retry_listed = 1;
+}
+
+/* A way out is open again. */
+void tcp_txnow(void)
+{
+    struct tcp_pcb *last = NULL;
+    while (tcp_retry_pcbs != NULL && tcp_retry_pcbs != last) {
+        struct tcp_pcb *pcb = tcp_retry_pcbs;
+        unlist_retry(pcb);
+        tcp_output(pcb);
+        if (pcb->retry_listed && last == NULL) last = pcb; /* blocked again: enough */
+    }
+}
+
+void tcp_timer_forget(struct tcp_pcb *pcb)
+{
+    wheel_remove(pcb);
+    unlist_retry(pcb);
+}
+
 /* ms until the earliest, or NEVER. */
 static int32_t time_left(const struct tcp_pcb *pcb, uint32_t now)
 {
@@ -180,10 +222,11 @@ void tcp_timer_update(struct tcp_pcb *pcb)
     uint32_t now = sys_now();
     int32_t ahead = time_left(pcb, now);
     if (ahead == NEVER) return;
+    if (pcb->flags & TF_NAGLEMEMERR) list_retry(pcb);
     if (ahead < 1) ahead = 1;
     if (pcb->timer_armed) {
         if ((int32_t)(now + (uint32_t)ahead - pcb->timer_due) >= 0) return;
-        tcp_timer_stop(pcb);
+        wheel_remove(pcb);
     }
     /* An empty wheel stands still, and so does one that nobody had to turn for long. */
     if (wheel_next() == NEVER) tcp_timer_now = now;
