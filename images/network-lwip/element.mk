@@ -9,7 +9,7 @@ NET_STACK_OBJECTS := $(patsubst $(IMAGES)/%.c,$(OBJ)/%.o,\
 
 # lwIP without its API, applications, allocator, timers and self-tests.
 LWIP_FILES := core/def core/inet_chksum core/ip core/memp core/netif core/pbuf core/stats core/tcp core/tcp_in \
-  core/tcp_out core/udp core/ipv4/etharp core/ipv4/icmp core/ipv4/ip4 core/ipv4/ip4_addr \
+  core/tcp_out core/udp core/ipv4/etharp core/ipv4/icmp core/ipv4/igmp core/ipv4/ip4 core/ipv4/ip4_addr \
   core/ipv4/ip4_frag core/ipv6/ethip6 core/ipv6/icmp6 core/ipv6/inet6 core/ipv6/ip6 \
   core/ipv6/ip6_addr core/ipv6/ip6_frag core/ipv6/mld6 core/ipv6/nd6 netif/ethernet
 LWIP_OBJECTS := $(patsubst %,$(OBJ)/$(NET)/liblwip/%.o,$(LWIP_FILES))

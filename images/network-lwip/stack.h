@@ -39,7 +39,30 @@ struct cse_datagram {
     union cse_address from;      /* in the socket's family; the unreachable peer if error is set */
     struct in6_addr destination; /* IPv4 as ::ffff:a.b.c.d */
     uint16_t error;              /* an errno instead of a datagram */
-    uint8_t ttl, tos, interface, reserved[3];
+    uint8_t ttl, tos, interface, reserved[7];
+    int64_t time_ns; /* of arrival, CLOCK_REALTIME; 0 if the socket does not ask for it */
+};
+
+/* What a datagram socket wants told beside the bytes: the ancillary data it has switched on. */
+enum cse_telling {
+    CSE_TELL_PKTINFO = 1,
+    CSE_TELL_TTL = 2,
+    CSE_TELL_TOS = 4,
+    CSE_TELL_PKTINFO6 = 8,
+    CSE_TELL_HOPLIMIT = 16,
+    CSE_TELL_TCLASS = 32,
+    CSE_TELL_TIME = 64,    /* struct timeval */
+    CSE_TELL_TIME_NS = 128 /* struct timespec */
+};
+
+/* An entry of a socket's queue of errors (MSG_ERRQUEUE): an ICMP message about what it sent. */
+enum { CSE_PROBLEM_BYTES = 576 };
+struct cse_problem {
+    union cse_address to, offender; /* of the packet; who sent the message */
+    uint32_t error, info;
+    uint8_t origin, type, code, interface;
+    uint32_t length; /* of what was sent, as far as the message quotes it */
+    char sent[CSE_PROBLEM_BYTES];
 };
 
 /* Where a datagram goes, and what its sender says of it in ancillary data. */
@@ -105,7 +128,8 @@ struct cse_stack {
     /* True once this process takes part in an instance. */
     bool (*running)(void);
 
-    /* A new socket (AF_INET or AF_INET6, SOCK_STREAM or SOCK_DGRAM) as the program's descriptor. */
+    /* A new socket (AF_INET or AF_INET6, SOCK_STREAM or SOCK_DGRAM) as the program's descriptor. A
+     * datagram socket of IPPROTO_ICMP or IPPROTO_ICMPV6 sends and gets echoes (icmp(7)). */
     int (*socket)(int family, int type, int protocol, int flags, cse_socket *made);
     /* The socket whose program end has this inode, or 0. */
     cse_socket (*find)(uint64_t inode);
@@ -152,6 +176,11 @@ struct cse_stack {
 
     /* The pending error, cleared. */
     int (*take_error)(cse_socket s);
+    /* The oldest of the queue of errors; false if there is none. */
+    bool (*take_problem)(cse_socket s, struct cse_problem *problem);
+    bool (*has_problem)(cse_socket s);
+    /* What a datagram socket wants told: CSE_TELL_*. */
+    unsigned (*telling)(cse_socket s);
 
     /* The broker's answer about a name: how many addresses, 0: no such peer, negative: no broker.
      */

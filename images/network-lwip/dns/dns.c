@@ -30,7 +30,7 @@ struct answer {
     int status;
     char *text;
     size_t text_size;
-    uint32_t *addresses;
+    union cse_address *addresses;
     int room, count;
 };
 
@@ -111,9 +111,12 @@ static void on_addresses(void *argument, int status, int timeouts, struct ares_a
     answer->done = true;
     if (status != ARES_SUCCESS) return;
     for (struct ares_addrinfo_node *node = found->nodes; node; node = node->ai_next) {
-        if (node->ai_family != AF_INET || answer->count >= answer->room) continue;
-        const struct sockaddr_in *address = (const void *)node->ai_addr;
-        answer->addresses[answer->count++] = address->sin_addr.s_addr;
+        bool known = node->ai_family == AF_INET || node->ai_family == AF_INET6;
+        if (!known || answer->count >= answer->room) continue;
+        union cse_address *address = &answer->addresses[answer->count++];
+        memset(address, 0, sizeof *address);
+        memcpy(address, node->ai_addr,
+               node->ai_family == AF_INET ? sizeof address->in : sizeof address->in6);
     }
     const char *name =
         found->cnames != NULL && found->name == NULL ? found->cnames->name : found->name;
@@ -124,15 +127,15 @@ static void on_addresses(void *argument, int status, int timeouts, struct ares_a
     ares_freeaddrinfo(found);
 }
 
-EXPORT int cse_dns_addresses(const char *servers, const char *name, char *canonical,
-                             size_t canonical_size, uint32_t *addresses, int room)
+EXPORT int cse_dns_addresses(const char *servers, const char *name, int family, char *canonical,
+                             size_t canonical_size, union cse_address *addresses, int room)
 {
     struct answer answer = {
         .text = canonical, .text_size = canonical_size, .addresses = addresses, .room = room};
     struct waiting waiting;
     ares_channel_t *channel = open_channel(servers, &waiting);
     if (channel == NULL) return -ENOMEM;
-    struct ares_addrinfo_hints hints = {.ai_family = AF_INET, .ai_flags = ARES_AI_CANONNAME};
+    struct ares_addrinfo_hints hints = {.ai_family = family, .ai_flags = ARES_AI_CANONNAME};
     ares_getaddrinfo(channel, name, NULL, &hints, on_addresses, &answer);
     wait_for(channel, &waiting, &answer);
     ares_destroy(channel);
@@ -151,13 +154,19 @@ static void on_name(void *argument, int status, int timeouts, struct hostent *fo
     answer->count = 1;
 }
 
-EXPORT int cse_dns_name(const char *servers, uint32_t address, char *name, size_t size)
+EXPORT int cse_dns_name(const char *servers, const union cse_address *address, char *name,
+                        size_t size)
 {
     struct answer answer = {.text = name, .text_size = size};
     struct waiting waiting;
     ares_channel_t *channel = open_channel(servers, &waiting);
     if (channel == NULL) return -ENOMEM;
-    ares_gethostbyaddr(channel, &address, sizeof address, AF_INET, on_name, &answer);
+    if (address->family == AF_INET6)
+        ares_gethostbyaddr(channel, &address->in6.sin6_addr, sizeof address->in6.sin6_addr,
+                           AF_INET6, on_name, &answer);
+    else
+        ares_gethostbyaddr(channel, &address->in.sin_addr, sizeof address->in.sin_addr, AF_INET,
+                           on_name, &answer);
     wait_for(channel, &waiting, &answer);
     ares_destroy(channel);
     return result_of(&answer);

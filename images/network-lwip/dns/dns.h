@@ -4,14 +4,13 @@
 #ifndef CSE_DNS_H
 #define CSE_DNS_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include "stack.h"
 
-/* `servers`: comma-separated addresses; NULL for those of /etc/resolv.conf. Addresses are in
- * network byte order. Both return how many were found (0: no such name or address), or -EAGAIN when
- * no server gave an answer, or -ENOMEM. */
-int cse_dns_addresses(const char *servers, const char *name, char *canonical, size_t canonical_size,
-                      uint32_t *addresses, int room);
-int cse_dns_name(const char *servers, uint32_t address, char *name, size_t size);
+/* `servers`: comma-separated addresses, IPv6 ones in brackets; NULL for those of /etc/resolv.conf.
+ * `family`: AF_INET, AF_INET6, or AF_UNSPEC for both. Both return how many were found (0: no such
+ * name or address), or -EAGAIN when no server gave an answer, or -ENOMEM. */
+int cse_dns_addresses(const char *servers, const char *name, int family, char *canonical,
+                      size_t canonical_size, union cse_address *addresses, int room);
+int cse_dns_name(const char *servers, const union cse_address *address, char *name, size_t size);
 
 #endif

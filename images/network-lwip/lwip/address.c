@@ -136,7 +136,7 @@ bool address_is_broadcast(const ip_addr_t *ip)
 
 /* Where a connect or a datagram goes: the unspecified address means this machine, as in Linux. */
 int address_destination(const struct sock *s, const union cse_address *address, socklen_t length,
-                        struct endpoint *to)
+                        bool connecting, struct endpoint *to)
 {
     union cse_address v4;
     if (s->kind != KIND_TCP && s->family == AF_INET && address->family == AF_UNSPEC) {
@@ -152,9 +152,14 @@ int address_destination(const struct sock *s, const union cse_address *address, 
         else
             ip_addr_set_loopback(true, &to->ip);
     }
-    if (IP_IS_V6(&to->ip) && ip6_addr_lacks_zone(ip_2_ip6(&to->ip), IP6_UNKNOWN)) {
-        if (!IP_IS_V6(&s->local.ip) || !ip6_addr_has_zone(ip_2_ip6(&s->local.ip))) return -EINVAL;
-        ip6_addr_set_zone(ip_2_ip6(&to->ip), ip6_addr_zone(ip_2_ip6(&s->local.ip)));
-    }
+    ip6_addr_t *ip6 = ip_2_ip6(&to->ip);
+    if (!IP_IS_V6(&to->ip) || !ip6_addr_lacks_zone(ip6, IP6_UNKNOWN)) return 0;
+    if (IP_IS_V6(&s->local.ip) && ip6_addr_has_zone(ip_2_ip6(&s->local.ip)))
+        ip6_addr_set_zone(ip6, ip6_addr_zone(ip_2_ip6(&s->local.ip)));
+    else if (connecting && !ip6_addr_ismulticast(ip6))
+        return -EINVAL;
+    else
+        ip6_addr_assign_zone(ip6, IP6_UNKNOWN,
+                             s->multicast_interface6 == 1 ? instance->loop : instance->tap);
     return 0;
 }

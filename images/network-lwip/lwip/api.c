@@ -34,14 +34,19 @@ enum { JUNK_PIECE = 65536, RESOLVE_MS = 2000 };
         result;                                                                                    \
     })
 
+static enum sock_kind kind_of(int type, int protocol)
+{
+    if (type == SOCK_STREAM) return KIND_TCP;
+    return protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6 ? KIND_PING : KIND_UDP;
+}
+
 static int api_socket(int family, int type, int protocol, int flags, cse_socket *made)
 {
-    (void)protocol;
     int failed = pump_ensure();
     if (failed != 0) return failed;
     sigset_t saved;
     instance_lock(&saved);
-    struct sock *s = sock_new(type == SOCK_STREAM ? KIND_TCP : KIND_UDP, family);
+    struct sock *s = sock_new(kind_of(type, protocol), family);
     int fd = -ENOBUFS;
     if (s != NULL) {
         fd = sock_make_pair(s, flags);
@@ -67,6 +72,8 @@ static cse_socket api_find(uint64_t inode)
 
 static int bind_pcb(struct sock *s, const struct endpoint *to)
 {
+    s->local_given = !address_is_any(&to->ip);
+    if (s->kind == KIND_PING) return ping_bind(s, to);
     int failed = s->kind == KIND_TCP ? tcp_make_pcb(s) : udp_make_pcb(s);
     if (failed != 0) return failed;
     err_t error = s->kind == KIND_TCP ? tcp_bind(s->tcp, &to->ip, to->port)
@@ -166,9 +173,12 @@ static int start_connect(struct sock *s, int fd, const union cse_address *addres
                          bool nonblocking)
 {
     struct endpoint to;
-    int failed = address != NULL ? address_destination(s, address, length, &to) : 0;
-    if (s->kind == KIND_UDP) {
-        return failed != 0 ? failed : udp_connect_to(s, address != NULL ? &to : NULL);
+    int failed = address != NULL ? address_destination(s, address, length, true, &to) : 0;
+    if (s->kind != KIND_TCP) {
+        const struct endpoint *peer = address != NULL ? &to : NULL;
+        if (failed == 0 && s->kind == KIND_PING && !s->bound) failed = ping_bind(s, &s->local);
+        if (failed != 0) return failed;
+        return s->kind == KIND_PING ? udp_set_peer(s, peer) : udp_connect_to(s, peer);
     }
     if (address == NULL) return s->state == FRESH ? 0 : -EOPNOTSUPP;
     if (s->state == LISTENING) return -EISCONN;
@@ -284,7 +294,9 @@ static ssize_t api_send(cse_socket handle, const struct iovec *parts, int count,
     ssize_t result = -EBADF;
     instance_lock(&saved);
     struct sock *s = sock_get(handle);
-    if (s != NULL) result = udp_send_parts(s, parts, count, how);
+    if (s != NULL)
+        result = s->kind == KIND_PING ? ping_send(s, parts, count, how)
+                                      : udp_send_parts(s, parts, count, how);
     instance_unlock(&saved);
     return result;
 }
@@ -295,6 +307,22 @@ static int api_take_error(cse_socket handle)
         result = s->error;
         s->error = 0;
     });
+}
+
+static bool api_take_problem(cse_socket handle, struct cse_problem *problem)
+{
+    return WITH_SOCKET(handle, { result = problem_take(s, problem); }) == 1;
+}
+
+static bool api_has_problem(cse_socket handle)
+{
+    return WITH_SOCKET(handle, { result = s->problems != NULL; }) == 1;
+}
+
+static unsigned api_telling(cse_socket handle)
+{
+    int result = WITH_SOCKET(handle, { result = s->telling; });
+    return result < 0 ? 0 : (unsigned)result;
 }
 
 void broker_hello(char *out, size_t size, const char *more);
@@ -412,6 +440,9 @@ static const struct cse_stack stack = {
     .bells = direct_bells,
     .heard = direct_heard,
     .take_error = api_take_error,
+    .take_problem = api_take_problem,
+    .has_problem = api_has_problem,
+    .telling = api_telling,
     .resolve = api_resolve,
     .interfaces = api_interfaces,
     .before_exec = process_before_exec,

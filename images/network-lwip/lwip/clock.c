@@ -8,6 +8,7 @@
 #include "instance.h"
 
 #include "lwip/etharp.h"
+#include "lwip/igmp.h"
 #include "lwip/ip4_frag.h"
 #include "lwip/ip6_frag.h"
 #include "lwip/mld6.h"
@@ -68,21 +69,22 @@ static void run_slow(uint64_t now)
 /* Reports of multicast groups, which are due at a random time of theirs. */
 static void run_groups(uint64_t now)
 {
-    if (!mld6_ticks_wanted) {
+    if (!mld6_ticks_wanted && !igmp_ticks_wanted) {
         instance->groups_ms = 0;
         return;
     }
     if (instance->groups_ms == 0) instance->groups_ms = now;
-    while (now >= instance->groups_ms + MLD6_TMR_INTERVAL && mld6_ticks_wanted) {
+    while (now >= instance->groups_ms + MLD6_TMR_INTERVAL) {
         instance->groups_ms += MLD6_TMR_INTERVAL;
-        mld6_tmr();
+        if (mld6_ticks_wanted) mld6_tmr();
+        if (igmp_ticks_wanted) igmp_tmr();
     }
 }
 
 /* How long the clock may sleep but for TCP; -1: for ever. */
 static int quiet_time(uint64_t now)
 {
-    if (mld6_ticks_wanted) return MLD6_TMR_INTERVAL;
+    if (mld6_ticks_wanted || igmp_ticks_wanted) return MLD6_TMR_INTERVAL;
     /* A datagram that waits for an address is asked about once a second. */
     return nd6_ticks_wanted || instance->arp_until_ms > now ? SECOND_MS : -1;
 }

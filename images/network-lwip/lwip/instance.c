@@ -15,6 +15,7 @@
 #include "pump.h"
 
 #include "lwip/etharp.h"
+#include "lwip/igmp.h"
 #include "lwip/priv/tcp_priv.h"
 
 #include <arpa/inet.h>
@@ -230,9 +231,6 @@ static void read_settings(void)
     instance->prefix6 = (uint8_t)bounded("prefix6", 64, 0, 128);
     instance->mtu = (uint16_t)bounded("mtu", 1500, 576, 65520);
     read_mac();
-    instance->dns[0] = read_address("dns.0");
-    instance->dns[1] = read_address("dns.1");
-    instance->dns[2] = read_address("dns.2");
     instance->default_ttl = (int)bounded("ttl", 64, 1, 255);
     instance->receive_buffer = (int)bounded("receive_buffer", 1 << 20, 4096, 16 << 20);
     instance->send_buffer = (int)bounded("send_buffer", 1 << 20, 4096, 16 << 20);
@@ -263,6 +261,7 @@ static void fill_in(void)
     cse_tcp_congestion = (uint32_t)(algorithm >= 0 ? algorithm : CONGESTION_CUBIC);
     netif_init();
     etharp_init();
+    igmp_init();
     udp_init();
     tcp_init();
     device_add_interfaces();

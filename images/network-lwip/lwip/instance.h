@@ -36,7 +36,7 @@ enum {
     ZOMBIES_MAX = 256,
 };
 
-enum sock_kind { KIND_TCP = 1, KIND_UDP = 2 };
+enum sock_kind { KIND_TCP = 1, KIND_UDP = 2, KIND_PING = 3 };
 /* An address and port as lwIP has them; the port in host byte order. */
 struct endpoint {
     ip_addr_t ip;
@@ -50,6 +50,17 @@ struct chunk {
     struct chunk *next;
     struct pbuf *packet; /* TCP */
     uint32_t length;     /* UDP: of the record behind this header */
+};
+
+struct membership {
+    struct membership *next;
+    ip_addr_t group;
+    struct netif *netif;
+};
+
+struct problem {
+    struct problem *next;
+    struct cse_problem told;
 };
 
 struct sock {
@@ -102,11 +113,17 @@ struct sock {
 
     /* options */
     bool reuse_address, reuse_port, keep_alive, broadcast, no_delay, linger_on, cork;
-    bool packet_info, receive_ttl, receive_tos, receive_error;
+    uint8_t telling; /* CSE_TELL_* */
+    bool receive_error, receive_error6;
+    struct membership *memberships;
+    struct problem *problems;
+    uint8_t hops, multicast_ttl, multicast_hops, traffic_class; /* hops, class: IPv6's */
+    bool no_multicast_loop, no_multicast_loop6;
+    uint8_t multicast_interface, multicast_interface6; /* 0: by route */
     int linger_seconds, receive_buffer, send_buffer, user_timeout_ms;
     int keep_idle, keep_interval, keep_count, max_segment, defer_accept;
     uint8_t ttl, tos;
-    bool bound, port_given;
+    bool bound, port_given, local_given; /* local_given: bound to an address by the program */
 };
 
 struct process {
@@ -138,7 +155,6 @@ struct instance {
     uint16_t mtu;
     int default_ttl, receive_buffer, send_buffer;
     int keep_idle, keep_interval, keep_count;
-    uint32_t dns[3];
     uint64_t random[2];
     uint8_t isn_key[16];
 
@@ -180,6 +196,7 @@ struct instance {
     uint32_t zombie_at;
     struct sock *zombies[ZOMBIES_MAX];
     struct sock *hash[HASH_SLOTS];
+    uint16_t ping_ident;
     struct sock *ports[PORT_SLOTS]; /* bound sockets, by port */
     struct sock *sockets[SOCKETS_MAX];
     uint32_t generations[SOCKETS_MAX];
@@ -279,13 +296,14 @@ void sock_orphaned(struct sock *s);
 bool sock_just_closed(struct sock *s);
 void sock_bound(struct sock *s); /* its local port is known from now on */
 void sock_unbound(struct sock *s);
+struct sock *sock_of_port(enum sock_kind kind, uint16_t port, struct sock *after);
 int sock_check_bind(struct sock *s, const struct endpoint *wanted);
 
 /* address.c */
 int address_take(const struct sock *s, const union cse_address *given, socklen_t length,
                  struct endpoint *taken);
 int address_destination(const struct sock *s, const union cse_address *address, socklen_t length,
-                        struct endpoint *to);
+                        bool connecting, struct endpoint *to);
 void address_give(const struct sock *s, const struct endpoint *from, union cse_address *to);
 void address_any(const struct sock *s, ip_addr_t *any);
 bool address_is_any(const ip_addr_t *ip);
@@ -319,7 +337,27 @@ int udp_connect_to(struct sock *s, const struct endpoint *to);
 ssize_t udp_send_parts(struct sock *s, const struct iovec *parts, int count,
                        const struct cse_sending *how);
 void udp_push_error(struct sock *s, int error, const struct endpoint *peer);
+void udp_push_datagram(struct sock *s, struct pbuf *p, const struct endpoint *from);
+int udp_aim(struct sock *s, const struct cse_sending *how, struct endpoint *to, struct netif **out,
+            ip_addr_t *source);
+int udp_set_peer(struct sock *s, const struct endpoint *to);
+struct pbuf *udp_payload(const struct iovec *parts, int count, size_t length);
 int errno_of(err_t error);
+
+/* ping.c */
+int ping_bind(struct sock *s, const struct endpoint *wanted);
+ssize_t ping_send(struct sock *s, const struct iovec *parts, int count,
+                  const struct cse_sending *how);
+struct sock *ping_find(int family, uint16_t ident);
+
+/* errors.c */
+void problem_add(struct sock *s, const struct cse_problem *told);
+bool problem_take(struct sock *s, struct cse_problem *told);
+void problem_drop(struct sock *s);
+
+/* groups.c */
+int group_option(struct sock *s, int level, int name, const void *value, socklen_t length);
+void group_leave_all(struct sock *s);
 void tcp_unreachable(struct tcp_pcb *pcb, int error);
 
 /* options.c */

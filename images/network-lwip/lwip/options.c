@@ -83,6 +83,22 @@ static int get_tcp(struct sock *s, int name, void *value, socklen_t *length)
     }
 }
 
+static int protocol_of(const struct sock *s)
+{
+    if (s->kind == KIND_PING) return s->family == AF_INET6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP;
+    return s->kind == KIND_TCP ? IPPROTO_TCP : IPPROTO_UDP;
+}
+
+static int telling(const struct sock *s, void *value, socklen_t *length, int what)
+{
+    return put_int(value, length, (s->telling & what) != 0);
+}
+
+static void set_telling(struct sock *s, int what, int wanted)
+{
+    s->telling = (uint8_t)(wanted ? s->telling | what : s->telling & ~what);
+}
+
 static int get_socket(struct sock *s, int name, void *value, socklen_t *length)
 {
     struct linger linger = {s->linger_on, s->linger_seconds};
@@ -90,8 +106,7 @@ static int get_socket(struct sock *s, int name, void *value, socklen_t *length)
     switch (name) {
     case SO_TYPE: return put_int(value, length, s->kind == KIND_TCP ? SOCK_STREAM : SOCK_DGRAM);
     case SO_DOMAIN: return put_int(value, length, s->family);
-    case SO_PROTOCOL:
-        return put_int(value, length, s->kind == KIND_TCP ? IPPROTO_TCP : IPPROTO_UDP);
+    case SO_PROTOCOL: return put_int(value, length, protocol_of(s));
     case SO_ACCEPTCONN: return put_int(value, length, s->state == LISTENING);
     case SO_ERROR:
         error = s->error;
@@ -109,8 +124,9 @@ static int get_socket(struct sock *s, int name, void *value, socklen_t *length)
     case SO_PRIORITY:
     case SO_MARK:
     case SO_DEBUG:
-    case SO_TIMESTAMP:
     case SO_BUSY_POLL: return put_int(value, length, 0);
+    case SO_TIMESTAMP: return telling(s, value, length, CSE_TELL_TIME);
+    case SO_TIMESTAMPNS: return telling(s, value, length, CSE_TELL_TIME_NS);
     case SO_BINDTODEVICE: *length = 0; return 0;
     /* Kept by the pair itself, which is what blocks. */
     case SO_RCVTIMEO:
@@ -123,21 +139,31 @@ static int get_socket(struct sock *s, int name, void *value, socklen_t *length)
     }
 }
 
+static int get_multicast_interface(const struct sock *s, void *value, socklen_t *length)
+{
+    uint32_t address = s->multicast_interface == 1   ? lwip_htonl(INADDR_LOOPBACK)
+                       : s->multicast_interface == 2 ? instance->address
+                                                     : INADDR_ANY;
+    return put(value, length, &address, sizeof address);
+}
+
 static int get_ip(struct sock *s, int name, void *value, socklen_t *length)
 {
     switch (name) {
     case IP_TTL: return put_int(value, length, s->ttl);
     case IP_TOS: return put_int(value, length, s->tos);
-    case IP_PKTINFO: return put_int(value, length, s->packet_info);
-    case IP_RECVTTL: return put_int(value, length, s->receive_ttl);
-    case IP_RECVTOS: return put_int(value, length, s->receive_tos);
+    case IP_PKTINFO: return telling(s, value, length, CSE_TELL_PKTINFO);
+    case IP_RECVTTL: return telling(s, value, length, CSE_TELL_TTL);
+    case IP_RECVTOS: return telling(s, value, length, CSE_TELL_TOS);
     case IP_RECVERR: return put_int(value, length, s->receive_error);
     case IP_MTU_DISCOVER: return put_int(value, length, IP_PMTUDISC_WANT);
     case IP_MTU:
         if (s->state != CONNECTED) return -ENOTCONN;
         return put_int(value, length, instance->mtu);
-    case IP_MULTICAST_TTL:
-    case IP_MULTICAST_LOOP: return put_int(value, length, 1);
+    case IP_MULTICAST_TTL: return put_int(value, length, s->multicast_ttl);
+    case IP_MULTICAST_LOOP: return put_int(value, length, !s->no_multicast_loop);
+    case IP_MULTICAST_ALL: return put_int(value, length, 1);
+    case IP_MULTICAST_IF: return get_multicast_interface(s, value, length);
     case IP_FREEBIND:
     case IP_TRANSPARENT:
     case IP_BIND_ADDRESS_NO_PORT: return put_int(value, length, 0);
@@ -211,6 +237,11 @@ static int set_socket(struct sock *s, int name, const void *value, socklen_t len
         tcp_apply_options(s);
         return 0;
     case SO_BROADCAST: s->broadcast = number != 0; return 0;
+    case SO_TIMESTAMP:
+    case SO_TIMESTAMPNS:
+        set_telling(s, CSE_TELL_TIME | CSE_TELL_TIME_NS, 0);
+        set_telling(s, name == SO_TIMESTAMP ? CSE_TELL_TIME : CSE_TELL_TIME_NS, number);
+        return 0;
     case SO_LINGER: {
         struct linger linger;
         if (length < sizeof linger) return -EINVAL;
@@ -230,7 +261,6 @@ static int set_socket(struct sock *s, int name, const void *value, socklen_t len
     case SO_PRIORITY:
     case SO_MARK:
     case SO_DEBUG:
-    case SO_TIMESTAMP:
     case SO_BUSY_POLL:
     case SO_NO_CHECK: return 0;
     case SO_TYPE:
@@ -250,16 +280,18 @@ static int set_ip(struct sock *s, int name, int number)
         s->ttl = (uint8_t)(number == -1 ? instance->default_ttl : number);
         break;
     case IP_TOS: s->tos = (uint8_t)number; break;
-    case IP_PKTINFO: s->packet_info = number != 0; break;
-    case IP_RECVTTL: s->receive_ttl = number != 0; break;
-    case IP_RECVTOS: s->receive_tos = number != 0; break;
-    case IP_RECVERR: s->receive_error = number != 0; break;
+    case IP_PKTINFO: set_telling(s, CSE_TELL_PKTINFO, number); break;
+    case IP_RECVTTL: set_telling(s, CSE_TELL_TTL, number); break;
+    case IP_RECVTOS: set_telling(s, CSE_TELL_TOS, number); break;
+    case IP_RECVERR:
+        s->receive_error = number != 0;
+        if (!s->receive_error) problem_drop(s);
+        break;
     case IP_MTU_DISCOVER:
     case IP_FREEBIND:
     case IP_BIND_ADDRESS_NO_PORT:
-    case IP_MULTICAST_TTL:
-    case IP_MULTICAST_LOOP:
-    case IP_MULTICAST_IF: break;
+    case IP_MULTICAST_ALL:
+    case IP_RETOPTS: break;
     default: return -ENOPROTOOPT;
     }
     tcp_apply_options(s);
@@ -271,6 +303,10 @@ int option_set(struct sock *s, int level, int name, const void *value, socklen_t
     int number = 0;
     if (level == IPPROTO_TCP && name == TCP_CONGESTION) return 0;
     if (level == SOL_SOCKET && name == SO_BINDTODEVICE) return 0;
+    if (level == IPPROTO_IP || level == IPPROTO_IPV6) {
+        int done = group_option(s, level, name, value, length);
+        if (done <= 0) return done;
+    }
     if (level == IPPROTO_IP && length == 1)
         number = *(const unsigned char *)value;
     else if (length >= sizeof number)

@@ -43,7 +43,8 @@ struct sock *sock_new(enum sock_kind kind, int family)
     s->family = (uint8_t)family;
     address_any(s, &s->local.ip);
     address_any(s, &s->remote.ip);
-    s->ttl = (uint8_t)instance->default_ttl;
+    s->ttl = s->hops = (uint8_t)instance->default_ttl;
+    s->multicast_ttl = s->multicast_hops = 1;
     s->keep_idle = instance->keep_idle;
     s->keep_interval = instance->keep_interval;
     s->keep_count = instance->keep_count;
@@ -244,7 +245,7 @@ void sock_deliver(struct sock *s)
         s->tx_ready = true;
         pump_watch(s);
     }
-    if (s->kind == KIND_UDP)
+    if (s->kind != KIND_TCP)
         udp_deliver(s);
     else if (s->state == LISTENING)
         listen_deliver(s);
@@ -257,7 +258,7 @@ void sock_orphaned(struct sock *s)
 {
     if (s->state == LISTENING) listen_close(s);
     if (s->listener != NULL) return; /* not accepted yet: its listener's */
-    if (s->kind == KIND_UDP) udp_close(s);
+    if (s->kind != KIND_TCP) udp_close(s);
     if (s->tcp != NULL) {
         struct tcp_pcb *pcb = s->tcp;
         s->tcp = NULL;
@@ -272,6 +273,14 @@ void sock_orphaned(struct sock *s)
 static struct sock **port_place(uint16_t port)
 {
     return &instance->ports[port % PORT_SLOTS];
+}
+
+/* The bound sockets of a kind and port, one after the other. */
+struct sock *sock_of_port(enum sock_kind kind, uint16_t port, struct sock *after)
+{
+    struct sock *s = after != NULL ? after->port_next : *port_place(port);
+    while (s != NULL && (s->kind != kind || s->local.port != port)) s = s->port_next;
+    return s;
 }
 
 void sock_bound(struct sock *s)
@@ -321,7 +330,7 @@ int sock_check_bind(struct sock *s, const struct endpoint *wanted)
         if (!address_overlaps(&wanted->ip, &other->local.ip)) continue;
         if (s->reuse_port && other->reuse_port) continue;
         if (s->reuse_address && other->reuse_address &&
-            (s->kind == KIND_UDP || other->state != LISTENING))
+            (s->kind != KIND_TCP || other->state != LISTENING))
             continue;
         if (sock_just_closed(other)) continue;
         return -EADDRINUSE;

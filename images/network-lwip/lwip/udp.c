@@ -5,10 +5,7 @@
  */
 #include "instance.h"
 
-#include "lwip/icmp.h"
 #include "lwip/ip.h"
-#include "lwip/priv/tcp_priv.h"
-#include "lwip/prot/icmp.h"
 #include "lwip/prot/ip4.h"
 #include "lwip/prot/ip6.h"
 #include "lwip/prot/udp.h"
@@ -16,6 +13,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { PAYLOAD_MAX = 65507, RECORD_OVERHEAD = 768 };
@@ -54,13 +52,20 @@ static struct chunk *new_record(const struct cse_datagram *header, struct pbuf *
     return chunk;
 }
 
-void cse_udp_recv(void *arg, struct udp_pcb *pcb, struct pbuf *p, const ip_addr_t *address,
-                  u16_t port)
+static int64_t arrival(const struct sock *s)
 {
-    struct sock *s = arg;
-    struct endpoint from = {*address, port};
-    struct cse_datagram header = {.interface = ip_current_input_netif() == instance->loop ? 1 : 2};
-    address_give(s, &from, &header.from);
+    struct timespec now;
+    if (!(s->telling & (CSE_TELL_TIME | CSE_TELL_TIME_NS))) return 0;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* The datagram that lwIP is just passing up, for the program to read. */
+void udp_push_datagram(struct sock *s, struct pbuf *p, const struct endpoint *from)
+{
+    struct cse_datagram header = {.interface = ip_current_input_netif() == instance->loop ? 1 : 2,
+                                  .time_ns = arrival(s)};
+    address_give(s, from, &header.from);
     address_to_in6(ip_current_dest_addr(), &header.destination);
     if (ip_current_is_v6()) {
         header.ttl = IP6H_HOPLIM(ip6_current_header());
@@ -70,12 +75,19 @@ void cse_udp_recv(void *arg, struct udp_pcb *pcb, struct pbuf *p, const ip_addr_
         header.tos = IPH_TOS(ip4_current_header());
     }
     /* The program's receive buffer is counted as Linux does, overhead included. */
-    if (s->rx_bytes < (size_t)s->receive_buffer) {
-        struct chunk *chunk = new_record(&header, p);
-        if (chunk != NULL) queue(s, chunk);
-    } else {
+    struct chunk *chunk = NULL;
+    if (s->rx_bytes < (size_t)s->receive_buffer) chunk = new_record(&header, p);
+    if (chunk != NULL)
+        queue(s, chunk);
+    else
         instance->rx_dropped++;
-    }
+}
+
+void cse_udp_recv(void *arg, struct udp_pcb *pcb, struct pbuf *p, const ip_addr_t *address,
+                  u16_t port)
+{
+    struct endpoint from = {*address, port};
+    udp_push_datagram(arg, p, &from);
     pbuf_free(p);
 }
 
@@ -88,53 +100,6 @@ void udp_push_error(struct sock *s, int error, const struct endpoint *peer)
     if (chunk != NULL) queue(s, chunk);
 }
 
-static int error_of_code(u8_t code)
-{
-    switch (code) {
-    case 0: return ENETUNREACH;
-    case 1: return EHOSTUNREACH;
-    case 2: return ENOPROTOOPT;
-    case 3: return ECONNREFUSED;
-    case 4: return EMSGSIZE;
-    case 9:
-    case 10:
-    case 13: return EACCES;
-    default: return EHOSTUNREACH;
-    }
-}
-
-/* lwIP got a destination-unreachable message: `p` starts with its ICMP header. */
-void cse_icmp_unreachable(struct pbuf *p, u8_t code)
-{
-    char bytes[sizeof(struct icmp_echo_hdr) + 60 + 8];
-    u16_t got = pbuf_copy_partial(p, bytes, sizeof bytes, 0);
-    const struct ip_hdr *ip = (const struct ip_hdr *)(bytes + sizeof(struct icmp_echo_hdr));
-    if (got < sizeof(struct icmp_echo_hdr) + IP_HLEN + 8) return;
-    u16_t header = IPH_HL_BYTES(ip);
-    if (header < IP_HLEN || got < sizeof(struct icmp_echo_hdr) + header + 8) return;
-    const u16_t *ports = (const u16_t *)((const char *)ip + header); /* source, destination */
-    u16_t local = lwip_ntohs(ports[0]), remote = lwip_ntohs(ports[1]);
-    int error = error_of_code(code);
-    struct endpoint peer = {.port = remote};
-    ip_addr_copy_from_ip4(peer.ip, ip->dest);
-    if (IPH_PROTO(ip) == IP_PROTO_UDP) {
-        for (struct udp_pcb *u = UDP_PCBS(local); u != NULL; u = u->next) {
-            struct sock *s = u->recv_arg;
-            if (s == NULL || u->local_port != local || !(u->flags & UDP_FLAGS_CONNECTED) ||
-                u->remote_port != remote || !ip_addr_eq(&u->remote_ip, &peer.ip))
-                continue;
-            s->error = error;
-            udp_push_error(s, error, &peer);
-            return;
-        }
-    } else if (IPH_PROTO(ip) == IP_PROTO_TCP && code != 4) {
-        ip_addr_t local_ip;
-        ip_addr_copy_from_ip4(local_ip, ip->src);
-        struct tcp_pcb *t = tcp_find(&local_ip, local, &peer.ip, remote);
-        if (t != NULL && t->state != TIME_WAIT) tcp_unreachable(t, error);
-    }
-}
-
 /* ---- to and from the program ------------------------------------------------------------------
  */
 
@@ -142,6 +107,8 @@ void udp_close(struct sock *s)
 {
     struct udp_pcb *pcb = s->udp;
     s->udp = NULL;
+    group_leave_all(s);
+    problem_drop(s);
     if (pcb != NULL) udp_remove(pcb);
 }
 
@@ -160,7 +127,11 @@ void udp_take(struct sock *s)
             break;
         }
         struct iovec part = {me.scratch, (size_t)got};
-        udp_send_parts(s, &part, 1, &(struct cse_sending){.ttl = -1, .tos = -1});
+        struct cse_sending how = {.ttl = -1, .tos = -1};
+        if (s->kind == KIND_PING)
+            ping_send(s, &part, 1, &how);
+        else
+            udp_send_parts(s, &part, 1, &how);
     }
 }
 
@@ -191,40 +162,108 @@ void udp_deliver(struct sock *s)
 /* ---- sending ----------------------------------------------------------------------------------
  */
 
-static struct netif *route_to(const struct sock *s, const ip_addr_t *to)
+static struct netif *interface_of(int index)
 {
-    if (IP_IS_V4(to)) return ip4_route(ip_2_ip4(to));
+    return index == 1 ? instance->loop : index == 2 ? instance->tap : NULL;
+}
+
+/* The interface that a datagram to `to` leaves by: the sender's choice, else the socket's for
+ * groups, else the route's. */
+static struct netif *route_to(const struct sock *s, const ip_addr_t *to, int wanted)
+{
     static const ip6_addr_t any;
-    return ip6_route(IP_IS_V6(&s->local.ip) ? ip_2_ip6(&s->local.ip) : &any, ip_2_ip6(to));
+    if (wanted == 0 && ip_addr_ismulticast(to))
+        wanted = IP_IS_V6(to) ? s->multicast_interface6 : s->multicast_interface;
+    if (wanted != 0) return interface_of(wanted);
+    if (IP_IS_V4(to)) return ip4_route(ip_2_ip4(to));
+    bool scoped = IP_IS_V6(&s->local.ip) && !ip6_addr_isany(ip_2_ip6(&s->local.ip));
+    return ip6_route(scoped ? ip_2_ip6(&s->local.ip) : &any, ip_2_ip6(to));
+}
+
+/* As whom it is sent: what the sender says (if ours), what the socket is bound to, what fits. */
+static int choose_source(const struct sock *s, const struct cse_sending *how, const ip_addr_t *to,
+                         struct netif *out, ip_addr_t *source)
+{
+    if (how->has_source) {
+        struct sock any = {.family = AF_INET6, .kind = KIND_UDP};
+        struct endpoint given;
+        union cse_address address = {.in6 = {.sin6_family = AF_INET6, .sin6_addr = how->source}};
+        address.in6.sin6_scope_id = IN6_IS_ADDR_LINKLOCAL(&how->source) ? 2 : 0;
+        if (address_take(&any, &address, sizeof address.in6, &given) != 0) return -EINVAL;
+        if (!address_is_any(&given.ip)) {
+            if (IP_IS_V6(&given.ip) != IP_IS_V6(to) || !address_is_own(&given.ip)) return -EINVAL;
+            *source = given.ip;
+            return 0;
+        }
+    }
+    bool bound = !address_is_any(&s->local.ip) && !ip_addr_ismulticast(&s->local.ip) &&
+                 !address_is_broadcast(&s->local.ip) && IP_IS_V6(&s->local.ip) == IP_IS_V6(to);
+    const ip_addr_t *fitting = bound ? &s->local.ip : ip_netif_get_local_ip(out, to);
+    if (fitting == NULL) return IP_IS_V6(to) ? -EADDRNOTAVAIL : -ENETUNREACH;
+    *source = *fitting;
+    return 0;
+}
+
+/* Where a datagram goes: address and port, interface, source. */
+int udp_aim(struct sock *s, const struct cse_sending *how, struct endpoint *to, struct netif **out,
+            ip_addr_t *source)
+{
+    if (s->error != 0) {
+        int error = s->error;
+        s->error = 0;
+        return -error;
+    }
+    if (how->to == NULL) {
+        if (s->state != CONNECTED) return -EDESTADDRREQ;
+        *to = s->remote;
+    } else {
+        int failed = address_destination(s, how->to, how->to_length, false, to);
+        if (failed != 0) return failed;
+        if (to->port == 0 && s->kind == KIND_UDP) return -EINVAL;
+    }
+    if (how->interface > 2) return -ENODEV;
+    *out = route_to(s, &to->ip, how->interface);
+    if (*out == NULL) return -ENETUNREACH;
+    if (ip_addr_isbroadcast(&to->ip, *out) && !s->broadcast) return -EACCES;
+    return choose_source(s, how, &to->ip, *out, source);
+}
+
+/* From now on its datagrams go to `to` and come from there; NULL dissolves that. */
+int udp_set_peer(struct sock *s, const struct endpoint *to)
+{
+    static const struct cse_sending plain;
+    if (to == NULL) { /* AF_UNSPEC */
+        if (s->udp != NULL) udp_disconnect(s->udp);
+        s->remote.port = 0;
+        address_any(s, &s->remote.ip);
+        if (!s->local_given) address_any(s, &s->local.ip);
+        sock_set_state(s, FRESH);
+        return 0;
+    }
+    struct netif *out = route_to(s, &to->ip, 0);
+    ip_addr_t source;
+    if (out == NULL) return -ENETUNREACH;
+    if (ip_addr_isbroadcast(&to->ip, out) && !s->broadcast) return -EACCES;
+    int failed = choose_source(s, &plain, &to->ip, out, &source);
+    if (failed == 0 && s->udp != NULL) failed = -errno_of(udp_connect(s->udp, &to->ip, to->port));
+    if (failed != 0) return failed;
+    s->remote = *to;
+    if (address_is_any(&s->local.ip)) s->local.ip = source;
+    sock_set_state(s, CONNECTED);
+    return 0;
 }
 
 int udp_connect_to(struct sock *s, const struct endpoint *to)
 {
     int failed = udp_make_pcb(s);
-    if (failed != 0) return failed;
-    if (to == NULL) { /* AF_UNSPEC */
-        udp_disconnect(s->udp);
-        s->remote.port = 0;
-        address_any(s, &s->remote.ip);
-        sock_set_state(s, FRESH);
-        return 0;
-    }
-    struct netif *out = route_to(s, &to->ip);
-    if (out == NULL) return -ENETUNREACH;
-    if (ip_addr_isbroadcast(&to->ip, out) && !s->broadcast) return -EACCES;
-    const ip_addr_t *source = ip_netif_get_local_ip(out, &to->ip);
-    if (source == NULL) return IP_IS_V6(&to->ip) ? -EADDRNOTAVAIL : -ENETUNREACH;
-    err_t error = udp_connect(s->udp, &to->ip, to->port);
-    if (error != ERR_OK) return -errno_of(error);
-    s->remote = *to;
+    if (failed == 0) failed = udp_set_peer(s, to);
+    if (failed != 0 || to == NULL) return failed;
     s->local.port = s->udp->local_port;
-    if (address_is_any(&s->local.ip)) s->local.ip = *source;
     sock_bound(s);
-    sock_set_state(s, CONNECTED);
     return 0;
 }
 
-static struct pbuf *payload_of(const struct iovec *parts, int count, size_t length)
+struct pbuf *udp_payload(const struct iovec *parts, int count, size_t length)
 {
     struct pbuf *p = pbuf_alloc(PBUF_TRANSPORT, (u16_t)length, PBUF_RAM);
     char *at = p != NULL ? p->payload : NULL;
@@ -236,21 +275,22 @@ static struct pbuf *payload_of(const struct iovec *parts, int count, size_t leng
     return p;
 }
 
-/* The address and port a datagram goes to, and the interface it leaves by. */
-static int aim(struct sock *s, const struct cse_sending *how, struct endpoint *to,
-               struct netif **out)
+/* Time to live, class, and whether this instance hears what it sends to a group. */
+static void mark(struct sock *s, const struct cse_sending *how, const struct endpoint *to,
+                 const struct netif *out, struct pbuf *p)
 {
-    if (how->to == NULL) {
-        if (s->state != CONNECTED) return -EDESTADDRREQ;
-        *to = s->remote;
-    } else {
-        int failed = address_destination(s, how->to, how->to_length, to);
-        if (failed != 0) return failed;
-        if (to->port == 0) return -EINVAL;
-    }
-    *out = route_to(s, &to->ip);
-    if (*out == NULL) return -ENETUNREACH;
-    return ip_addr_isbroadcast(&to->ip, *out) && !s->broadcast ? -EACCES : 0;
+    bool v6 = IP_IS_V6(&to->ip), group = ip_addr_ismulticast(&to->ip);
+    bool broadcast = ip_addr_isbroadcast(&to->ip, out);
+    uint8_t ttl = v6 ? (group ? s->multicast_hops : s->hops) : group ? s->multicast_ttl : s->ttl;
+    s->udp->ttl = how->ttl >= 0 ? (u8_t)how->ttl : ttl;
+    udp_set_multicast_ttl(s->udp, s->udp->ttl);
+    s->udp->tos = how->tos >= 0 ? (u8_t)how->tos : v6 ? s->traffic_class : s->tos;
+    if (s->broadcast)
+        ip_set_option(s->udp, SOF_BROADCAST);
+    else
+        ip_reset_option(s->udp, SOF_BROADCAST);
+    bool loop = broadcast || (group && !(v6 ? s->no_multicast_loop6 : s->no_multicast_loop));
+    if (loop && out != instance->loop) p->flags |= PBUF_FLAG_MCASTLOOP;
 }
 
 ssize_t udp_send_parts(struct sock *s, const struct iovec *parts, int count,
@@ -259,25 +299,16 @@ ssize_t udp_send_parts(struct sock *s, const struct iovec *parts, int count,
     size_t length = 0;
     for (int i = 0; i < count; i++) length += parts[i].iov_len;
     if (length > PAYLOAD_MAX) return -EMSGSIZE;
-    if (s->error != 0) {
-        int error = s->error;
-        s->error = 0;
-        return -error;
-    }
     struct endpoint to;
     struct netif *out;
-    int failed = aim(s, how, &to, &out);
+    ip_addr_t source;
+    int failed = udp_aim(s, how, &to, &out, &source);
     if (failed == 0) failed = udp_make_pcb(s);
     if (failed != 0) return failed;
-    if (s->broadcast)
-        ip_set_option(s->udp, SOF_BROADCAST);
-    else
-        ip_reset_option(s->udp, SOF_BROADCAST);
-    s->udp->ttl = s->ttl;
-    s->udp->tos = s->tos;
-    struct pbuf *p = payload_of(parts, count, length);
+    struct pbuf *p = udp_payload(parts, count, length);
     if (p == NULL) return -ENOBUFS;
-    err_t error = udp_sendto(s->udp, p, &to.ip, to.port);
+    mark(s, how, &to, out, p);
+    err_t error = udp_sendto_if_src(s->udp, p, &to.ip, to.port, out, &source);
     pbuf_free(p);
     s->local.port = s->udp->local_port;
     sock_bound(s);

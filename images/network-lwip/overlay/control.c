@@ -13,7 +13,9 @@
 static int private_socket(int family, int type, int protocol)
 {
     int kind = type & 0xf, wanted = kind == SOCK_STREAM ? IPPROTO_TCP : IPPROTO_UDP;
-    if (protocol != 0 && protocol != wanted) return net_fail(-EPROTONOSUPPORT);
+    int echo = family == AF_INET6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP;
+    bool ping = kind == SOCK_DGRAM && protocol == echo;
+    if (protocol != 0 && protocol != wanted && !ping) return net_fail(-EPROTONOSUPPORT);
     const struct cse_stack *stack = net_start();
     if (stack == NULL) return -1;
     cse_socket made;
@@ -27,11 +29,14 @@ CSE_EXPORT int socket(int domain, int type, int protocol)
 {
     int kind = type & 0xf;
     bool internet = domain == AF_INET || domain == AF_INET6;
-    if (internet && (kind == SOCK_STREAM || kind == SOCK_DGRAM) && protocol != IPPROTO_ICMP &&
-        protocol != IPPROTO_ICMPV6)
+    if (internet && (kind == SOCK_STREAM || kind == SOCK_DGRAM))
         return private_socket(domain, type, protocol);
+    if (internet && kind == SOCK_RAW) { /* as for a program without CAP_NET_RAW */
+        net_escape("socket SOCK_RAW");
+        return net_fail(-EPERM);
+    }
     if (internet)
-        net_escape(kind == SOCK_RAW ? "socket SOCK_RAW" : "socket AF_INET other");
+        net_escape("socket AF_INET other");
     else if (domain == AF_NETLINK)
         net_escape("socket AF_NETLINK");
     else if (domain == AF_PACKET)

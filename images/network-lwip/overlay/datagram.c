@@ -4,6 +4,7 @@
 #include "data.h"
 
 #include <limits.h>
+#include <linux/errqueue.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -11,53 +12,129 @@
 
 enum { PARTS_MAX = 1024 };
 
-/* ---- receiving ------------------------------------------------------------------------------- */
+/* ---- what is told beside the bytes -------------------------------------------------------- */
 
-static void add_control(struct msghdr *message, size_t *used, int type, const void *value,
+struct control {
+    struct msghdr *message;
+    size_t used;
+};
+
+static void add_control(struct control *control, int level, int type, const void *value,
                         size_t size)
 {
-    if (*used + CMSG_SPACE(size) > message->msg_controllen) {
+    struct msghdr *message = control->message;
+    if (control->used + CMSG_SPACE(size) > message->msg_controllen) {
         message->msg_flags |= MSG_CTRUNC;
         return;
     }
-    struct cmsghdr *header = (struct cmsghdr *)((char *)message->msg_control + *used);
-    header->cmsg_level = IPPROTO_IP;
+    struct cmsghdr *header = (struct cmsghdr *)((char *)message->msg_control + control->used);
+    header->cmsg_level = level;
     header->cmsg_type = type;
     header->cmsg_len = CMSG_LEN(size);
     memcpy(CMSG_DATA(header), value, size);
-    *used += CMSG_SPACE(size);
+    control->used += CMSG_SPACE(size);
 }
 
-static bool option_on(cse_socket s, int name)
+static void add_time(struct control *control, unsigned telling, int64_t time_ns)
 {
-    int on = 0;
-    socklen_t size = sizeof on;
-    return net_running()->getoption(s, IPPROTO_IP, name, &on, &size) == 0 && on;
+    struct timespec exact = {(time_t)(time_ns / 1000000000), (long)(time_ns % 1000000000)};
+    struct timeval coarse = {exact.tv_sec, exact.tv_nsec / 1000};
+    if (time_ns == 0) return;
+    if (telling & CSE_TELL_TIME)
+        add_control(control, SOL_SOCKET, SCM_TIMESTAMP, &coarse, sizeof coarse);
+    else if (telling & CSE_TELL_TIME_NS)
+        add_control(control, SOL_SOCKET, SCM_TIMESTAMPNS, &exact, sizeof exact);
+}
+
+static void add_packet_info(struct control *control, unsigned telling,
+                            const struct cse_datagram *header)
+{
+    int ttl = header->ttl, tos = header->tos;
+    bool v4 = IN6_IS_ADDR_V4MAPPED(&header->destination);
+    if (telling & CSE_TELL_PKTINFO6) {
+        struct in6_pktinfo info = {header->destination, header->interface};
+        add_control(control, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
+    }
+    if (v4 && (telling & CSE_TELL_PKTINFO)) {
+        struct in_pktinfo info = {.ipi_ifindex = header->interface};
+        memcpy(&info.ipi_addr, &header->destination.s6_addr[12], sizeof info.ipi_addr);
+        info.ipi_spec_dst = info.ipi_addr;
+        add_control(control, IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
+    }
+    if (v4 && (telling & CSE_TELL_TTL)) add_control(control, IPPROTO_IP, IP_TTL, &ttl, sizeof ttl);
+    if (v4 && (telling & CSE_TELL_TOS)) add_control(control, IPPROTO_IP, IP_TOS, &header->tos, 1);
+    if (!v4 && (telling & CSE_TELL_HOPLIMIT))
+        add_control(control, IPPROTO_IPV6, IPV6_HOPLIMIT, &ttl, sizeof ttl);
+    if (!v4 && (telling & CSE_TELL_TCLASS))
+        add_control(control, IPPROTO_IPV6, IPV6_TCLASS, &tos, sizeof tos);
+}
+
+static void give_name(struct msghdr *message, const union cse_address *name)
+{
+    if (message->msg_name == NULL) return;
+    socklen_t room = message->msg_namelen;
+    socklen_t size = name->family == AF_INET6 ? sizeof name->in6 : sizeof name->in;
+    memcpy(message->msg_name, name, room < size ? room : size);
+    message->msg_namelen = size;
 }
 
 static void describe(cse_socket s, struct msghdr *message, const struct cse_datagram *header)
 {
-    if (message->msg_name != NULL) {
-        socklen_t room = message->msg_namelen;
-        socklen_t size =
-            header->from.family == AF_INET6 ? sizeof header->from.in6 : sizeof header->from.in;
-        memcpy(message->msg_name, &header->from, room < size ? room : size);
-        message->msg_namelen = size;
-    }
-    size_t used = 0;
+    struct control control = {message, 0};
+    give_name(message, &header->from);
     if (message->msg_control != NULL && message->msg_controllen != 0) {
-        if (option_on(s, IP_PKTINFO)) {
-            struct in_pktinfo info = {.ipi_ifindex = header->interface};
-            memcpy(&info.ipi_addr, &header->destination.s6_addr[12], sizeof info.ipi_addr);
-            info.ipi_spec_dst = info.ipi_addr;
-            add_control(message, &used, IP_PKTINFO, &info, sizeof info);
-        }
-        int ttl = header->ttl;
-        if (option_on(s, IP_RECVTTL)) add_control(message, &used, IP_TTL, &ttl, sizeof ttl);
-        if (option_on(s, IP_RECVTOS)) add_control(message, &used, IP_TOS, &header->tos, 1);
+        unsigned telling = net_running()->telling(s);
+        add_time(&control, telling, header->time_ns);
+        add_packet_info(&control, telling, header);
     }
-    message->msg_controllen = used;
+    message->msg_controllen = control.used;
 }
+
+/* ---- the queue of errors ------------------------------------------------------------------- */
+
+static ssize_t scatter(const struct msghdr *message, const char *bytes, size_t length)
+{
+    size_t done = 0;
+    for (size_t i = 0; i < message->msg_iovlen && done < length; i++) {
+        size_t part = message->msg_iov[i].iov_len;
+        if (part > length - done) part = length - done;
+        if (part != 0) memcpy(message->msg_iov[i].iov_base, bytes + done, part);
+        done += part;
+    }
+    return (ssize_t)done;
+}
+
+/* As ip(7) has it under IP_RECVERR: the packet's bytes, where it went, and who said what of it. */
+static ssize_t receive_error(cse_socket s, struct msghdr *message)
+{
+    struct cse_problem problem;
+    struct control control = {message, 0};
+    struct {
+        struct sock_extended_err error;
+        union cse_address offender;
+    } told;
+    if (!net_running()->take_problem(s, &problem)) return net_fail(-EAGAIN);
+    bool v6 = problem.to.family == AF_INET6;
+    memset(&told, 0, sizeof told);
+    told.error = (struct sock_extended_err){.ee_errno = problem.error,
+                                            .ee_origin = problem.origin,
+                                            .ee_type = problem.type,
+                                            .ee_code = problem.code,
+                                            .ee_info = problem.info};
+    told.offender = problem.offender;
+    if (v6 && IN6_IS_ADDR_LINKLOCAL(&told.offender.in6.sin6_addr))
+        told.offender.in6.sin6_scope_id = problem.interface;
+    ssize_t got = scatter(message, problem.sent, problem.length);
+    message->msg_flags = MSG_ERRQUEUE | ((size_t)got < problem.length ? MSG_TRUNC : 0);
+    give_name(message, &problem.to);
+    if (message->msg_control != NULL)
+        add_control(&control, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_RECVERR : IP_RECVERR, &told,
+                    sizeof told.error + (v6 ? sizeof told.offender.in6 : sizeof told.offender.in));
+    message->msg_controllen = control.used;
+    return got;
+}
+
+/* ---- receiving ----------------------------------------------------------------------------- */
 
 /* An error travels as a packet. True if it was told already (by SO_ERROR or a send), then it
  * is skipped; else errno is set. */
@@ -76,7 +153,7 @@ ssize_t datagram_receive(int fd, cse_socket s, struct msghdr *message, int flags
     struct iovec parts[PARTS_MAX + 1];
     if (message->msg_iovlen > PARTS_MAX) return net_fail(-EMSGSIZE);
     if (flags & MSG_OOB) return net_fail(-EOPNOTSUPP);
-    if (flags & MSG_ERRQUEUE) return net_fail(-EAGAIN);
+    if (flags & MSG_ERRQUEUE) return receive_error(s, message);
     parts[0] = (struct iovec){&header, sizeof header};
     memcpy(parts + 1, message->msg_iov, message->msg_iovlen * sizeof *parts);
     for (;;) {
@@ -101,6 +178,87 @@ ssize_t datagram_receive(int fd, cse_socket s, struct msghdr *message, int flags
 
 /* ---- sending --------------------------------------------------------------------------------- */
 
+static void take_source(struct cse_sending *how, const struct in6_addr *source, int interface)
+{
+    how->source = *source;
+    how->has_source = true;
+    if (interface != 0) how->interface = interface;
+}
+
+static int read_ip_control(const struct cmsghdr *header, struct cse_sending *how)
+{
+    size_t size = header->cmsg_len - CMSG_LEN(0);
+    const void *data = CMSG_DATA(header);
+    struct in_pktinfo info;
+    int number = 0;
+    if (header->cmsg_type == IP_PKTINFO) {
+        if (size != sizeof info) return -EINVAL;
+        memcpy(&info, data, sizeof info);
+        struct in6_addr source = {.s6_addr = {[10] = 0xff, [11] = 0xff}};
+        memcpy(&source.s6_addr[12], &info.ipi_spec_dst, sizeof info.ipi_spec_dst);
+        take_source(how, &source, info.ipi_ifindex);
+        return 0;
+    }
+    if (size == sizeof number)
+        memcpy(&number, data, sizeof number);
+    else if (size == 1)
+        number = *(const unsigned char *)data;
+    else
+        return -EINVAL;
+    if (header->cmsg_type == IP_TTL) {
+        if (number < 1 || number > 255) return -EINVAL;
+        how->ttl = number;
+    } else if (header->cmsg_type == IP_TOS) {
+        if (number < 0 || number > 255) return -EINVAL;
+        how->tos = number;
+    } else {
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static int read_ipv6_control(const struct cmsghdr *header, struct cse_sending *how)
+{
+    size_t size = header->cmsg_len - CMSG_LEN(0);
+    struct in6_pktinfo info;
+    int number;
+    if (header->cmsg_type == IPV6_PKTINFO) {
+        if (size < sizeof info) return -EINVAL;
+        memcpy(&info, CMSG_DATA(header), sizeof info);
+        take_source(how, &info.ipi6_addr, (int)info.ipi6_ifindex);
+        return 0;
+    }
+    if (size != sizeof number) return -EINVAL;
+    memcpy(&number, CMSG_DATA(header), sizeof number);
+    if (number < -1 || number > 255) return -EINVAL;
+    if (header->cmsg_type == IPV6_HOPLIMIT)
+        how->ttl = number;
+    else if (header->cmsg_type == IPV6_TCLASS)
+        how->tos = number;
+    else
+        return -EINVAL;
+    return 0;
+}
+
+/* What the program says of one datagram; segmentation offload (UDP_SEGMENT) is refused. */
+static int read_control(const struct msghdr *message, struct cse_sending *how)
+{
+    for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header != NULL;
+         header = CMSG_NXTHDR((struct msghdr *)message, header)) {
+        int failed = -EINVAL;
+        if (header->cmsg_len < CMSG_LEN(0)) return -EINVAL;
+        if (header->cmsg_level == IPPROTO_IP)
+            failed = read_ip_control(header, how);
+        else if (header->cmsg_level == IPPROTO_IPV6)
+            failed = read_ipv6_control(header, how);
+        else if (header->cmsg_level == SOL_SOCKET &&
+                 (header->cmsg_type == SCM_RIGHTS || header->cmsg_type == SCM_CREDENTIALS))
+            failed = 0; /* the kernel takes these without a word */
+        if (failed != 0) return failed;
+    }
+    return 0;
+}
+
 ssize_t datagram_transmit(cse_socket s, const struct msghdr *message, int flags)
 {
     const struct iovec *parts = message->msg_iov;
@@ -111,6 +269,10 @@ ssize_t datagram_transmit(cse_socket s, const struct msghdr *message, int flags)
     struct cse_sending how = {.ttl = -1, .tos = -1};
     if (flags & MSG_OOB) return net_fail(-EOPNOTSUPP);
     if (count > PARTS_MAX) return net_fail(-EMSGSIZE);
+    if (message->msg_control != NULL && message->msg_controllen != 0) {
+        int failed = read_control(message, &how);
+        if (failed != 0) return net_fail(failed);
+    }
     if (to != NULL && length != 0) {
         how.to_length = length < sizeof address ? length : sizeof address;
         memcpy(&address, to, how.to_length);

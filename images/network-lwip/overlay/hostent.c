@@ -29,26 +29,35 @@ static int h_errno_of(int eai)
     return eai == EAI_NONAME ? HOST_NOT_FOUND : NO_RECOVERY;
 }
 
-/* Lays `name` and `count` addresses out in the buffer; ERANGE if it is too small. */
+static size_t bytes_of(int family)
+{
+    return family == AF_INET6 ? sizeof(struct in6_addr) : sizeof(struct in_addr);
+}
+
+/* Lays `name` and `count` addresses of one family out in the buffer; ERANGE if it is too small. */
 static int fill(struct hostent *entry, char *buffer, size_t size, const char *name,
-                const uint32_t *addresses, int count)
+                const union cse_address *addresses, int count, int family)
 {
     size_t padding = (size_t)(-(uintptr_t)buffer % sizeof(char *));
-    size_t pointers = ((size_t)count + 2) * sizeof(char *);
-    size_t bytes = (size_t)count * sizeof(uint32_t);
+    size_t pointers = ((size_t)count + 2) * sizeof(char *), one = bytes_of(family);
+    size_t bytes = (size_t)count * one;
     size_t length = strlen(name) + 1;
     if (size < padding + pointers + bytes + length) return ERANGE;
     char **list = (char **)(void *)(buffer + padding);
     char *data = buffer + padding + pointers;
-    memcpy(data, addresses, bytes);
-    for (int i = 0; i < count; i++) list[i] = data + (size_t)i * sizeof(uint32_t);
+    for (int i = 0; i < count; i++) {
+        list[i] = data + (size_t)i * one;
+        const void *address = family == AF_INET6 ? (const void *)&addresses[i].in6.sin6_addr
+                                                 : (const void *)&addresses[i].in.sin_addr;
+        memcpy(list[i], address, one);
+    }
     list[count] = NULL;
     list[count + 1] = NULL;
     memcpy(data + bytes, name, length);
     *entry = (struct hostent){.h_name = data + bytes,
                               .h_aliases = &list[count + 1],
-                              .h_addrtype = AF_INET,
-                              .h_length = sizeof(uint32_t),
+                              .h_addrtype = family,
+                              .h_length = (int)one,
                               .h_addr_list = list};
     return 0;
 }
@@ -58,12 +67,13 @@ CSE_EXPORT int gethostbyname2_r(const char *name, int family, struct hostent *en
 {
     struct lookup found;
     *result = NULL;
-    int failed = family == AF_INET ? lookup_addresses(name, &found) : EAI_NONAME;
+    bool known = family == AF_INET || family == AF_INET6;
+    int failed = known ? lookup_addresses(name, family, &found) : EAI_NONAME;
     if (failed) {
         *error = h_errno_of(failed);
         return failed == EAI_AGAIN ? EAGAIN : 0;
     }
-    int full = fill(entry, buffer, size, found.canonical, found.addresses, found.count);
+    int full = fill(entry, buffer, size, found.canonical, found.addresses, found.count, family);
     if (full) {
         *error = NETDB_INTERNAL;
         return full;
@@ -84,18 +94,19 @@ CSE_EXPORT int gethostbyaddr_r(const void *address, socklen_t length, int family
                                struct hostent **result, int *error)
 {
     char name[LOOKUP_NAME_MAX];
-    uint32_t bytes;
+    union cse_address asked = {.family = (sa_family_t)family};
     *result = NULL;
     int failed = EAI_NONAME;
-    if (family == AF_INET && length == sizeof bytes) {
-        memcpy(&bytes, address, sizeof bytes);
-        failed = lookup_name(bytes, name, sizeof name);
+    if ((family == AF_INET || family == AF_INET6) && length == bytes_of(family)) {
+        memcpy(family == AF_INET6 ? (void *)&asked.in6.sin6_addr : (void *)&asked.in.sin_addr,
+               address, length);
+        failed = lookup_name(&asked, name, sizeof name);
     }
     if (failed) {
         *error = h_errno_of(failed);
         return failed == EAI_AGAIN ? EAGAIN : 0;
     }
-    int full = fill(entry, buffer, size, name, &bytes, 1);
+    int full = fill(entry, buffer, size, name, &asked, 1, family);
     if (full) {
         *error = NETDB_INTERNAL;
         return full;

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <ifaddrs.h>
 #include <net/if.h>
+#include <net/if_arp.h>
 #include <netinet/in.h>
 #include <netpacket/packet.h>
 #include <stdlib.h>
@@ -20,18 +21,16 @@ enum { INTERFACES_MAX = 8 };
 struct entry {
     struct ifaddrs entry; /* first: freeifaddrs gets a pointer to it */
     char name[IF_NAMESIZE];
-    struct sockaddr_in address, netmask, broadcast;
+    union {
+        union cse_address internet;
+        struct sockaddr_ll link;
+    } address, netmask, broadcast;
 };
 
 static int list_interfaces(struct cse_interface *list)
 {
     const struct cse_stack *stack = net_start();
     return stack != NULL ? stack->interfaces(list, INTERFACES_MAX) : -ENETDOWN;
-}
-
-static struct sockaddr_in internet(uint32_t address)
-{
-    return (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = {address}};
 }
 
 CSE_EXPORT void freeifaddrs(struct ifaddrs *list)
@@ -43,6 +42,76 @@ CSE_EXPORT void freeifaddrs(struct ifaddrs *list)
     }
 }
 
+struct list {
+    struct ifaddrs *first, **next;
+    bool failed;
+};
+
+/* The next entry of the list, for one address of an interface. */
+static struct entry *append(struct list *list, const struct cse_interface *interface)
+{
+    static struct entry none;
+    struct entry *made = calloc(1, sizeof *made);
+    if (made == NULL) {
+        list->failed = true;
+        return &none;
+    }
+    memcpy(made->name, interface->name, sizeof made->name);
+    struct ifaddrs *entry = &made->entry;
+    entry->ifa_name = made->name;
+    entry->ifa_flags = (interface->up ? IFF_UP | IFF_RUNNING : 0U) |
+                       (interface->loopback ? IFF_LOOPBACK : IFF_BROADCAST | IFF_MULTICAST);
+    entry->ifa_addr = (struct sockaddr *)&made->address;
+    *list->next = entry;
+    list->next = &entry->ifa_next;
+    return made;
+}
+
+static void append_link(struct list *list, const struct cse_interface *interface)
+{
+    struct entry *made = append(list, interface);
+    made->address.link = (struct sockaddr_ll){
+        .sll_family = AF_PACKET,
+        .sll_ifindex = interface->index,
+        .sll_hatype = interface->loopback ? ARPHRD_LOOPBACK : ARPHRD_ETHER,
+        .sll_halen = 6,
+    };
+    made->broadcast.link = made->address.link;
+    memcpy(made->address.link.sll_addr, interface->mac, 6);
+    memset(made->broadcast.link.sll_addr, interface->loopback ? 0 : 0xff, 6);
+    made->entry.ifa_broadaddr = (struct sockaddr *)&made->broadcast;
+}
+
+static void put4(union cse_address *to, uint32_t address)
+{
+    to->in = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = {address}};
+}
+
+static void append4(struct list *list, const struct cse_interface *interface)
+{
+    struct entry *made = append(list, interface);
+    put4(&made->address.internet, interface->address);
+    put4(&made->netmask.internet, interface->netmask);
+    made->entry.ifa_netmask = (struct sockaddr *)&made->netmask;
+    put4(&made->broadcast.internet,
+         interface->loopback ? interface->address : interface->broadcast);
+    made->entry.ifa_broadaddr = (struct sockaddr *)&made->broadcast;
+}
+
+static void append6(struct list *list, const struct cse_interface *interface, int which)
+{
+    struct entry *made = append(list, interface);
+    struct sockaddr_in6 *address = &made->address.internet.in6, *mask = &made->netmask.internet.in6;
+    address->sin6_family = mask->sin6_family = AF_INET6;
+    address->sin6_addr = interface->address6[which];
+    if (IN6_IS_ADDR_LINKLOCAL(&address->sin6_addr))
+        address->sin6_scope_id = (uint32_t)interface->index;
+    for (int bit = 0; bit < interface->prefix6[which]; bit++)
+        mask->sin6_addr.s6_addr[bit / 8] |= (uint8_t)(0x80 >> bit % 8);
+    made->entry.ifa_netmask = (struct sockaddr *)&made->netmask;
+}
+
+/* In the kernel's order: links, IPv4, IPv6. */
 CSE_EXPORT int getifaddrs(struct ifaddrs **result)
 {
     struct cse_interface list[INTERFACES_MAX];
@@ -51,29 +120,18 @@ CSE_EXPORT int getifaddrs(struct ifaddrs **result)
         errno = -count;
         return -1;
     }
-    struct ifaddrs *first = NULL, **next = &first;
-    for (int i = 0; i < count; i++) {
-        struct entry *made = calloc(1, sizeof *made);
-        if (made == NULL) {
-            freeifaddrs(first);
-            errno = ENOMEM;
-            return -1;
-        }
-        strncpy(made->name, list[i].name, sizeof made->name - 1);
-        made->address = internet(list[i].address);
-        made->netmask = internet(list[i].netmask);
-        made->broadcast = internet(list[i].broadcast);
-        struct ifaddrs *entry = &made->entry;
-        entry->ifa_name = made->name;
-        entry->ifa_flags = (list[i].up ? IFF_UP | IFF_RUNNING : 0U) |
-                           (list[i].loopback ? IFF_LOOPBACK : IFF_BROADCAST | IFF_MULTICAST);
-        entry->ifa_addr = (struct sockaddr *)&made->address;
-        entry->ifa_netmask = (struct sockaddr *)&made->netmask;
-        if (!list[i].loopback) entry->ifa_broadaddr = (struct sockaddr *)&made->broadcast;
-        *next = entry;
-        next = &entry->ifa_next;
+    struct list made = {.next = &made.first};
+    for (int i = 0; i < count; i++) append_link(&made, &list[i]);
+    for (int i = 0; i < count; i++)
+        if (list[i].address != 0) append4(&made, &list[i]);
+    for (int i = 0; i < count; i++)
+        for (int n = 0; n < list[i].count6; n++) append6(&made, &list[i], n);
+    if (made.failed) {
+        freeifaddrs(made.first);
+        errno = ENOMEM;
+        return -1;
     }
-    *result = first;
+    *result = made.first;
     return 0;
 }
 

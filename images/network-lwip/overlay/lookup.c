@@ -12,8 +12,10 @@
 #include <ctype.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <net/if.h>
 #include <netdb.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -24,7 +26,8 @@ enum { HOSTS_LINE = 1024, SERVERS_TEXT = 256 };
 /* ---- /etc/hosts ------------------------------------------------------------------------ */
 
 /* Calls `visit` for each (address, name, first name of the line) until it returns true. */
-static bool each_host(bool (*visit)(uint32_t, const char *, const char *, void *), void *context)
+static bool each_host(bool (*visit)(const union cse_address *, const char *, const char *, void *),
+                      void *context)
 {
     FILE *file = fopen("/etc/hosts", "re");
     if (file == NULL) return false;
@@ -33,11 +36,11 @@ static bool each_host(bool (*visit)(uint32_t, const char *, const char *, void *
     while (!stopped && fgets(line, sizeof line, file) != NULL) {
         line[strcspn(line, "#\n")] = '\0';
         char *rest, *text = strtok_r(line, " \t", &rest);
-        struct in_addr address;
-        if (text == NULL || inet_pton(AF_INET, text, &address) != 1) continue;
+        union cse_address address;
+        if (text == NULL || !lookup_numeric(text, &address)) continue;
         char *first = strtok_r(NULL, " \t", &rest);
         for (char *name = first; name != NULL && !stopped; name = strtok_r(NULL, " \t", &rest))
-            stopped = visit(address.s_addr, name, first, context);
+            stopped = visit(&address, name, first, context);
     }
     fclose(file);
     return stopped;
@@ -45,29 +48,42 @@ static bool each_host(bool (*visit)(uint32_t, const char *, const char *, void *
 
 struct host_question {
     const char *name;
+    int family;
+    bool named; /* in whatever family */
     struct lookup *found;
 };
 
-static bool take_address(uint32_t address, const char *name, const char *first, void *context)
+static bool take_address(const union cse_address *address, const char *name, const char *first,
+                         void *context)
 {
     struct host_question *question = context;
     if (strcasecmp(name, question->name) != 0) return false;
+    question->named = true;
     struct lookup *found = question->found;
+    if (question->family != AF_UNSPEC && address->family != question->family) return false;
     if (found->count == 0) snprintf(found->canonical, sizeof found->canonical, "%s", first);
-    found->addresses[found->count++] = address;
+    found->addresses[found->count++] = *address;
     return found->count == LOOKUP_ADDRESSES_MAX;
 }
 
 struct reverse_question {
-    uint32_t address;
+    const union cse_address *address;
     char *name;
     size_t size;
 };
 
-static bool take_name(uint32_t address, const char *name, const char *first, void *context)
+static bool same_address(const union cse_address *a, const union cse_address *b)
+{
+    if (a->family != b->family) return false;
+    return a->family == AF_INET ? a->in.sin_addr.s_addr == b->in.sin_addr.s_addr
+                                : IN6_ARE_ADDR_EQUAL(&a->in6.sin6_addr, &b->in6.sin6_addr);
+}
+
+static bool take_name(const union cse_address *address, const char *name, const char *first,
+                      void *context)
 {
     struct reverse_question *question = context;
-    if (address != question->address) return false;
+    if (!same_address(address, question->address)) return false;
     snprintf(question->name, question->size, "%s", first);
     return true;
 }
@@ -90,8 +106,10 @@ static const char *servers(char *text, size_t size)
         char key[16];
         snprintf(key, sizeof key, "dns.%d", i);
         const char *server = cse_setting(key);
-        if (server == NULL || used + strlen(server) + 2 > size) break;
-        used += (size_t)snprintf(text + used, size - used, "%s%s", used ? "," : "", server);
+        if (server == NULL || used + strlen(server) + 4 > size) break;
+        bool v6 = strchr(server, ':') != NULL;
+        used += (size_t)snprintf(text + used, size - used, "%s%s%s%s", used ? "," : "",
+                                 v6 ? "[" : "", server, v6 ? "]" : "");
     }
     return used > 0 ? text : NULL;
 }
@@ -125,69 +143,159 @@ static int eai_of(int count)
     return count == -ENOMEM ? EAI_MEMORY : EAI_AGAIN;
 }
 
-static int ask_dns(const char *name, struct lookup *found)
+static int ask_dns(const char *name, int family, struct lookup *found)
 {
     __typeof__(&cse_dns_addresses) ask = (__typeof__(ask))dns_function("cse_dns_addresses");
     char text[SERVERS_TEXT];
     if (ask == NULL) return EAI_AGAIN;
-    int count = ask(servers(text, sizeof text), name, found->canonical, sizeof found->canonical,
-                    found->addresses, LOOKUP_ADDRESSES_MAX);
+    int count = ask(servers(text, sizeof text), name, family, found->canonical,
+                    sizeof found->canonical, found->addresses, LOOKUP_ADDRESSES_MAX);
     found->count = count > 0 ? count : 0;
     return eai_of(count);
 }
 
+/* ---- the order of use ---------------------------------------------------------------------- */
+
+static bool own_address6(struct in6_addr *own)
+{
+    const char *text = cse_setting("address6");
+    return text != NULL && inet_pton(AF_INET6, text, own) == 1;
+}
+
+bool lookup_has_ipv6(void)
+{
+    struct in6_addr own;
+    return own_address6(&own);
+}
+
+static bool unique_local(const struct in6_addr *address)
+{
+    return (address->s6_addr[0] & 0xfe) == 0xfc;
+}
+
+/* RFC 6724 as far as one address of each family allows: an IPv6 destination comes before IPv4 if
+ * there is a source of its kind, else after it. */
+static int rank(const union cse_address *address)
+{
+    struct in6_addr own;
+    if (address->family == AF_INET) return 1;
+    const struct in6_addr *to = &address->in6.sin6_addr;
+    if (IN6_IS_ADDR_LOOPBACK(to) || IN6_IS_ADDR_LINKLOCAL(to)) return 0;
+    return own_address6(&own) && unique_local(&own) == unique_local(to) ? 0 : 2;
+}
+
+static void sort(struct lookup *found)
+{
+    for (int i = 1; i < found->count; i++) {
+        union cse_address moved = found->addresses[i];
+        int at = i;
+        for (; at > 0 && rank(&found->addresses[at - 1]) > rank(&moved); at--)
+            found->addresses[at] = found->addresses[at - 1];
+        found->addresses[at] = moved;
+    }
+}
+
 /* ---- in order ------------------------------------------------------------------------------ */
 
-int lookup_addresses(const char *name, struct lookup *found)
+bool lookup_numeric(const char *text, union cse_address *address)
 {
-    struct in_addr address;
-    union cse_address peers[2];
-    found->count = 0;
-    snprintf(found->canonical, sizeof found->canonical, "%s", name);
-    if (inet_aton(name, &address)) {
-        found->addresses[found->count++] = address.s_addr;
-        return 0;
+    char bare[INET6_ADDRSTRLEN];
+    const char *scope = strchr(text, '%');
+    memset(address, 0, sizeof *address);
+    if (scope == NULL && inet_aton(text, &address->in.sin_addr)) {
+        address->family = AF_INET;
+        return true;
     }
-    if (strlen(name) >= LOOKUP_NAME_MAX || *name == '\0' || isspace((unsigned char)*name))
-        return EAI_NONAME;
-    struct host_question question = {name, found};
+    size_t length = scope != NULL ? (size_t)(scope - text) : strlen(text);
+    if (length >= sizeof bare) return false;
+    memcpy(bare, text, length);
+    bare[length] = '\0';
+    if (inet_pton(AF_INET6, bare, &address->in6.sin6_addr) != 1) return false;
+    address->family = AF_INET6;
+    if (scope == NULL) return true;
+    char *end;
+    address->in6.sin6_scope_id = if_nametoindex(scope + 1);
+    if (address->in6.sin6_scope_id == 0) {
+        address->in6.sin6_scope_id = (uint32_t)strtoul(scope + 1, &end, 10);
+        if (scope[1] == '\0' || *end != '\0') return false;
+    }
+    return true;
+}
+
+static void add(struct lookup *found, int family, const char *text)
+{
+    union cse_address address;
+    if (text == NULL || found->count == LOOKUP_ADDRESSES_MAX || !lookup_numeric(text, &address))
+        return;
+    if (family == AF_UNSPEC || address.family == family) found->addresses[found->count++] = address;
+}
+
+/* Names that are settled before anybody is asked. True if `name` is one. */
+static bool find_at_home(const char *name, int family, struct lookup *found)
+{
+    struct host_question question = {name, family, false, found};
     each_host(take_address, &question);
-    if (found->count > 0) return 0;
+    if (question.named) return true;
     if (is_localhost(name)) {
-        found->addresses[found->count++] = htonl(INADDR_LOOPBACK);
-        return 0;
+        add(found, family, "::1");
+        add(found, family, "127.0.0.1");
+        return true;
     }
     const char *own = cse_setting("name");
-    const char *own_address = cse_setting("address");
-    if (own != NULL && own_address != NULL && strcasecmp(own, name) == 0 &&
-        inet_pton(AF_INET, own_address, &address) == 1) {
-        found->addresses[found->count++] = address.s_addr;
-        return 0;
-    }
+    if (own == NULL || cse_setting("address") == NULL || strcasecmp(own, name) != 0) return false;
+    add(found, family, cse_setting("address6"));
+    add(found, family, cse_setting("address"));
+    return true;
+}
+
+static int find(const char *name, int family, struct lookup *found)
+{
+    union cse_address peers[2];
+    if (find_at_home(name, family, found)) return found->count > 0 ? 0 : EAI_NONAME;
     const struct cse_stack *stack = net_start();
     if (stack == NULL) return EAI_AGAIN;
     int count = stack->resolve(name, peers, 2);
     for (int i = 0; i < count; i++)
-        if (peers[i].family == AF_INET)
-            found->addresses[found->count++] = peers[i].in.sin_addr.s_addr;
-    if (found->count > 0) return 0;
-    return ask_dns(name, found);
+        if (family == AF_UNSPEC || peers[i].family == family)
+            found->addresses[found->count++] = peers[i];
+    if (count > 0) return found->count > 0 ? 0 : EAI_NONAME;
+    return ask_dns(name, family, found);
 }
 
-int lookup_name(uint32_t address, char *name, size_t size)
+int lookup_addresses(const char *name, int family, struct lookup *found)
+{
+    union cse_address address;
+    cse_settings_load("network");
+    found->count = 0;
+    snprintf(found->canonical, sizeof found->canonical, "%s", name);
+    if (lookup_numeric(name, &address)) {
+        if (family == AF_UNSPEC || family == address.family)
+            found->addresses[found->count++] = address;
+        return found->count > 0 ? 0 : EAI_NONAME;
+    }
+    if (strlen(name) >= LOOKUP_NAME_MAX || *name == '\0' || isspace((unsigned char)*name))
+        return EAI_NONAME;
+    int failed = find(name, family, found);
+    if (failed == 0) sort(found);
+    return failed;
+}
+
+static bool is_own(const union cse_address *address)
+{
+    union cse_address own;
+    const char *text = cse_setting(address->family == AF_INET6 ? "address6" : "address");
+    return text != NULL && lookup_numeric(text, &own) && same_address(&own, address);
+}
+
+int lookup_name(const union cse_address *address, char *name, size_t size)
 {
     struct reverse_question question = {address, name, size};
     if (each_host(take_name, &question)) return 0;
-    if ((ntohl(address) >> 24) == 127) {
-        snprintf(name, size, "localhost");
-        return 0;
-    }
-    struct in_addr own;
-    const char *own_address = cse_setting("address");
+    bool loopback = address->family == AF_INET6 ? IN6_IS_ADDR_LOOPBACK(&address->in6.sin6_addr)
+                                                : ntohl(address->in.sin_addr.s_addr) >> 24 == 127;
     const char *own_name = cse_setting("name");
-    if (own_address != NULL && own_name != NULL && inet_pton(AF_INET, own_address, &own) == 1 &&
-        own.s_addr == address) {
-        snprintf(name, size, "%s", own_name);
+    if (loopback || (own_name != NULL && is_own(address))) {
+        snprintf(name, size, "%s", loopback ? "localhost" : own_name);
         return 0;
     }
     __typeof__(&cse_dns_name) ask = (__typeof__(ask))dns_function("cse_dns_name");

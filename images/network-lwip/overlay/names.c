@@ -1,7 +1,7 @@
 /* getaddrinfo and its relatives, taken whole: inside glibc they cannot be reached.
  *
  * The list that getaddrinfo returns is one allocation of the program's malloc per entry, freed
- * by our freeaddrinfo. IPv6 addresses are answered only where they are given as text.
+ * by our freeaddrinfo.
  */
 #include "core.h"
 #include "lookup.h"
@@ -16,6 +16,10 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#ifndef NI_NUMERICSCOPE /* musl has it, old glibc has not */
+#define NI_NUMERICSCOPE 0
+#endif
+
 struct kind {
     int type, protocol;
     const char *service; /* what /etc/services calls the protocol */
@@ -25,10 +29,7 @@ static const struct kind KINDS[] = {
 
 struct entry {
     struct addrinfo info; /* first: freeaddrinfo gets a pointer to it */
-    union {
-        struct sockaddr_in v4;
-        struct sockaddr_in6 v6;
-    } address;
+    union cse_address address;
 };
 
 struct question {
@@ -65,27 +66,24 @@ static int port_of(const struct question *question, const struct kind *kind)
     return entry.s_port;
 }
 
-static int append(struct question *question, const struct kind *kind, int port, int family,
-                  const void *address)
+static int append(struct question *question, const struct kind *kind, int port,
+                  const union cse_address *address)
 {
     struct entry *entry = calloc(1, sizeof *entry);
     if (entry == NULL) return EAI_MEMORY;
     struct addrinfo *info = &entry->info;
     info->ai_flags = question->flags;
-    info->ai_family = family;
+    info->ai_family = address->family;
     info->ai_socktype = kind->type;
     info->ai_protocol = kind->protocol ? kind->protocol : question->protocol;
-    info->ai_addr = (struct sockaddr *)&entry->address;
-    if (family == AF_INET) {
-        entry->address.v4.sin_family = AF_INET;
-        entry->address.v4.sin_port = (in_port_t)port;
-        memcpy(&entry->address.v4.sin_addr, address, sizeof(struct in_addr));
-        info->ai_addrlen = sizeof entry->address.v4;
+    info->ai_addr = &entry->address.any;
+    entry->address = *address;
+    if (address->family == AF_INET6) {
+        entry->address.in6.sin6_port = (in_port_t)port;
+        info->ai_addrlen = sizeof entry->address.in6;
     } else {
-        entry->address.v6.sin6_family = AF_INET6;
-        entry->address.v6.sin6_port = (in_port_t)port;
-        memcpy(&entry->address.v6.sin6_addr, address, sizeof(struct in6_addr));
-        info->ai_addrlen = sizeof entry->address.v6;
+        entry->address.in.sin_port = (in_port_t)port;
+        info->ai_addrlen = sizeof entry->address.in;
     }
     if (question->first == NULL && (question->flags & AI_CANONNAME)) {
         info->ai_canonname = strdup(question->canonical);
@@ -101,7 +99,7 @@ static int append(struct question *question, const struct kind *kind, int port, 
 }
 
 /* One entry per kind of socket that fits type, protocol and service. */
-static int append_kinds(struct question *question, int family, const void *address)
+static int append_kinds(struct question *question, const union cse_address *address)
 {
     bool any = false;
     for (size_t i = 0; i < sizeof KINDS / sizeof KINDS[0]; i++) {
@@ -111,7 +109,7 @@ static int append_kinds(struct question *question, int family, const void *addre
             continue;
         int port = port_of(question, kind);
         if (port < 0) continue;
-        int failed = append(question, kind, port, family, address);
+        int failed = append(question, kind, port, address);
         if (failed) return failed;
         any = true;
     }
@@ -120,39 +118,68 @@ static int append_kinds(struct question *question, int family, const void *addre
 
 static int answer_without_node(struct question *question)
 {
-    struct in_addr v4 = {htonl((question->flags & AI_PASSIVE) ? INADDR_ANY : INADDR_LOOPBACK)};
-    if (question->family == AF_INET6)
-        return append_kinds(question, AF_INET6,
-                            (question->flags & AI_PASSIVE) ? &in6addr_any : &in6addr_loopback);
-    return append_kinds(question, AF_INET, &v4);
+    bool passive = question->flags & AI_PASSIVE;
+    union cse_address v4 = {.in = {.sin_family = AF_INET}}, v6 = {.in6 = {.sin6_family = AF_INET6}};
+    v4.in.sin_addr.s_addr = htonl(passive ? INADDR_ANY : INADDR_LOOPBACK);
+    v6.in6.sin6_addr = passive ? in6addr_any : in6addr_loopback;
+    /* glibc's order: for a server IPv4 first, for a client IPv6. */
+    const union cse_address *first = passive ? &v4 : &v6, *second = passive ? &v6 : &v4;
+    int failed = 0;
+    if (question->family == AF_UNSPEC || question->family == first->family)
+        failed = append_kinds(question, first);
+    if (!failed && (question->family == AF_UNSPEC || question->family == second->family))
+        failed = append_kinds(question, second);
+    return failed;
+}
+
+/* ::ffff:a.b.c.d, for who asks for IPv6 addresses only and takes these. */
+static void map(union cse_address *address)
+{
+    if (address->family != AF_INET) return;
+    struct in_addr v4 = address->in.sin_addr;
+    memset(address, 0, sizeof *address);
+    address->in6.sin6_family = AF_INET6;
+    address->in6.sin6_addr.s6_addr[10] = address->in6.sin6_addr.s6_addr[11] = 0xff;
+    memcpy(&address->in6.sin6_addr.s6_addr[12], &v4, sizeof v4);
+}
+
+static int append_all(struct question *question, struct lookup *found, bool mapped)
+{
+    int failed = 0;
+    memcpy(question->canonical, found->canonical, sizeof question->canonical);
+    for (int i = 0; i < found->count && !failed; i++) {
+        if (mapped) map(&found->addresses[i]);
+        failed = append_kinds(question, &found->addresses[i]);
+    }
+    return failed;
+}
+
+static int answer_numeric(struct question *question, union cse_address *address)
+{
+    snprintf(question->canonical, sizeof question->canonical, "%s", question->node);
+    if (question->family == AF_INET6 && (question->flags & AI_V4MAPPED)) map(address);
+    if (question->family != AF_UNSPEC && question->family != address->family) return EAI_ADDRFAMILY;
+    return append_kinds(question, address);
 }
 
 static int answer_node(struct question *question)
 {
-    struct in6_addr v6;
-    struct in_addr v4;
-    snprintf(question->canonical, sizeof question->canonical, "%s", question->node);
-    if (inet_pton(AF_INET6, question->node, &v6) == 1)
-        return question->family == AF_INET ? EAI_ADDRFAMILY : append_kinds(question, AF_INET6, &v6);
-    bool numeric = inet_aton(question->node, &v4) != 0;
-    if (!numeric && (question->flags & AI_NUMERICHOST)) return EAI_NONAME;
-    if (question->family == AF_INET6 && !(question->flags & AI_V4MAPPED))
-        return numeric ? EAI_ADDRFAMILY : EAI_NONAME;
+    union cse_address address;
+    struct lookup found, more;
+    if (lookup_numeric(question->node, &address)) return answer_numeric(question, &address);
+    if (question->flags & AI_NUMERICHOST) return EAI_NONAME;
 
-    struct lookup found;
-    int failed = lookup_addresses(question->node, &found);
-    if (failed) return failed;
-    memcpy(question->canonical, found.canonical, sizeof question->canonical);
-    for (int i = 0; i < found.count && !failed; i++) {
-        if (question->family != AF_INET6) {
-            failed = append_kinds(question, AF_INET, &found.addresses[i]);
-            continue;
-        }
-        struct in6_addr mapped = {.s6_addr = {[10] = 0xff, [11] = 0xff}};
-        memcpy(&mapped.s6_addr[12], &found.addresses[i], 4);
-        failed = append_kinds(question, AF_INET6, &mapped);
-    }
-    return failed;
+    int family = question->family;
+    if (family == AF_UNSPEC && (question->flags & AI_ADDRCONFIG) && !lookup_has_ipv6())
+        family = AF_INET;
+    int failed = lookup_addresses(question->node, family, &found);
+    bool mapped = question->family == AF_INET6 && (question->flags & AI_V4MAPPED);
+    if (!failed && !(mapped && (question->flags & AI_ALL)))
+        return append_all(question, &found, false);
+    if (!mapped) return failed;
+    if (!failed) failed = append_all(question, &found, false);
+    int failed4 = lookup_addresses(question->node, AF_INET, &more);
+    return failed4 ? failed : append_all(question, &more, true);
 }
 
 static int check(const struct question *question)
@@ -216,6 +243,26 @@ static int put_service(const struct sockaddr *address, char *service, socklen_t 
     return put(service, size, found != NULL ? entry.s_name : number);
 }
 
+/* An address without a name: its scope as the interface's name, as getnameinfo(3) writes it. */
+static void write_number(const union cse_address *address, int flags, char *out, size_t size)
+{
+    char interface[IF_NAMESIZE];
+    if (address->family == AF_INET) {
+        inet_ntop(AF_INET, &address->in.sin_addr, out, (socklen_t)size);
+        return;
+    }
+    inet_ntop(AF_INET6, &address->in6.sin6_addr, out, (socklen_t)size);
+    uint32_t scope = address->in6.sin6_scope_id;
+    size_t used = strlen(out);
+    bool local = IN6_IS_ADDR_LINKLOCAL(&address->in6.sin6_addr) ||
+                 IN6_IS_ADDR_MC_LINKLOCAL(&address->in6.sin6_addr);
+    if (scope == 0) return;
+    if (local && !(flags & NI_NUMERICSCOPE) && if_indextoname(scope, interface) != NULL)
+        snprintf(out + used, size - used, "%%%s", interface);
+    else
+        snprintf(out + used, size - used, "%%%u", scope);
+}
+
 CSE_EXPORT int getnameinfo(const struct sockaddr *address, socklen_t length, char *host,
                            socklen_t host_size, char *service, socklen_t service_size, int flags)
 {
@@ -230,18 +277,12 @@ CSE_EXPORT int getnameinfo(const struct sockaddr *address, socklen_t length, cha
         return EAI_NONAME;
 
     if (host != NULL && host_size > 0) {
+        union cse_address asked = {0};
         char name[LOOKUP_NAME_MAX];
-        int failed = EAI_NONAME;
-        if (v4 && !(flags & NI_NUMERICHOST))
-            failed = lookup_name(((const struct sockaddr_in *)address)->sin_addr.s_addr, name,
-                                 sizeof name);
+        memcpy(&asked, address, v4 ? sizeof asked.in : sizeof asked.in6);
+        int failed = (flags & NI_NUMERICHOST) ? EAI_NONAME : lookup_name(&asked, name, sizeof name);
         if (failed && (flags & NI_NAMEREQD)) return failed;
-        if (failed) {
-            const void *bytes =
-                v4 ? (const void *)&((const struct sockaddr_in *)address)->sin_addr
-                   : (const void *)&((const struct sockaddr_in6 *)address)->sin6_addr;
-            inet_ntop(address->sa_family, bytes, name, sizeof name);
-        }
+        if (failed) write_number(&asked, flags, name, sizeof name);
         failed = put(host, host_size, name);
         if (failed) return failed;
     }

@@ -47,6 +47,8 @@ class Lab:
         self.bridge = f"nt{os.getpid() % 100000}"
         self.network = f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}"
         self.gateway = f"{self.network}.1"
+        self.network6 = f"fd{os.getpid() % 250:02x}:c5e:{os.getpid() // 250 % 65536:x}::"
+        self.gateway6 = f"{self.network6}1"
         self.spec = NetworkSpec.model_validate({"name": "lab", "subnet": f"{self.network}.0/24"})
         self.directory = Path(tempfile.mkdtemp(prefix="cse-net-"))
         self.broker = Broker()
@@ -54,6 +56,7 @@ class Lab:
         self._numbers = itertools.count(2)
         ip("link", "add", self.bridge, "mtu", str(MTU), "type", "bridge")
         ip("addr", "add", f"{self.gateway}/24", "dev", self.bridge)
+        ip("addr", "add", f"{self.gateway6}/64", "dev", self.bridge, "nodad")
         ip("link", "set", self.bridge, "up")
         self._filtered = _bridge_is_filtered()
         self._forward("-I")
@@ -89,6 +92,7 @@ class Host:
         self.lab = lab
         self.name = name
         self.address = address
+        self.address6 = f"{lab.network6}{number:x}"
         self.run = lab.directory / name
         (self.run / "data").mkdir(parents=True)
         self.trace = self.run / "trace"
@@ -98,6 +102,7 @@ class Host:
         self.processes: list[subprocess.Popen[str]] = []
         (self.run / "network.conf").write_text(
             f"name={name}\naddress={address}\nprefix=24\ngateway={lab.gateway}\n"
+            f"address6={self.address6}\nprefix6=64\ngateway6={lab.gateway6}\n"
             f"mac=02:c5:00:00:{number // 256:02x}:{number % 256:02x}\nmtu={MTU}\n"
             f"dns.0={lab.gateway}\n"
         )

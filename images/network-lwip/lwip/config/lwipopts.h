@@ -42,7 +42,9 @@
 #define LWIP_RAW                  0
 #define LWIP_DHCP                 0
 #define LWIP_DNS                  0
-#define LWIP_IGMP                 0
+#define LWIP_IGMP                 1
+#define IP_DEFAULT_TTL            64
+#define LWIP_ICMP6_HL             64
 #define IP_REASSEMBLY             1
 #define IP_FRAG                   1
 #define IP_REASS_MAX_PBUFS        512
