@@ -103,7 +103,7 @@ static int start_bind(struct sock *s, const union cse_address *address, socklen_
     if (s->bound || s->state != FRESH) return -EINVAL;
     if (IP_IS_V6(&to.ip) && ip6_addr_lacks_zone(ip_2_ip6(&to.ip), IP6_UNKNOWN)) return -EINVAL;
     if (!address_is_own(&to.ip) && !group) return -EADDRNOTAVAIL;
-    failed = sock_check_bind(s, &to);
+    failed = s->kind != KIND_PING ? sock_check_bind(s, &to) : 0;
     return failed != 0 ? failed : bind_pcb(s, &to);
 }
 
@@ -240,6 +240,7 @@ static int api_name(cse_socket handle, bool peer, union cse_address *address)
 {
     return WITH_SOCKET(handle, {
         bool connected = s->state == CONNECTED || (s->state == ENDED && s->tcp != NULL);
+        if (s->kind == KIND_PING && s->remote.port == 0) connected = false; /* as in Linux */
         if (peer && !connected) {
             result = -ENOTCONN;
         } else {
@@ -381,7 +382,8 @@ static void describe(struct cse_interface *out, const char *name, const struct n
     out->address = netif_ip4_addr(netif)->addr;
     out->netmask = netif_ip4_netmask(netif)->addr;
     out->broadcast = out->address | ~out->netmask;
-    for (int i = 0; i < LWIP_IPV6_NUM_ADDRESSES && out->count6 < CSE_ADDRESSES6_MAX; i++) {
+    /* The link-local address is lwIP's first, and shown last. */
+    for (int i = LWIP_IPV6_NUM_ADDRESSES - 1; i >= 0 && out->count6 < CSE_ADDRESSES6_MAX; i--) {
         const ip6_addr_t *address = netif_ip6_addr(netif, i);
         if (!ip6_addr_isvalid(netif_ip6_addr_state(netif, i))) continue;
         memcpy(&out->address6[out->count6], address->addr, sizeof address->addr);

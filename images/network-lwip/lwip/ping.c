@@ -24,6 +24,7 @@ struct sock *ping_find(int family, uint16_t ident)
     return NULL;
 }
 
+/* Two sockets may share an identifier that they ask for, as in Linux. */
 int ping_bind(struct sock *s, const struct endpoint *wanted)
 {
     uint16_t ident = wanted->port;
@@ -31,7 +32,6 @@ int ping_bind(struct sock *s, const struct endpoint *wanted)
         ident = ++instance->ping_ident;
         if (ident != 0 && ping_find(s->family, ident) == NULL) break;
     }
-    if (wanted->port != 0 && ping_find(s->family, ident) != NULL) return -EADDRINUSE;
     s->local = *wanted;
     s->local.port = ident;
     sock_bound(s);

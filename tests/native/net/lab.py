@@ -93,6 +93,7 @@ class Host:
         self.name = name
         self.address = address
         self.address6 = f"{lab.network6}{number:x}"
+        self.mac = f"02:c5:00:00:{number // 256:02x}:{number % 256:02x}"
         self.run = lab.directory / name
         (self.run / "data").mkdir(parents=True)
         self.trace = self.run / "trace"
@@ -103,7 +104,7 @@ class Host:
         (self.run / "network.conf").write_text(
             f"name={name}\naddress={address}\nprefix=24\ngateway={lab.gateway}\n"
             f"address6={self.address6}\nprefix6=64\ngateway6={lab.gateway6}\n"
-            f"mac=02:c5:00:00:{number // 256:02x}:{number % 256:02x}\nmtu={MTU}\n"
+            f"mac={self.mac}\nmtu={MTU}\n"
             f"dns.0={lab.gateway}\n"
         )
         self.namespace = self.tap.replace(".", "-")
