@@ -15,6 +15,7 @@ from app.runtimes.namespace.cgroups import ControlGroups
 from app.runtimes.namespace.runtime import SHIM
 from app.runtimes.namespace.sandbox import find_bubblewrap
 from app.wiring import nft
+from app.wiring.forwarding import default_route6, kernel_has_ipv6
 
 _MIN_FREE_BYTES = 256 * 2**20
 _CAP_NET_ADMIN, _CAP_SYS_ADMIN = 12, 21
@@ -30,6 +31,7 @@ def examine_host(state: Path) -> list[Finding]:
         _user_namespaces,
         _tun,
         _nft,
+        _ipv6,
         _control_groups,
         lambda: _docker(state),
         lambda: _disk(state),
@@ -118,6 +120,25 @@ def _nft() -> Finding:
     except CseError as error:
         return _lacking("packet filter", error)
     return Finding(check="packet filter", ok=True, observation=f"nftables answers, {count} tables")
+
+
+def _ipv6() -> Finding:
+    if not kernel_has_ipv6():
+        return Finding(
+            check="IPv6",
+            ok=False,
+            observation="switched off in this kernel",
+            remedy="sysctl net.ipv6.conf.all.disable_ipv6=0: without it applications have IPv6 "
+            "among themselves only, and not with this host",
+        )
+    outside = default_route6()
+    return Finding(
+        check="IPv6",
+        ok=True,
+        observation=f"leads outside by {outside}"
+        if outside
+        else "no default route: applications reach each other and this host over it, no others",
+    )
 
 
 def _control_groups() -> Finding:

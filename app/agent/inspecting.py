@@ -82,6 +82,7 @@ def instances(launch: Launch, found: Subject) -> list[Instance]:
             if launch.network is not None:
                 details |= {
                     "address": str(launch.network.address),
+                    "address6": str(launch.network.address6) if launch.network.address6 else None,
                     "mac": launch.network.mac,
                     "network": launch.network.network.name,
                 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 
 from app.domain.launch import Launch
+from app.domain.network import PeerAddresses
 
 
 class Names:
@@ -15,16 +16,17 @@ class Names:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._networks: dict[str, dict[str, dict[str, str]]] = {}
+        self._networks: dict[str, dict[str, dict[str, PeerAddresses]]] = {}
 
     def add(self, launch: Launch) -> None:
         """Known from now on."""
         if launch.network is None:
             return
+        addresses = PeerAddresses(launch.network.address, launch.network.address6)
         with self._lock:
             names = self._networks.setdefault(launch.network.network.name, {})
             for name in (launch.name, *launch.network.aliases):
-                names.setdefault(name, {})[launch.name] = str(launch.network.address)
+                names.setdefault(name, {})[launch.name] = addresses
 
     def forget(self, application: str) -> None:
         """No longer found."""
@@ -35,8 +37,8 @@ class Names:
                     if not names[name]:
                         del names[name]
 
-    def find(self, network: str, name: str) -> str | None:
-        """Address of the first application of that name; of an alias several may have one."""
+    def find(self, network: str, name: str) -> PeerAddresses | None:
+        """Addresses of the first application of that name; of an alias several may have one."""
         with self._lock:
             owners = self._networks.get(network, {}).get(name.rstrip(".").lower(), {})
             return next(iter(owners.values()), None)

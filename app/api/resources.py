@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import Field
@@ -36,6 +36,7 @@ class ApplicationStatus(Model):
     restarts: int = 0
     address: IPv4Address | None = None
     """Of its private stack."""
+    address6: IPv6Address | None = None
     ports: list[PublishedPort] = Field(default_factory=list)
     coverage: Coverage | None = None
     """What preflight found out about the program."""
@@ -165,9 +166,16 @@ def _status(record: ApplicationRecord, status: Status) -> ApplicationStatus:
         finished_at=observed.finished_at if observed else None,
         restarts=observed.restarts if observed else 0,
         address=record.address,
+        address6=_address6(record),
         ports=record.spec.ports,
         coverage=record.coverage,
     )
+
+
+def _address6(record: ApplicationRecord) -> IPv6Address | None:
+    if record.address is None or record.network is None:
+        return None
+    return record.network.address6(record.address)
 
 
 def _shown(

@@ -28,7 +28,7 @@ from app.broker.messages import MAX_BYTES, MAX_FDS, BadMessage, Message, pack, p
 from app.broker.session import MAX_CONNECTIONS, MAX_COUNTERS, Connection, Session
 from app.broker.wires import Wires, checked_bells
 from app.domain.errors import Conflict, CseError, HostLacks
-from app.domain.network import NetworkBinding, NetworkSpec
+from app.domain.network import NetworkBinding, NetworkSpec, PeerAddresses
 
 SOCKET = "broker.sock"
 _RATE_PER_S = 500.0
@@ -66,7 +66,7 @@ class Broker:
         name: str,
         directory: Path,
         make_device: Callable[[bool], int],
-        find: Callable[[str], str | None],
+        find: Callable[[str], PeerAddresses | None],
         binding: NetworkBinding | None = None,
         settings: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
@@ -218,8 +218,9 @@ class Broker:
             self._register(session, connection, message, fds)
         elif message.verb == "resolve":
             number = message.number("id")
-            address = session.find(message.fields.get("name", ""))
-            answer = {"id": number} if address is None else {"id": number, "address": address}
+            found = session.find(message.fields.get("name", ""))
+            known = found._asdict() if found is not None else {}
+            answer = {"id": number} | {key: one for key, one in known.items() if one is not None}
             self._send(connection, pack("resolved", answer))
         elif message.verb == "lead":
             session.leader = connection

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from app.domain.network import NetworkBinding
+from app.domain.network import NetworkBinding, PeerAddresses
 
 MAX_EVENTS = 100
 MAX_COUNTERS = 128
@@ -56,7 +56,7 @@ class Session:
 
     name: str
     make_device: Callable[[bool], int]
-    find: Callable[[str], str | None]
+    find: Callable[[str], PeerAddresses | None]
     binding: NetworkBinding | None = None
     """Its place on its network, as the agent knows it."""
     listener: int = -1

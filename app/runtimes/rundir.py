@@ -25,6 +25,7 @@ from typing import Any
 
 from app.domain.errors import HostLacks, InvalidSpecification
 from app.domain.launch import BoundElement, Launch
+from app.domain.network import NetworkBinding
 from app.runtimes.conf import flatten, resolvers, to_lines
 from app.runtimes.hostpaths import replace_host_paths
 
@@ -208,6 +209,17 @@ def _environment(templates: dict[str, str], values: dict[str, str]) -> Iterator[
         yield name, re.sub(r"\{([A-Za-z0-9_.-]+)\}", lambda m: values.get(m[1], ""), template)
 
 
+def _binding6(binding: NetworkBinding) -> dict[str, Any]:
+    gateway = binding.network.gateway6
+    if gateway is None:
+        return {}
+    return {
+        "address6": str(binding.address6),
+        "prefix6": gateway.network.prefixlen,
+        "gateway6": str(gateway.ip),
+    }
+
+
 def _binding(launch: Launch) -> dict[str, Any]:
     """The keys of `network.conf` that say where the private stack is plugged in."""
     binding = launch.network
@@ -221,6 +233,7 @@ def _binding(launch: Launch) -> dict[str, Any]:
         "address": str(binding.address),
         "prefix": binding.network.subnet.prefixlen,
         "gateway": str(binding.network.gateway.ip),
+        **_binding6(binding),
         "mac": binding.mac,
         "mtu": binding.network.mtu,
         "dns": resolvers() if servers is None else [str(server) for server in servers],

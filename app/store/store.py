@@ -33,6 +33,14 @@ _FIND_NETWORK = select(tables.networks.c.spec).where(tables.networks.c.name == b
 _ALL_VOLUMES = select(tables.volumes.c.spec).order_by(tables.volumes.c.name)
 
 
+def _overlap6(one: NetworkSpec, other: NetworkSpec) -> bool:
+    return (
+        one.subnet6 is not None
+        and other.subnet6 is not None
+        and one.subnet6.overlaps(other.subnet6)
+    )
+
+
 class Networks:
     """The networks, by name."""
 
@@ -68,16 +76,23 @@ class Networks:
                     pointer="/subnet",
                     remedy="choose another subnet",
                 )
+            if other.name != spec.name and _overlap6(other, spec):
+                raise Conflict(
+                    f"subnet6 {spec.subnet6} overlaps {other.subnet6} of network '{other.name}'",
+                    pointer="/subnet6",
+                    remedy="choose another one, or leave 'subnet6' out",
+                )
         table = tables.networks
         if present is None:
             self._connection.execute(
                 insert(table).values(name=spec.name, spec=spec.model_dump_json(), created=now())
             )
         else:
-            if present.subnet != spec.subnet and self.holders(spec.name):
+            moved = present.subnet != spec.subnet
+            if (moved or present.subnet6 != spec.subnet6) and self.holders(spec.name):
                 raise Conflict(
-                    f"network '{spec.name}' has applications; its subnet cannot change",
-                    pointer="/subnet",
+                    f"network '{spec.name}' has applications; its subnets cannot change",
+                    pointer="/subnet" if moved else "/subnet6",
                     remedy="remove them first: " + ", ".join(self.holders(spec.name)),
                 )
             self._connection.execute(

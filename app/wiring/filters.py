@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import re
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from app.domain.application import PublishedPort
+from app.domain.network import NetworkBinding, link_local
 from app.wiring import nft
 from app.wiring.nfnetlink import (
+    BYTES16,
     ETHER,
     IFNAME,
     IPV4,
+    IPV6,
+    MARK,
     PROTOCOL,
     SERVICE,
     Member,
@@ -27,12 +31,17 @@ from app.wiring.nfnetlink import (
     address,
     ether,
     interface,
+    mark,
     protocol,
     service,
 )
 from app.wiring.nft import NftError
 
 _ANY = IPv4Address("0.0.0.0")
+_UNSPECIFIED = IPv6Address("::")
+"""The source of what an interface sends before it has an address (RFC 4862, 3810)."""
+
+_FOREIGN_FAMILIES, _FOREIGN_CHAINS = ("ip", "ip6"), ("DOCKER-USER", "FORWARD")
 
 _SETS: list[tuple[str, str, tuple[Type, ...], tuple[Type, ...], bool]] = [
     ("inet", "bridges", (IFNAME,), (), False),
@@ -40,8 +49,13 @@ _SETS: list[tuple[str, str, tuple[Type, ...], tuple[Type, ...], bool]] = [
     ("inet", "nat_subnets", (IPV4,), (), True),
     ("inet", "published", (PROTOCOL, SERVICE), (IPV4, SERVICE), False),
     ("inet", "published_at", (IPV4, PROTOCOL, SERVICE), (IPV4, SERVICE), False),
+    ("inet", "nat_subnets6", (IPV6,), (), True),
+    ("inet", "published6", (PROTOCOL, SERVICE), (IPV6, SERVICE), False),
     ("bridge", "ports", (IFNAME,), (), False),
     ("bridge", "allowed", (IFNAME, ETHER, IPV4), (), False),
+    ("bridge", "allowed6", (IFNAME, ETHER, IPV6), (), False),
+    ("bridge", "owners6", (BYTES16,), (MARK,), False),
+    ("bridge", "numbers6", (IFNAME, MARK), (), False),
 ]
 
 _RULES = """
@@ -61,6 +75,10 @@ add rule inet {t} prerouting dnat ip to ip daddr . meta l4proto . th dport map @
 add rule inet {t} prerouting fib daddr type local dnat ip to meta l4proto . th dport map @published
 add rule inet {t} output dnat ip to ip daddr . meta l4proto . th dport map @published_at
 add rule inet {t} output fib daddr type local dnat ip to meta l4proto . th dport map @published
+add rule inet {t} prerouting meta nfproto ipv6 fib daddr type local \
+dnat ip6 to meta l4proto . th dport map @published6
+add rule inet {t} output ip6 daddr != ::1 fib daddr type local \
+dnat ip6 to meta l4proto . th dport map @published6
 add rule inet {t} forward oifname @bridges tcp flags & (syn | rst) == syn \
 tcp option maxseg size set rt mtu
 add rule inet {t} forward iifname @bridges tcp flags & (syn | rst) == syn \
@@ -72,6 +90,7 @@ comment "networks are apart"
 add rule inet {t} postrouting ip saddr 127.0.0.0/8 oifname @bridges masquerade
 add rule inet {t} postrouting iifname . oifname @same ct status dnat masquerade
 add rule inet {t} postrouting ip saddr @nat_subnets oifname != @bridges masquerade
+add rule inet {t} postrouting ip6 saddr @nat_subnets6 oifname != @bridges masquerade
 add counter bridge {t} refused
 add chain bridge {t} prerouting {{ type filter hook prerouting priority -300; }}
 flush chain bridge {t} prerouting
@@ -80,6 +99,15 @@ add rule bridge {t} prerouting ether type ip \
 iifname . ether saddr . ip saddr @allowed accept
 add rule bridge {t} prerouting ether type arp iifname . ether saddr . arp saddr ip @allowed \
 iifname . arp saddr ether . arp saddr ip @allowed accept
+add rule bridge {t} prerouting icmpv6 type {{ nd-router-advert, nd-redirect }} \
+counter name refused drop comment "applications are no routers"
+add rule bridge {t} prerouting icmpv6 type nd-neighbor-advert \
+meta mark set @th,64,128 map @owners6 comment "whose address is advertised"
+add rule bridge {t} prerouting icmpv6 type nd-neighbor-advert \
+iifname . meta mark != @numbers6 counter name refused drop
+add rule bridge {t} prerouting icmpv6 type nd-neighbor-advert meta mark set 0
+add rule bridge {t} prerouting ether type ip6 \
+iifname . ether saddr . ip6 saddr @allowed6 accept
 add rule bridge {t} prerouting counter name refused drop
 """
 
@@ -103,47 +131,82 @@ class Filters:
         )
         nft.run(_RULES.format(t=self._table))
 
-    def add_network(self, bridge: str, subnet: IPv4Network, *, nat: bool) -> None:
+    def add_network(
+        self, bridge: str, subnets: list[IPv4Network | IPv6Network], *, nat: bool
+    ) -> None:
         """Rules for one bridge. Members that another firewall needs are added too."""
         lines = [
             f'add element inet {self._table} bridges {{ "{bridge}" }}',
             f'add element inet {self._table} same {{ "{bridge}" . "{bridge}" }}',
         ]
         if nat:
-            lines.append(f"add element inet {self._table} nat_subnets {{ {subnet} }}")
+            lines += [f"add element {self._nat_member(subnet)}" for subnet in subnets]
         nft.run("\n".join(lines))
-        if not nat:
-            self._try(f"delete element inet {self._table} nat_subnets {{ {subnet} }}")
+        for subnet in [] if nat else subnets:
+            self._try(f"delete element {self._nat_member(subnet)}")
         self._open_foreign_firewall(bridge)
 
-    def remove_network(self, bridge: str, subnet: IPv4Network | None) -> None:
+    def _nat_member(self, subnet: IPv4Network | IPv6Network) -> str:
+        name = "nat_subnets" if subnet.version == 4 else "nat_subnets6"
+        return f"inet {self._table} {name} {{ {subnet} }}"
+
+    def remove_network(self, bridge: str, subnets: list[IPv4Network | IPv6Network]) -> None:
         """What `add_network` added."""
         self._try(f'delete element inet {self._table} bridges {{ "{bridge}" }}')
         self._try(f'delete element inet {self._table} same {{ "{bridge}" . "{bridge}" }}')
-        if subnet is not None:
-            self._try(f"delete element inet {self._table} nat_subnets {{ {subnet} }}")
+        for subnet in subnets:
+            self._try(f"delete element {self._nat_member(subnet)}")
         self._close_foreign_firewall(bridge)
 
     def add_application(
-        self, port: str, mac: str, ip: IPv4Address, published: list[PublishedPort]
+        self, port: str, binding: NetworkBinding, published: list[PublishedPort]
     ) -> None:
-        """The bridge port may send from this MAC and address only; DNAT for published ports."""
-        self._netfilter.add(self._members(port, mac, ip, published))
+        """The bridge port may send from its MAC and addresses only; DNAT for published ports."""
+        self._netfilter.add(self._members(port, binding, published))
 
     def remove_application(
-        self, port: str, mac: str, ip: IPv4Address, published: list[PublishedPort]
+        self, port: str, binding: NetworkBinding, published: list[PublishedPort]
     ) -> None:
         """What `add_application` added; nothing where it is gone already."""
-        self._netfilter.delete(self._members(port, mac, ip, published))
+        self._netfilter.delete(self._members(port, binding, published))
 
-    def _members(
-        self, port: str, mac: str, ip: IPv4Address, published: list[PublishedPort]
+    def _members6(
+        self, port: str, binding: NetworkBinding, own: IPv6Address, published: list[PublishedPort]
     ) -> list[Member]:
         table, name = self._table, interface(port)
+        local = link_local(binding.mac)
         members = [
-            Member("bridge", table, "allowed", name + ether(mac) + address(ip)),
+            Member("bridge", table, "allowed6", name + ether(binding.mac) + address(source))
+            for source in (own, local, _UNSPECIFIED)
+        ]
+        number = mark(int(binding.address))
+        members.append(Member("bridge", table, "numbers6", name + number))
+        members += [
+            Member("bridge", table, "owners6", target.packed, number) for target in (own, local)
+        ]
+        members += [
+            Member(
+                "inet",
+                table,
+                "published6",
+                protocol(one.protocol) + service(one.host_port),
+                address(own) + service(one.container_port),
+            )
+            for one in published
+            if one.host_address == _ANY
+        ]
+        return members
+
+    def _members(
+        self, port: str, binding: NetworkBinding, published: list[PublishedPort]
+    ) -> list[Member]:
+        table, name, ip = self._table, interface(port), binding.address
+        members = [
+            Member("bridge", table, "allowed", name + ether(binding.mac) + address(ip)),
             Member("bridge", table, "ports", name),
         ]
+        if binding.address6 is not None:
+            members += self._members6(port, binding, binding.address6, published)
         for one in published:
             key = protocol(one.protocol) + service(one.host_port)
             to = address(ip) + service(one.container_port)
@@ -184,11 +247,11 @@ class Filters:
     def _comment(self, bridge: str | None) -> str:
         return f"cse {self._mark}" + (f" {bridge}" if bridge else "")
 
-    def _foreign_chain(self) -> tuple[str, str] | None:
+    def _foreign_chain(self, family: str) -> tuple[str, str] | None:
         """(chain, its rules with handles): where a dropping firewall lets users add rules."""
-        for chain in ("DOCKER-USER", "FORWARD"):
+        for chain in _FOREIGN_CHAINS:
             try:
-                text = nft.run(f"list chain ip filter {chain}")
+                text = nft.run(f"list chain {family} filter {chain}")
             except NftError:
                 continue
             if chain == "DOCKER-USER" or "policy drop" in text:
@@ -196,27 +259,30 @@ class Filters:
         return None
 
     def _open_foreign_firewall(self, bridge: str) -> None:
-        found = self._foreign_chain()
-        if found is None or self._comment(bridge) in found[1]:
-            return
-        chain, comment = found[0], self._comment(bridge)
-        nft.run(
-            f'insert rule ip filter {chain} iifname "{bridge}" accept comment "{comment}"\n'
-            f'insert rule ip filter {chain} oifname "{bridge}" accept comment "{comment}"'
-        )
+        for family in _FOREIGN_FAMILIES:
+            found = self._foreign_chain(family)
+            if found is None or self._comment(bridge) in found[1]:
+                continue
+            place, comment = f"{family} filter {found[0]}", self._comment(bridge)
+            nft.run(
+                f'insert rule {place} iifname "{bridge}" accept comment "{comment}"\n'
+                f'insert rule {place} oifname "{bridge}" accept comment "{comment}"'
+            )
 
     def _close_foreign_firewall(self, bridge: str | None) -> None:
-        for chain in ("DOCKER-USER", "FORWARD"):
-            try:
-                text = nft.run(f"list chain ip filter {chain}")
-            except NftError:
-                continue
-            if self._comment(bridge) not in text:
-                continue
-            for handle in self._handles(chain, self._comment(bridge)):
-                self._try(f"delete rule ip filter {chain} handle {handle}")
+        for family in _FOREIGN_FAMILIES:
+            for chain in _FOREIGN_CHAINS:
+                place = f"{family} filter {chain}"
+                try:
+                    text = nft.run(f"list chain {place}")
+                except NftError:
+                    continue
+                if self._comment(bridge) not in text:
+                    continue
+                for handle in self._handles(place, self._comment(bridge)):
+                    self._try(f"delete rule {place} handle {handle}")
 
-    def _handles(self, chain: str, comment: str) -> list[str]:
-        text = nft.run(f"list chain ip filter {chain}", handles=True)
+    def _handles(self, place: str, comment: str) -> list[str]:
+        text = nft.run(f"list chain {place}", handles=True)
         pattern = re.compile(rf'comment "{re.escape(comment)}[ "].*# handle (\d+)')
         return [found[1] for line in text.splitlines() if (found := pattern.search(line))]

@@ -21,7 +21,7 @@ import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,7 +115,7 @@ class Netlink:
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.ENODEV:
                 raise
 
-    def add_address(self, index: int, address: IPv4Interface) -> None:
+    def add_address(self, index: int, address: IPv4Interface | IPv6Interface) -> None:
         """Nothing where the interface has it already."""
         words = _address_words(address)
         self._do(
@@ -123,7 +123,7 @@ class Netlink:
             lambda route: route.addr("replace", index=index, **words),
         )
 
-    def delete_address(self, index: int, address: IPv4Interface) -> None:
+    def delete_address(self, index: int, address: IPv4Interface | IPv6Interface) -> None:
         """It must be there."""
         words = _address_words(address)
         self._do(
@@ -156,6 +156,20 @@ class Netlink:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENODEV:
                 return None
             raise
+
+    def addresses6(self) -> list[tuple[int, IPv6Interface]]:
+        """(interface index, address) of every IPv6 address of this host, link-local ones left
+        out."""
+        return self._do(
+            "listing IPv6 addresses",
+            lambda route: [
+                (found["index"], address)
+                for found in route.addr("dump", family=socket.AF_INET6)
+                if not (
+                    address := IPv6Interface((_local(found), found["prefixlen"]))
+                ).ip.is_link_local
+            ],
+        )
 
     def addresses(self) -> list[tuple[int, IPv4Interface]]:
         """(interface index, address) of every IPv4 address of this host."""
@@ -211,15 +225,28 @@ def index_of(name: str) -> int | None:
 
 
 def silence_ipv6(name: str) -> None:
-    """No link-local address and no router solicitation: our segments do not speak IPv6."""
+    """No link-local address and no router solicitation: for interfaces that are ports only."""
     with contextlib.suppress(OSError):
         Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
 
 
-def _address_words(address: IPv4Interface) -> dict[str, str | int]:
-    host = str(address.ip)
+def allow_ipv6(name: str) -> bool:
+    """The interface may have IPv6 addresses, hears no router advertisements, and does not wait
+    for duplicates. False where this host's kernel has no IPv6."""
+    place = Path(f"/proc/sys/net/ipv6/conf/{name}")
+    try:
+        for setting, value in (("accept_ra", "0"), ("accept_dad", "0"), ("disable_ipv6", "0")):
+            (place / setting).write_text(value)
+    except OSError:
+        return False
+    return True
+
+
+def _address_words(address: IPv4Interface | IPv6Interface) -> dict[str, str | int]:
+    host, length = str(address.ip), address.network.prefixlen
+    if isinstance(address, IPv6Interface):
+        return {"address": host, "prefixlen": length, "family": socket.AF_INET6}
     broadcast = str(address.network.broadcast_address)
-    length = address.network.prefixlen
     return {"address": host, "local": host, "broadcast": broadcast, "prefixlen": length}
 
 

@@ -18,7 +18,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,10 +34,17 @@ _SETTINGS = (
     ("ipv6/conf/default/disable_ipv6", "1"),
 )
 """Programs have no capabilities: in a namespace of their own they may use any port all the same.
-Our segments do not speak IPv6."""
+IPv6 is switched on by `furnish6`, where the network has it."""
 _RTM_NEWLINK, _RTM_NEWADDR, _RTM_NEWROUTE = 16, 20, 24
 _REQUEST, _ACK, _REPLACE, _CREATE = 0x1, 0x4, 0x100, 0x400
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _RTA_GATEWAY = 1, 2, 4, 5
+_IFA_F_NODAD = 0x02
+_SETTINGS6 = (
+    ("{}/accept_ra", "0"),
+    ("{}/accept_dad", "0"),
+    ("lo/disable_ipv6", "0"),
+    ("{}/disable_ipv6", "0"),
+)
 _LOOPBACK = 1  # its index in every namespace
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr
 _ATTRIBUTE = struct.Struct("=HH4s")  # rtattr with an IPv4 address
@@ -136,8 +143,40 @@ def furnish(namespace_fd: int, name: str, address: IPv4Interface, gateway: IPv4A
         raise RuntimeFailure(f"setting up a network namespace: {error.strerror}") from error
 
 
+def furnish6(namespace_fd: int, name: str, address: IPv6Interface, gateway: IPv6Address) -> None:
+    """The same for IPv6, after `furnish`; nothing where this host's kernel has none."""
+
+    def enter_and_send() -> None:
+        _enter(namespace_fd)
+        index = index_of(name)
+        if index is None:
+            raise RuntimeFailure(f"interface {name} disappeared from a namespace")
+        try:
+            for setting, value in _SETTINGS6:
+                (Path("/proc/sys/net/ipv6/conf") / setting.format(name)).write_text(value)
+        except OSError:
+            return
+        body = struct.pack(
+            "=BBBBI", socket.AF_INET6, address.network.prefixlen, _IFA_F_NODAD, 0, index
+        )
+        body += struct.pack("=HH16s", 20, _IFA_ADDRESS, address.ip.packed)
+        main, boot, universe, unicast = 254, 3, 0, 1
+        route = struct.pack("=8BI", socket.AF_INET6, 0, 0, 0, main, boot, universe, unicast, 0)
+        route += struct.pack("=HH16s", 20, _RTA_GATEWAY, gateway.packed)
+        requests = [
+            _request(_RTM_NEWADDR, _CREATE | _REPLACE, body),
+            _request(_RTM_NEWROUTE, _CREATE | _REPLACE, route),
+        ]
+        _send(requests)
+
+    try:
+        _in_thread(enter_and_send)
+    except OSError as error:
+        raise RuntimeFailure(f"IPv6 in a network namespace: {error.strerror}") from error
+
+
 def _send(requests: list[bytes]) -> None:
-    """From the calling thread's namespace; the kernel's refusal is raised as OSError."""
+    """All at once; the first refusal is raised."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as carrier:
         carrier.send(b"".join(requests))
         for _ in requests:

@@ -17,7 +17,7 @@ import socket
 import struct
 import threading
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from app.domain.errors import HostLacks, RuntimeFailure
 
@@ -53,6 +53,9 @@ class Type:
 
 
 IFNAME, ETHER, IPV4 = Type(41, 16, 1), Type(9, 6, 2), Type(7, 4, 2)
+IPV6, MARK = Type(8, 16, 2), Type(19, 4, 1)
+BYTES16 = Type(4, 16, 2)
+"""nft's `integer`, as of @th,64,128. Never as part of a longer key: older nft programs crash."""
 PROTOCOL, SERVICE = Type(12, 1, 2), Type(13, 2, 2)
 
 
@@ -89,14 +92,19 @@ def ether(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", "")) + b"\0\0"
 
 
-def address(value: IPv4Address) -> bytes:
-    """Of type ipv4_addr."""
+def address(value: IPv4Address | IPv6Address) -> bytes:
+    """Of type ipv4_addr or ipv6_addr."""
     return value.packed
 
 
 def protocol(name: str) -> bytes:
     """Of type inet_proto."""
     return bytes([_PROTOCOLS[name], 0, 0, 0])
+
+
+def mark(number: int) -> bytes:
+    """Of type mark."""
+    return struct.pack("=I", number)
 
 
 def service(port: int) -> bytes:

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from pathlib import Path
 
 from app.domain.application import PublishedPort
@@ -20,7 +20,15 @@ from app.domain.errors import Conflict, HostLacks
 from app.domain.network import NetworkBinding, NetworkSpec, mac_for
 from app.wiring import naming, netns, packets, taps
 from app.wiring.filters import Filters
-from app.wiring.netlink import Link, LinkRequest, Netlink, index_of, silence_ipv6
+from app.wiring.forwarding import forward_ipv6
+from app.wiring.netlink import (
+    Link,
+    LinkRequest,
+    Netlink,
+    allow_ipv6,
+    index_of,
+    silence_ipv6,
+)
 from app.wiring.ports import HostPorts
 
 _LOCKS = Path("/run")
@@ -53,11 +61,15 @@ class Wiring:
                     self._netlink.delete_address(bridge.index, address)
             if network.gateway not in present:
                 self._netlink.add_address(bridge.index, network.gateway)
+            self._ensure_ipv6(network, bridge)
             self._ensure_anchor(network, bridge)
             _set_sysctl("ip_forward", "1")
             _set_sysctl(f"conf/{bridge.name}/route_localnet", "1")
             filters = self._ensured_filters()
-            filters.add_network(bridge.name, network.subnet, nat=network.nat)
+            subnets: list[IPv4Network | IPv6Network] = [network.subnet]
+            if network.subnet6 is not None:
+                subnets.append(network.subnet6)
+            filters.add_network(bridge.name, subnets, nat=network.nat)
             self._bridges[network.name] = bridge
             return bridge.name
 
@@ -67,12 +79,15 @@ class Wiring:
             self._bridges.pop(name, None)
             bridge = self._find_bridge(name)
             if bridge is not None:
-                subnets: list[IPv4Network | None] = [
+                subnets: list[IPv4Network | IPv6Network] = [
                     address.network for index, address in self._netlink.addresses()
                     if index == bridge.index
                 ]  # fmt: skip
-                for subnet in subnets or [None]:
-                    self._ensured_filters().remove_network(bridge.name, subnet)
+                subnets += [
+                    address.network for index, address in self._netlink.addresses6()
+                    if index == bridge.index
+                ]  # fmt: skip
+                self._ensured_filters().remove_network(bridge.name, subnets)
                 self._netlink.delete(bridge.index)
             self._remove_anchor(name)
             if not self._our_bridges():
@@ -94,7 +109,7 @@ class Wiring:
             try:
                 self._live_bridge(binding.network)
                 port = naming.port_name(self._installation, application)
-                self._ensured_filters().add_application(port, binding.mac, binding.address, ports)
+                self._ensured_filters().add_application(port, binding, ports)
             except BaseException:
                 self._ports.release(application)
                 raise
@@ -110,7 +125,7 @@ class Wiring:
             port = naming.port_name(self._installation, application)
             if self._filters is not None or self._our_bridges():
                 filters = self._ensured_filters()
-                filters.remove_application(port, binding.mac, binding.address, ports)
+                filters.remove_application(port, binding, ports)
             if index_of(port) is None:
                 return
             link = self._netlink.link(port)
@@ -188,8 +203,12 @@ class Wiring:
             self._netlink.create("veth", bare, peer)
             silence_ipv6(own.name)
             self._netlink.change(replace(own, mtu=None, group=None))
-        address = IPv4Interface((binding.address, binding.network.subnet.prefixlen))
-        netns.furnish(fd, "eth0", address, binding.network.gateway.ip)
+        network = binding.network
+        netns.furnish(fd, "eth0", IPv4Interface((binding.address, network.subnet.prefixlen)),
+                      network.gateway.ip)  # fmt: skip
+        if binding.address6 is not None and network.gateway6 is not None:
+            own6 = IPv6Interface((binding.address6, network.gateway6.network.prefixlen))
+            netns.furnish6(fd, "eth0", own6, network.gateway6.ip)
 
     def _port_request(self, application: str, binding: NetworkBinding) -> LinkRequest:
         bridge = self._live_bridge(binding.network)
@@ -248,6 +267,7 @@ class Wiring:
 
     def _make_bridge(self, network: NetworkSpec) -> Link:
         self._refuse_overlap(network)
+        self._refuse_overlap6(network)
         taken = index_of(naming.DEFAULT_BRIDGE) is not None
         name = naming.bridge_name(self._installation, network.name, taken=taken)
         request = LinkRequest(
@@ -262,6 +282,22 @@ class Wiring:
         if made is None:
             raise HostLacks(f"bridge {name} disappeared as soon as it was made")
         return made
+
+    def _ensure_ipv6(self, network: NetworkSpec, bridge: Link) -> None:
+        """The bridge's own IPv6 address; none where the network or this host has no IPv6."""
+        wanted = network.gateway6
+        if wanted is None:
+            silence_ipv6(bridge.name)
+            return
+        if not allow_ipv6(bridge.name):
+            return
+        present = [one for index, one in self._netlink.addresses6() if index == bridge.index]
+        for address in present:
+            if address != wanted:
+                self._netlink.delete_address(bridge.index, address)
+        if wanted not in present:
+            self._netlink.add_address(bridge.index, wanted)
+        forward_ipv6()
 
     def _ensure_anchor(self, network: NetworkSpec, bridge: Link) -> None:
         """A port that is always up: one end of a veth pair whose other end stays silent.
@@ -311,6 +347,16 @@ class Wiring:
                     pointer="/subnet",
                     remedy="give the network another subnet"
                     + (f", or if that agent is gone: ip link delete {name}" if other else ""),
+                )
+
+    def _refuse_overlap6(self, network: NetworkSpec) -> None:
+        for _, address in self._netlink.addresses6() if network.subnet6 is not None else []:
+            if network.subnet6 is not None and address.network.overlaps(network.subnet6):
+                raise Conflict(
+                    f"subnet6 {network.subnet6} of network '{network.name}' overlaps with "
+                    f"{address} of this host",
+                    pointer="/subnet6",
+                    remedy="give the network another one, or null for none",
                 )
 
     def _ensured_filters(self) -> Filters:

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import pytest
 from app.broker.broker import Broker
 from app.broker.messages import parse
 from app.domain.errors import HostLacks
+from app.domain.network import PeerAddresses
 
 HELLO = b"hello version=1 kind=network pid=1 program=/bin/x"
-NAMES = {"web-b": "10.1.0.3"}
+NAMES = {"web-b": PeerAddresses(IPv4Address("10.1.0.3"), IPv6Address("fd00::3"))}
 
 
 CLOSERS: list[Callable[[], None]] = []
@@ -174,7 +176,10 @@ def test_names_events_counters_and_settings(broker: Broker, directory: Path) -> 
     serve(broker, directory)
     library = Library(directory)
     library.say(b"resolve id=7 name=web-b")
-    assert library.hear()[:2] == ("resolved", {"id": "7", "address": "10.1.0.3"})
+    assert library.hear()[:2] == (
+        "resolved",
+        {"id": "7", "address": "10.1.0.3", "address6": "fd00::3"},
+    )
     library.say(b"resolve id=8 name=nobody")
     assert library.hear()[:2] == ("resolved", {"id": "8"})
     library.say(b"event link up")

@@ -11,14 +11,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
 
 from app.domain.application import PublishedPort
 from app.domain.errors import Conflict, RuntimeFailure
-from app.domain.network import NetworkBinding, NetworkSpec, mac_for
+from app.domain.network import NetworkBinding, NetworkSpec, link_local, mac_for
 from app.wiring import naming
 from app.wiring.netlink import Link, LinkRequest, Netlink
 from app.wiring.wiring import Wiring
@@ -50,6 +50,26 @@ def answered(tap: int, request: bytes, within_s: float = 1.0) -> bool:
             if frame[12:14] == b"\x08\x06" and frame[20:22] == b"\x00\x02":
                 return True
     return False
+
+
+def icmp6(mac: str, source: IPv6Address, target: IPv6Address, message: bytes) -> bytes:
+    """A frame to everybody with an ICMPv6 message, its checksum made."""
+    pseudo = source.packed + target.packed + struct.pack("!IxxxB", len(message), 58)
+    words = struct.unpack(f"!{(len(pseudo) + len(message)) // 2}H", pseudo + message)
+    total = sum(words)
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    summed = message[:2] + struct.pack("!H", total ^ 0xFFFF) + message[4:]
+    head = b"\x33\x33\0\0\0\1" + bytes.fromhex(mac.replace(":", "")) + b"\x86\xdd"
+    head += struct.pack("!IHBB", 6 << 28, len(message), 58, 255)
+    return head + source.packed + target.packed + summed
+
+
+def advertisement(own: NetworkBinding, source: IPv6Address, target: IPv6Address) -> bytes:
+    """A neighbour advertisement: `target` is at this application's MAC."""
+    option = b"\2\1" + bytes.fromhex(own.mac.replace(":", ""))
+    message = b"\x88\0\0\0\x20\0\0\0" + target.packed + option
+    return icmp6(own.mac, source, IPv6Address("ff02::1"), message)
 
 
 @pytest.fixture
@@ -221,3 +241,55 @@ def test_refusals_of_the_kernel_are_ours_and_harm_no_later_request(wiring: Wirin
         assert (index, NETWORK.gateway) in netlink.addresses()
         netlink.delete(index)
         netlink.delete(index)  # gone already
+
+
+def test_ipv6_speaks_as_itself_only(wiring: Wiring) -> None:
+    wiring.ensure_network(NETWORK)
+    own, other = binding(4), binding(5)
+    assert own.address6 is not None and other.address6 is not None
+    wiring.plug("six", own, [])
+    wiring.plug("other", other, [])
+    tap = wiring.open_tap("six", own, vnet_hdr=False)
+    everybody = IPv6Address("ff02::1")
+    router = b"\x86\0\0\0\x40\0\x07\x08" + bytes(8)
+    try:
+        before = wiring.refused_packets()
+        assert before is not None
+        for source in (own.address6, link_local(own.mac)):
+            os.write(tap, advertisement(own, source, own.address6))
+        os.write(tap, icmp6(own.mac, own.address6, everybody, b"\x80\0\0\0\0\1\0\1"))
+        assert wiring.refused_packets() == before
+        os.write(tap, icmp6(own.mac, other.address6, everybody, b"\x80\0\0\0\0\1\0\1"))
+        os.write(tap, advertisement(own, own.address6, other.address6))
+        os.write(tap, advertisement(own, own.address6, IPv6Address("fd00:bad::1")))
+        os.write(tap, icmp6(own.mac, link_local(own.mac), everybody, router))
+        assert wiring.refused_packets() == before + 4
+    finally:
+        os.close(tap)
+        wiring.unplug("six", own, [])
+        wiring.unplug("other", other, [])
+
+
+def test_kernel_stack_over_ipv6_and_its_published_port(wiring: Wiring, tmp_path: Path) -> None:
+    bridge = wiring.ensure_network(NETWORK)
+    own, place = binding(6), tmp_path / "netns6"
+    gateway = NETWORK.gateway6
+    assert own.address6 is not None and gateway is not None
+    ports = [PublishedPort.model_validate("28670:80")]
+    wiring.plug("kernel6", own, ports)
+    wiring.make_kernel_stack("kernel6", own, place)
+    words = ["nsenter", f"--net={place}", "python3", "-m", "http.server", "-b", "::", "80"]
+    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        assert reachable(str(own.address6), 80)
+        assert reachable(str(gateway.ip), 28670)  # an address of this host
+        assert reachable("127.0.0.1", 28670)
+    finally:
+        server.kill()
+        server.wait()
+        wiring.unplug("kernel6", own, ports)
+        subprocess.run(["umount", str(place)], check=True)
+    silent = NETWORK.model_copy(update={"subnet6": None})
+    assert wiring.ensure_network(silent) == bridge
+    shown = subprocess.run(["ip", "-6", "addr", "show", "dev", bridge], capture_output=True)
+    assert shown.stdout == b""

@@ -1,4 +1,4 @@
-"""IPv6, datagrams, groups and echoes under the overlay say what the kernel's say: net/families.c."""
+"""IPv6, datagrams, groups and echoes say what the kernel's say: net/families.c, run both ways."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def bare(host: Host, program: Path, case: str) -> str:
     """On the kernel's stack, with the same two interfaces and addresses."""
     setup = (
         "set -e; for i in all default; do echo 0 > /proc/sys/net/ipv6/conf/$i/accept_dad; done;"
-        f"ip link set lo up; ip link add eth0 index 2 address {host.mac} type veth peer name far index 3;"
+        f"ip link set lo up; ip link add eth0 index 2 address {host.mac} "
+        "type veth peer name far index 3;"
         "ip link set far up; ip link set eth0 up;"
         f"ip addr add {host.address}/24 brd + dev eth0; ip route add default dev eth0;"
         f"ip addr add {host.address6}/64 dev eth0 nodad;"

@@ -82,7 +82,7 @@ def test_network_conf_holds_the_binding_and_files_are_bound(tmp_path: Path) -> N
         settings={"mounts": [{"path": "/srv", "source": str(archive)}]},
     )
     network = NetworkSpec.model_validate(
-        {"name": "n1", "subnet": "10.9.0.0/24", "dns": ["9.9.9.9"]}
+        {"name": "n1", "subnet": "10.9.0.0/24", "subnet6": "fd00:9::/64", "dns": ["9.9.9.9"]}
     )
     address = network.subnet[5]
     binding = NetworkBinding(network=network, address=address, mac=mac_for(address))
@@ -92,6 +92,7 @@ def test_network_conf_holds_the_binding_and_files_are_bound(tmp_path: Path) -> N
     text = (made.path / "run" / "network.conf").read_text()
     assert text == (
         "ttl=64\nname=web-a\naddress=10.9.0.5\nprefix=24\ngateway=10.9.0.1\n"
+        "address6=fd00:9::5\nprefix6=64\ngateway6=fd00:9::1\n"
         "mac=02:c5:0a:09:00:05\nmtu=65520\ndns.0=9.9.9.9\n"
     )
     assert "mounts.0.source=/run/cse/files/0\n" in (made.path / "run/filesystem.conf").read_text()

@@ -265,8 +265,9 @@ void device_add_interfaces(void)
     ip6_addr_t loopback;
     ip6_addr_set_loopback(&loopback);
     add_address6(instance->loop, 0, &loopback);
+    if (ip6_addr_isany(&instance->address6)) return; /* the network has no IPv6 */
     netif_create_ip6_linklocal_address(instance->tap, 1);
-    if (!ip6_addr_isany(&instance->address6)) add_address6(instance->tap, 1, &instance->address6);
+    add_address6(instance->tap, 1, &instance->address6);
 }
 
 /* The tap behind me.tap as it is: headers or not; offload as we can use it. */

@@ -14,7 +14,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { ECHO_HEADER = 8, PAYLOAD_MAX = 65507 };
+enum { ECHO_HEADER = 8, PAYLOAD_MAX = 65535 - 40 };
 
 struct sock *ping_find(int family, uint16_t ident)
 {

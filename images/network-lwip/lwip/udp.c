@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PAYLOAD_MAX = 65507, RECORD_OVERHEAD = 768 };
+enum { PAYLOAD_MAX = 65507, PAYLOAD6_MAX = 65535 - 40 - 8, RECORD_OVERHEAD = 768 };
 
 int udp_make_pcb(struct sock *s)
 {
@@ -303,6 +303,8 @@ ssize_t udp_send_parts(struct sock *s, const struct iovec *parts, int count,
     struct netif *out;
     ip_addr_t source;
     int failed = udp_aim(s, how, &to, &out, &source);
+    /* lwIP counts a packet's bytes, header and all, in 16 bits. */
+    if (failed == 0 && IP_IS_V6(&to.ip) && length > PAYLOAD6_MAX) failed = -EMSGSIZE;
     if (failed == 0) failed = udp_make_pcb(s);
     if (failed != 0) return failed;
     struct pbuf *p = udp_payload(parts, count, length);

@@ -16,10 +16,11 @@ import struct
 import subprocess
 import tempfile
 import time
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from app.broker.broker import Broker
-from app.domain.network import NetworkBinding, NetworkSpec
+from app.domain.network import NetworkBinding, NetworkSpec, PeerAddresses
 from app.wiring.netlink import LinkRequest, Netlink, index_of
 from app.wiring.packets import open_packet_socket
 
@@ -49,7 +50,8 @@ class Lab:
         self.gateway = f"{self.network}.1"
         self.network6 = f"fd{os.getpid() % 250:02x}:c5e:{os.getpid() // 250 % 65536:x}::"
         self.gateway6 = f"{self.network6}1"
-        self.spec = NetworkSpec.model_validate({"name": "lab", "subnet": f"{self.network}.0/24"})
+        subnets = {"subnet": f"{self.network}.0/24", "subnet6": f"{self.network6}/64"}
+        self.spec = NetworkSpec.model_validate({"name": "lab", **subnets})
         self.directory = Path(tempfile.mkdtemp(prefix="cse-net-"))
         self.broker = Broker()
         self.hosts: dict[str, Host] = {}
@@ -73,8 +75,11 @@ class Lab:
         self.hosts[host.name] = host
         return host
 
-    def find(self, name: str) -> str | None:
-        return self.hosts[name].address if name in self.hosts else None
+    def find(self, name: str) -> PeerAddresses | None:
+        host = self.hosts.get(name)
+        if host is None:
+            return None
+        return PeerAddresses(IPv4Address(host.address), IPv6Address(host.address6))
 
     def close(self) -> None:
         for host in self.hosts.values():
