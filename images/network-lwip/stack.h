@@ -178,6 +178,7 @@ struct cse_stack {
     int (*take_error)(cse_socket s);
     /* The oldest of the queue of errors; false if there is none. */
     bool (*take_problem)(cse_socket s, struct cse_problem *problem);
+    /* A datagram socket has an error to tell: what poll(2) shows as POLLERR. */
     bool (*has_problem)(cse_socket s);
     /* What a datagram socket wants told: CSE_TELL_*. */
     unsigned (*telling)(cse_socket s);

@@ -32,6 +32,8 @@ def bare(host: Host, program: Path, case: str) -> str:
         "ip link set far up; ip link set eth0 up;"
         f"ip addr add {host.address}/24 brd + dev eth0; ip route add default dev eth0;"
         f"ip addr add {host.address6}/64 dev eth0 nodad;"
+        # The kernel takes its own new address for a neighbour's until it has seen the link.
+        f"until ip -6 route get {host.address6} | grep -q 'dev lo'; do sleep 0.02; done;"
         "echo 0 0 > /proc/sys/net/ipv4/ping_group_range;"
     )
     variables = f"FAMILIES_4={host.address} FAMILIES_6={host.address6}"

@@ -168,6 +168,27 @@ def test_ping_says_why_not(lab: Lab) -> None:
     assert f"From {lab.gateway}" in text
 
 
+@pytest.mark.parametrize("method", ["-U", "-I"])
+@pytest.mark.parametrize("family", ["-4", "-6"])
+def test_traceroute_both_ways(lab: Lab, family: str, method: str) -> None:
+    need("traceroute")
+    host, client = lab.host(), lab.host()
+    host.start(sys.executable, "-c", "import socket, time; socket.socket(); time.sleep(60)")
+    address = host.address if family == "-4" else host.address6
+    gateway = lab.gateway if family == "-4" else lab.gateway6
+    words = ("traceroute", family, method, "-n", "-w", "2", "-q", "1", "-m", "3")
+
+    def reached(target: str, text: str) -> bool:
+        lines = text.splitlines()[1:]
+        return len(lines) == 1 and lines[0].split()[1] == target
+
+    outside = subprocess.run([*words, address], capture_output=True, text=True, check=True).stdout
+    assert reached(address, outside), outside
+    for target in (address, gateway):
+        inside = client.check(*words, target)
+        assert reached(target, inside), inside
+
+
 def test_raw_sockets_are_refused_and_counted(lab: Lab) -> None:
     host = lab.host()
     code = (

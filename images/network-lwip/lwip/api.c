@@ -315,9 +315,12 @@ static bool api_take_problem(cse_socket handle, struct cse_problem *problem)
     return WITH_SOCKET(handle, { result = problem_take(s, problem); }) == 1;
 }
 
+/* Without the lock, as poll asks often: the arena stays mapped, whatever happens to the socket. */
 static bool api_has_problem(cse_socket handle)
 {
-    return WITH_SOCKET(handle, { result = s->problems != NULL; }) == 1;
+    const struct sock *s = sock_get(handle);
+    return s != NULL && s->kind != KIND_TCP &&
+           (__atomic_load_n(&s->problems, __ATOMIC_RELAXED) != NULL || s->error != 0);
 }
 
 static unsigned api_telling(cse_socket handle)

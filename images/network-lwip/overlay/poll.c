@@ -113,9 +113,21 @@ static int poll_direct(struct pollfd *fds, nfds_t count, bool at_once, uint64_t 
     return result;
 }
 
+/* An error of a datagram socket wakes as something to read; whoever asks is told which it is. */
+static int tell_errors(struct pollfd *fds, nfds_t count, int ready)
+{
+    const struct cse_stack *stack = net_running();
+    for (nfds_t i = 0; stack != NULL && ready > 0 && i < count; i++) {
+        if (!(fds[i].revents & POLLIN)) continue;
+        cse_socket s = net_find_data(fds[i].fd);
+        if (CSE_SOCKET_IS_DATAGRAM(s) && stack->has_problem(s)) fds[i].revents |= POLLERR;
+    }
+    return ready;
+}
+
 CSE_EXPORT int poll(struct pollfd *fds, nfds_t count, int timeout)
 {
-    if (!any_direct(fds, count)) return libc(poll)(fds, count, timeout);
+    if (!any_direct(fds, count)) return tell_errors(fds, count, libc(poll)(fds, count, timeout));
     uint64_t deadline =
         timeout < 0 ? WAIT_FOREVER : wait_now_ns() + (uint64_t)timeout * UINT64_C(1000000);
     return poll_direct(fds, count, timeout == 0, deadline, NULL);
@@ -136,7 +148,8 @@ static bool is_zero(const struct timespec *timeout)
 CSE_EXPORT int ppoll(struct pollfd *fds, nfds_t count, const struct timespec *timeout,
                      const sigset_t *mask)
 {
-    if (!any_direct(fds, count)) return libc(ppoll)(fds, count, timeout, mask);
+    if (!any_direct(fds, count))
+        return tell_errors(fds, count, libc(ppoll)(fds, count, timeout, mask));
     return poll_direct(fds, count, is_zero(timeout), deadline_in(timeout), mask);
 }
 
