@@ -27,9 +27,15 @@ def networks(context: typer.Context, api: Api = None, as_json: AsJson = False) -
         show_json(items)
         return
     show_table(
-        ["NAME", "SUBNET", "NAT", "MTU"],
+        ["NAME", "SUBNET", "SUBNET6", "NAT", "MTU"],
         [
-            (item["name"], item["subnet"], "yes" if item["nat"] else "no", item["mtu"])
+            (
+                item["name"],
+                item["subnet"],
+                item["subnet6"] or "none",
+                "yes" if item["nat"] else "no",
+                item["mtu"],
+            )
             for item in items
         ],
     )
@@ -41,10 +47,15 @@ def create(
     subnet: Annotated[str, typer.Option(help="As in 10.220.0.0/24.")],
     nat: Annotated[bool, typer.Option(help="Let applications reach other hosts.")] = True,
     mtu: Annotated[int, typer.Option(help="Bytes of one IP packet.")] = 65520,
+    subnet6: Annotated[
+        str, typer.Option(help="As in fd00:1::/64; 'none' for no IPv6; absent: chosen.")
+    ] = "",
     api: Api = None,
 ) -> None:
     """Make a network."""
-    body = {"name": name, "subnet": subnet, "nat": nat, "mtu": mtu}
+    body: dict[str, object] = {"name": name, "subnet": subnet, "nat": nat, "mtu": mtu}
+    if subnet6:
+        body["subnet6"] = None if subnet6 == "none" else subnet6
     Client(api).call("POST", "/v1/networks", body)
     say(f"{name}: created")
 
