@@ -41,6 +41,7 @@ class Catalog:
         self._stamps: list[Stamp] | None = None
         self._entries: dict[str, Entry] = {}
         self._faults: dict[str, str] = {}
+        self._elsewhere: dict[str, Entry] = {}
 
     def elements(self) -> list[Element]:
         """All usable elements, by name."""
@@ -51,8 +52,13 @@ class Catalog:
         self._read()
         return dict(self._faults)
 
-    def entry(self, name: str) -> Entry:
-        """The element of this name. Raises `NotFound` with the nearest name as remedy."""
+    def entry(self, name: str, path: str | None = None) -> Entry:
+        """The element of this name, or the build of it that lies at `path`.
+
+        Raises `NotFound` with the nearest name as remedy.
+        """
+        if path is not None:
+            return self._entry_at(name, path)
         known = self._entries.get(name)
         if known is not None and _stamp(known.manifest_path) == known.stamp:
             return known  # a start asks several times: the other elements do not matter to it
@@ -68,6 +74,21 @@ class Catalog:
         if not entries:
             remedy = f"{self._directory} holds no elements; run 'make native' to build them"
         raise NotFound(f"there is no element '{name}'", remedy=remedy)
+
+    def _entry_at(self, name: str, path: str) -> Entry:
+        stamp = _stamp(os.path.join(path, "element.json"))
+        if stamp is None:
+            raise NotFound(
+                f"{path} holds no element.json",
+                remedy="name a directory such as build/elements/network-lwip, or a copy of it",
+            )
+        known = self._elsewhere.get(path)
+        if known is None or known.stamp != stamp:
+            element = Element(manifest=load_manifest(Path(stamp[0])), directory=path)
+            known = self._elsewhere[path] = Entry(element, stamp)
+        if known.element.manifest.name != name:
+            raise InvalidSpecification(f"{path} is '{known.element.manifest.name}', not '{name}'")
+        return known
 
     def _read(self) -> dict[str, Entry]:
         with self._lock:

@@ -33,7 +33,7 @@ def check(
     for name, use in spec.elements.items():
         place = pointer_to(["elements", name], prefix)
         try:
-            entry = catalog.entry(name)
+            entry = catalog.entry(name, use.path)
         except CseError as error:
             errors.append(FieldError(pointer=place, detail=error.detail, remedy=error.remedy))
             continue
@@ -61,7 +61,10 @@ def check(
 
 def uses_network(spec: ApplicationSpec, catalog: Catalog) -> bool:
     """Whether an element of kind network is used, so that an address is needed."""
-    return any(catalog.entry(name).element.manifest.kind == "network" for name in spec.elements)
+    return any(
+        catalog.entry(name, use.path).element.manifest.kind == "network"
+        for name, use in spec.elements.items()
+    )
 
 
 def binding(network: NetworkSpec, address: IPv4Address, spec: ApplicationSpec) -> NetworkBinding:
@@ -93,7 +96,7 @@ def launch(
     """
     bound = []
     for name, use in spec.elements.items():
-        entry = catalog.entry(name)
+        entry = catalog.entry(name, use.path)
         if errors := entry.schema.check(use.settings, pointer_to(["elements", name, "settings"])):
             raise InvalidFields(errors)
         filled = entry.schema.with_defaults(use.settings)

@@ -15,13 +15,14 @@ from pydantic import ValidationError
 from app.catalog import resolve
 from app.catalog.catalog import Catalog
 from app.catalog.schema import SettingsSchema
+from app.cli.debugger import under
 from app.cli.failures import ExitStatus, Failed, report
 from app.domain.application import ApplicationSpec, RuntimeName
 from app.domain.errors import CseError, InvalidSpecification, PreflightRefused
 from app.domain.explain import InvalidFields, explain
 from app.domain.launch import Launch
 from app.domain.network import NetworkBinding
-from app.domain.observed import State
+from app.domain.observed import Coverage, State
 from app.domain.ports import Agent
 from app.settings import Settings, load
 
@@ -40,7 +41,10 @@ def register(commands: typer.Typer) -> None:
 
 def run(
     command: Annotated[list[str], typer.Argument(help="Program and arguments.")],
-    element: Annotated[Many, typer.Option("--element", "-e", help="An element to link.")] = None,
+    element: Annotated[
+        Many,
+        typer.Option("--element", "-e", help="An element to link; NAME=DIRECTORY: a build of it."),
+    ] = None,
     setting: Annotated[
         Many, typer.Option("--set", "-s", help="ELEMENT.KEY=VALUE, as in network-lwip.mss=1460.")
     ] = None,
@@ -57,6 +61,10 @@ def run(
     memory: Annotated[str | None, typer.Option(help="A limit, as in 256M.")] = None,
     runtime: Annotated[RuntimeName | None, typer.Option()] = None,
     image: Annotated[str | None, typer.Option(help="For the docker runtime.")] = None,
+    variant: Annotated[str, typer.Option(help="release, debug or asan.")] = "release",
+    debugger: Annotated[
+        str | None, typer.Option(help="Run it under this, as in gdb or 'gdb -batch -ex run'.")
+    ] = None,
     fallback: Annotated[
         bool, typer.Option("--fallback-kernel", help="Use the kernel's stack where need be.")
     ] = False,
@@ -71,6 +79,8 @@ def run(
         words = command[1:] if command[0] == "--" else command
         catalog = Catalog(settings.elements_dir)
         elements = _elements(element or [], setting or [], catalog)
+        for use in elements.values():
+            use["variant"] = variant
         here = str(Path.cwd())
         mounts = [*map(_mount, mount or []), *map(_volume, volume or [])]
         body: dict[str, Any] = {
@@ -95,14 +105,16 @@ def run(
         spec = _validated(body)
         if errors := resolve.check(spec, catalog):
             raise InvalidFields(errors)
-        status = _run(settings, catalog, spec)
+        status = _run(settings, catalog, spec, debugger)
     except CseError as error:
         report(error)
         raise Failed(ExitStatus.NOT_STARTED) from error
     raise Failed(status)
 
 
-def _run(settings: Settings, catalog: Catalog, spec: ApplicationSpec) -> int:
+def _run(
+    settings: Settings, catalog: Catalog, spec: ApplicationSpec, debugger: str | None = None
+) -> int:
     from app.cli.local import private_agent, server_is_there
     from app.main import open_store
 
@@ -114,6 +126,9 @@ def _run(settings: Settings, catalog: Catalog, spec: ApplicationSpec) -> int:
             volumes = {name: agent.ensure_volume(name) for name in names}
             launch_id = f"run-{secrets.token_hex(6)}"
             launch = resolve.launch(launch_id, spec, catalog, binding, volumes)
+            if debugger is not None:
+                _must_be_private(agent.preflight(launch))
+                launch = under(debugger, launch)
             return _in_foreground(agent, launch)
         finally:
             agent.remove(spec.name)
@@ -141,9 +156,7 @@ def _bind(
 
 def _in_foreground(agent: Agent, launch: Launch) -> int:
     coverage = agent.create(launch)
-    if coverage.verdict == "refused":
-        remedy = coverage.remedy or None
-        raise PreflightRefused(coverage.reason, pointer="/command/0", remedy=remedy)
+    _must_be_private(coverage)
     if coverage.verdict == "kernel":
         sys.stderr.write(f"cse: on the kernel's own stack: {coverage.reason}\n")
     own = getattr(agent, "run_foreground", None)
@@ -164,8 +177,19 @@ def _in_foreground(agent: Agent, launch: Launch) -> int:
     return observed.exit_code if observed.exit_code is not None else ExitStatus.FAILED
 
 
+def _must_be_private(coverage: Coverage) -> None:
+    if coverage.verdict == "refused":
+        remedy = coverage.remedy or None
+        raise PreflightRefused(coverage.reason, pointer="/command/0", remedy=remedy)
+
+
 def _elements(names: list[str], settings: list[str], catalog: Catalog) -> dict[str, Any]:
-    uses: dict[str, Any] = {name: {"settings": {}} for name in names}
+    uses: dict[str, Any] = {}
+    for item in names:
+        name, equals, path = item.partition("=")
+        uses[name] = {"settings": {}}
+        if equals:
+            uses[name]["path"] = str(Path(path).expanduser().resolve())
     for item in settings:
         path, value = _pair(item, "--set")
         name, dot, rest = path.partition(".")
@@ -177,7 +201,7 @@ def _elements(names: list[str], settings: list[str], catalog: Catalog) -> dict[s
             place = _step(place, key, [] if following.isdigit() else {})
         _put(place, keys[-1], _value(value, item))
     for name, use in uses.items():
-        schema = SettingsSchema(catalog.entry(name).element.manifest.settings)
+        schema = SettingsSchema(catalog.entry(name, use.get("path")).element.manifest.settings)
         for found, text in list(schema.host_paths(use["settings"])):
             parent: Any = use["settings"]
             for part in found[:-1]:

@@ -33,6 +33,8 @@ class ElementUse(Model):
     """Checked against the `settings` schema in the element's manifest."""
     variant: Literal["release", "debug", "asan"] = "release"
     """Which build of the element's libraries to link."""
+    path: AbsolutePath | None = None
+    """A directory of the host with another build of the element: its `element.json` and `lib`."""
     link: Literal["preload", "bundled"] = "preload"
     """`preload`: LD_PRELOAD. `bundled`: the program names the libraries itself (DT_NEEDED, or an
     image that sets LD_PRELOAD); only settings and files are delivered."""

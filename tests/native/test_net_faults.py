@@ -278,3 +278,20 @@ def test_content_survives_loss_reorder_and_corruption(lab: Lab, echo: Host) -> N
             found += part
     assert bytes(found) == payload
     assert counters(echo)["seen"] > 0
+
+
+def test_content_survives_between_two_instances(lab: Lab, echo: Host) -> None:
+    client = lab.host()
+    script = """
+import socket, sys
+c = socket.create_connection((sys.argv[1], 9000), timeout=20)
+given = b"".join(b"%d " % i for i in range(100_000)) + b"\\n"
+import threading
+threading.Thread(target=c.sendall, args=(given,)).start()
+found = bytearray()
+while len(found) < len(given):
+    found += c.recv(1 << 16) or sys.exit("ended early")
+print(bytes(found) == given)
+"""
+    set_faults(client, order(loss=2, reorder=5, duplicate=2, corrupt=2, delay="1ms"))
+    assert python(client, script, echo.address) == "True\n"

@@ -219,6 +219,7 @@ bool wire_output(struct pbuf *p, const ip_addr_t *dest, err_t *result)
     struct wire *wire = entry_for(dest);
     *result = ERR_OK;
     if (wire == NULL) return false;
+    if (p->flags & PACKET_DAMAGED) return true; /* no checksum would tell the peer */
     struct wire_map *map = wire->state == WIRE_UP && wire->queued == 0 ? wire_map_of(wire) : NULL;
     return map != NULL ? put(wire, map, p, result) : keep(wire, p);
 }
