@@ -15,8 +15,7 @@ from app.domain.launch import Launch
 # show the instance's signals and threads like any other's: nothing else is needed.
 _GDB = (
     'preload=$LD_PRELOAD; unset LD_PRELOAD; debugger=$1; shift; exec "$debugger"'
-    ' -iex "set environment LD_PRELOAD $preload" -iex "set startup-with-shell off"'
-    ' -iex "set debuginfod enabled off" "$@"'
+    ' -iex "set environment LD_PRELOAD $preload" -iex "set debuginfod enabled off" "$@"'
 )
 
 
