@@ -100,7 +100,7 @@ struct instruments {
 
 /* What a packet says about itself. */
 struct packet_names {
-    uint8_t version, protocol, tcp_flags;
+    uint8_t version, protocol, tcp_flags, icmp_type;
     uint16_t header, source_port, target_port;
     uint32_t sequence;
     uint8_t source[16], target[16];

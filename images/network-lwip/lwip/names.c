@@ -36,6 +36,7 @@ bool packet_read_names(const struct pbuf *p, struct packet_names *names)
     memset(names, 0, sizeof *names);
     if (length < 20 || !read_ip(bytes, length, names)) return false;
     bool later_fragment = names->version == 4 && ((bytes[6] & 0x1f) != 0 || bytes[7] != 0);
+    if (!later_fragment && length > names->header) names->icmp_type = bytes[names->header];
     if (later_fragment || length < names->header + 14) return true;
     if (names->protocol != IP_PROTO_TCP && names->protocol != IP_PROTO_UDP) return true;
     const uint8_t *ports = bytes + names->header;
