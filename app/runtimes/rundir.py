@@ -119,7 +119,7 @@ def write_settings(state: Path, launch: Launch) -> None:
 
 def seal(directory: Path, launch: Launch) -> None:
     """Write `launch.json`, after everything else was made: now the application exists."""
-    _write(f"{directory}/launch.json", launch.model_dump_json(indent=1))
+    _write(f"{directory}/launch.json", launch.model_dump_json())
 
 
 def sealed(state: Path) -> Iterator[Launch]:

@@ -247,10 +247,12 @@ class NamespaceRuntime:
                 )
             finally:
                 os.close(writer)
-            os.waitpid(pid, 0)
-            if not readable(announcements.fileno(), _ANNOUNCE_TIMEOUT_S):
-                raise TimedOut(f"'{name}' was not started within {_ANNOUNCE_TIMEOUT_S:g} s")
-            return announcements.readline().decode(errors="replace").strip()
+            try:
+                if not readable(announcements.fileno(), _ANNOUNCE_TIMEOUT_S):
+                    raise TimedOut(f"'{name}' was not started within {_ANNOUNCE_TIMEOUT_S:g} s")
+                return announcements.readline().decode(errors="replace").strip()
+            finally:  # it has long ended: to wait first would wake this thread once more
+                os.waitpid(pid, 0)
 
     def _end(self, found: status.Status, grace_s: float) -> None:
         """SIGTERM to the shim means stop; SIGKILL, should it hang, ends the sandbox with it."""
