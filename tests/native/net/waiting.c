@@ -648,6 +648,7 @@ CASE(threads_in_one_set)
         say("x");
     }
     for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
+    pause_ms(100);
     while (recv(a, &(char){0}, 1, MSG_DONTWAIT) == 1) together++;
     printf("all bytes %d\n", together);
 }
