@@ -45,7 +45,7 @@ def fetch(url: str) -> bytes:
     return done.stdout
 
 
-def test_nginx_on_both_families(lab: Lab, site: Path) -> None:
+def test_nginx_on_both_families(lab: Lab, site: Path, variant: str) -> None:
     host = lab.host()
     configuration = host.run / "nginx.conf"
     configuration.write_text(
@@ -61,6 +61,8 @@ def test_nginx_on_both_families(lab: Lab, site: Path) -> None:
         assert fetch(f"http://{address}/big") == (site / "big").read_bytes()
     assert fetch(f"http://[{host.address6}]/who").decode() == lab.gateway6
     assert fetch(f"http://{host.address}/who").decode() == lab.gateway
+    if variant == "asan":  # curl hangs in setlocale under any preloaded sanitizer
+        return
     client = lab.host()
     by_name = client.check("curl", "-6", "-sS", "--fail", f"http://{host.name}/who")
     assert by_name == client.address6
