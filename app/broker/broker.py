@@ -141,6 +141,8 @@ class Broker:
         os.eventfd_write(self._wake, 1)
         self._thread.join()
         with self._lock:
+            for session in self._sessions.values():
+                session.wires.clear()  # they stay, and are told to the next broker
             for name in list(self._sessions):
                 self.forget(name)
             self._epoll.close()

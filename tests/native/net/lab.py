@@ -12,6 +12,7 @@ import fcntl
 import itertools
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import tempfile
@@ -81,6 +82,13 @@ class Lab:
             return None
         return PeerAddresses(IPv4Address(host.address), IPv6Address(host.address6))
 
+    def restart_broker(self) -> None:
+        """The next one, after `broker.close()`: libraries find it again by themselves."""
+        self.broker = Broker()
+        for host in self.hosts.values():
+            if not host.closed:
+                host.serve()
+
     def close(self) -> None:
         for host in self.hosts.values():
             host.close()
@@ -106,6 +114,7 @@ class Host:
         self.virtio_headers = True
         self.transport = "tap"
         self.processes: list[subprocess.Popen[str]] = []
+        self.closed = False
         (self.run / "network.conf").write_text(
             f"name={name}\naddress={address}\nprefix=24\ngateway={lab.gateway}\n"
             f"address6={self.address6}\nprefix6=64\ngateway6={lab.gateway6}\n"
@@ -195,7 +204,16 @@ class Host:
             process.kill()
             return process.wait()
 
+    def kill(self) -> None:
+        """Every process of this application, at once: no last word of theirs gets out."""
+        listed = subprocess.run(
+            ["ip", "netns", "pids", self.namespace], capture_output=True, text=True, check=True
+        )
+        for pid in listed.stdout.split():
+            os.kill(int(pid), signal.SIGKILL)
+
     def close(self) -> None:
+        self.closed = True
         for process in self.processes:
             if process.poll() is None:
                 self.stop(process)
