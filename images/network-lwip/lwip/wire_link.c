@@ -193,6 +193,7 @@ static void reset_connections(const ip_addr_t *address)
         }
         struct sock *s = pcb->state == SYN_RCVD ? NULL : pcb->callback_arg;
         if (s != NULL && s->error == 0) s->error = ECONNRESET;
+        tcp_clear_flags(pcb, TF_ACK_DELAY); /* nobody is there to acknowledge to */
         tcp_abandon(pcb, 0);
         pcb = tcp_active_pcbs;
     }
