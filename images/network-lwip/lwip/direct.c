@@ -302,8 +302,9 @@ static void decide_wake(void)
     if (instance->sleepers > 0) wanted = WAKE_THREAD;
     if (instance->spinners > 0 || (instance->ticking && instance->sleepers == 0))
         wanted = WAKE_NONE;
-    if (wanted == instance->wake_wanted && instance->wake_changes == instance->wires.changes)
-        return;
+    bool same = wanted == instance->wake_wanted;
+    /* A peer that has rung has taken the wish: others who sleep still have it. */
+    if (same && wanted == WAKE_NONE && instance->wake_changes == instance->wires.changes) return;
     instance->wake_wanted = wanted;
     instance->wake_changes = instance->wires.changes;
     wire_want(wanted);
