@@ -22,6 +22,7 @@ prebuilt() {
     for manifest in "$tree"/images/*/element.json; do
         element=$(basename "$(dirname "$manifest")")
         [ -f "$tree/build/elements/$element/element.json" ] || return 1
+        ! grep -q '"provided_by": "kernel"' "$manifest" || continue # has no libraries
         for target in $targets; do
             ls "$tree/build/elements/$element/lib/$target"/*.so* >/dev/null 2>&1 || return 1
         done
@@ -55,6 +56,7 @@ for manifest in "$tree"/build/elements/*/element.json; do
     mkdir -p "/elements/$element/lib"
     cp "$manifest" "/elements/$element/"
     for place in "$tree/build/elements/$element"/lib/*-*; do
+        [ -d "$place" ] || continue
         case ${place##*/} in
         *-debug | *-asan) ;;
         *) cp -r "$place" "/elements/$element/lib/" ;;

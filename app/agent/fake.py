@@ -58,7 +58,7 @@ class FakeAgent:
         program = launch.spec.command[0]
         if not exists(launch.spec.command) and "static" not in program:
             return self._coverage(launch, "refused", f"{program} was not found", "correct the path")
-        if "static" in program and launch.elements:
+        if "static" in program and launch.linked:
             if launch.spec.fallback == "kernel":
                 return self._coverage(launch, "kernel", f"{program} is statically linked", "")
             reason, remedy = f"{program} is statically linked", "use a dynamically linked build"

@@ -77,7 +77,8 @@ def instances(launch: Launch, found: Subject) -> list[Instance]:
         details: dict[str, Any] = {"escapes": escapes.read(found.data, linked.kind) or {}}
         started = bool(users)
         if linked.kind == "network":
-            started = bool(users) and bool(found.reported.get("live"))
+            if not linked.by_kernel:
+                started = bool(users) and bool(found.reported.get("live"))
             details |= {key: value for key, value in found.reported.items() if key != "live"}
             if launch.network is not None:
                 details |= {

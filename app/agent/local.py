@@ -104,7 +104,7 @@ class LocalAgent:
         coverage = preflight.require(self.preflight(launch))
         runtime = self._runtime(launch.spec.runtime)
         whole = launch
-        launch = _on_the_kernel(launch) if coverage.verdict == "kernel" else launch
+        launch = launch.on_the_kernel() if coverage.verdict == "kernel" else launch
         present = self._launches.get(launch.name)
         if present is not None and present.id != launch.id:
             raise Conflict(f"'{launch.name}' exists already on this host", remedy="remove it first")
@@ -307,7 +307,7 @@ class LocalAgent:
             for launch in rundir.sealed(self._state):
                 coverage = inspecting.read_coverage(self._directory(launch.name))
                 if coverage is not None and coverage.verdict == "kernel":
-                    launch = _on_the_kernel(launch)
+                    launch = launch.on_the_kernel()
                 self._launches[launch.name] = launch
                 try:
                     self._runtime(launch.spec.runtime)
@@ -340,13 +340,14 @@ class LocalAgent:
         if binding is not None:  # the filter first: no device may exist without it
             self._wiring.plug(launch.name, binding, launch.spec.ports)
             self._names.add(launch)
-        if binding is not None and _needs_kernel_stack(launch):
+            self._tell_names(launch, launch)
+        if binding is not None and launch.on_kernel_stack:
             if launch.spec.runtime is RuntimeName.NAMESPACE:
                 place = self._directory(launch.name) / "netns"
                 self._wiring.make_kernel_stack(launch.name, binding, place)
             else:
                 self._kernel_containers().add(launch.name, binding)
-        if launch.elements:
+        if launch.linked:
             self._broker.serve(
                 launch.name,
                 self._directory(launch.name) / "run",
@@ -358,8 +359,18 @@ class LocalAgent:
             if orders := instrumenting.read_faults(self._directory(launch.name)):
                 self._broker.instruments(launch.name).set_faults(orders)
 
+    def _tell_names(self, changed: Launch, *more: Launch) -> None:
+        """To the applications on `changed`'s network that read them from a file."""
+        for launch in [*self._launches.copy().values(), *more]:
+            own, network = launch.network, changed.network
+            if own is None or network is None or own.network.name != network.network.name:
+                continue
+            if launch.on_kernel_stack:
+                rundir.write_hosts(self._state, launch, self._names.table(network.network.name))
+
     def _disconnect(self, launch: Launch) -> None:
         self._names.forget(launch.name)
+        self._tell_names(launch)
         if self._replugger is not None:
             self._replugger.forget(launch.name)
         if self._broker_made is not None:
@@ -468,14 +479,3 @@ def _locked(fd: int) -> bool:
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.02)
-
-
-def _on_the_kernel(launch: Launch) -> Launch:
-    """Without its network element, but still on its network: runtimes know what that means."""
-    kept = [bound for bound in launch.elements if bound.element.manifest.kind != "network"]
-    return launch.model_copy(update={"elements": kept})
-
-
-def _needs_kernel_stack(launch: Launch) -> bool:
-    kinds = {bound.element.manifest.kind for bound in launch.elements}
-    return launch.network is not None and "network" not in kinds

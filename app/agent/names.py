@@ -37,6 +37,17 @@ class Names:
                     if not names[name]:
                         del names[name]
 
+    def table(self, network: str) -> list[tuple[str, str]]:
+        """(address, name) of all, names that several applications have with each of them."""
+        with self._lock:
+            return [
+                (str(address), name)
+                for name, owners in sorted(self._networks.get(network, {}).items())
+                for both in owners.values()
+                for address in both
+                if address is not None
+            ]
+
     def find(self, network: str, name: str) -> PeerAddresses | None:
         """Addresses of the first application of that name; of an alias several may have one."""
         with self._lock:

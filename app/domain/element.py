@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from app.domain.model import Model, Name
 
@@ -28,7 +28,10 @@ class ElementManifest(Model):
     summary: str = Field(max_length=120)
     description: str = ""
     license: str
-    libraries: dict[str, LibrarySet]
+    provided_by: Literal["library", "kernel"] = "library"
+    """`kernel`: nothing is linked; the application gets the kernel's own service in a namespace
+    of its own, wherever its program comes from."""
+    libraries: dict[str, LibrarySet] = {}
     """`<libc>-<machine>`, as in `glibc-x86_64` or `musl-aarch64` → its files."""
     settings: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
     """JSON Schema (2020-12) of an object. Extension keywords: `unit`; `apply`: `live` or
@@ -40,6 +43,14 @@ class ElementManifest(Model):
     needs: list[Literal["tap", "broker", "private-directory"]] = []
     evidence: list[str] = []
     """Names of the claims (app/evidence) that apply to each instance, beside the general ones."""
+
+    @model_validator(mode="after")
+    def _files_where_linked(self) -> ElementManifest:
+        if self.provided_by == "library" and not self.libraries:
+            raise ValueError("an element that is a library needs 'libraries'")
+        if self.provided_by == "kernel" and (self.libraries or self.kind != "network"):
+            raise ValueError("the kernel provides elements of kind network, without 'libraries'")
+        return self
 
 
 class Element(Model):

@@ -42,6 +42,31 @@ class Launch(Model):
     mounts: list[BoundMount]
 
     @property
+    def linked(self) -> list[BoundElement]:
+        """The elements that are libraries."""
+        return [one for one in self.elements if one.element.manifest.provided_by == "library"]
+
+    @property
+    def has_private_stack(self) -> bool:
+        """A network element is linked: the application's network namespace stays empty."""
+        return any(one.element.manifest.kind == "network" for one in self.linked)
+
+    @property
+    def on_kernel_stack(self) -> bool:
+        """A place on a network, and the kernel's own stack there: as an element, or as the
+        `fallback: kernel` of one."""
+        return self.network is not None and not self.has_private_stack
+
+    def on_the_kernel(self) -> Launch:
+        """Without the network element that cannot be linked, but still on its network."""
+        kept = [
+            one
+            for one in self.elements
+            if one.element.manifest.kind != "network" or one not in self.linked
+        ]
+        return self.model_copy(update={"elements": kept})
+
+    @property
     def name(self) -> str:
         """The application's name."""
         return self.spec.name

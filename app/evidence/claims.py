@@ -154,6 +154,20 @@ def _no_kernel_socket(case: Case) -> Finding:
     return verdict, f"/proc/{pid}/net: sockets: {counts}"
 
 
+def _own_kernel_stack(case: Case) -> Finding:
+    pid = case.subject.main or next(iter(case.subject.pids), None)
+    if pid is None:
+        return "unknown", "the application has no process now"
+    addresses, interfaces = proc.local_addresses(pid), proc.interfaces(pid)
+    if addresses is None or interfaces is None:
+        return "unknown", f"/proc/{pid}/net could not be read"
+    if proc.namespace(pid, "net") == proc.namespace("self", "net"):
+        return "fails", "the application is in the host's network namespace"
+    text = f"/proc/{pid}/net: interfaces {', '.join(interfaces)}; addresses {', '.join(addresses)}"
+    own = [address for address in addresses if not address.startswith("127.")]
+    return ("holds" if own and set(interfaces) == {"lo", "eth0"} else "fails"), text
+
+
 def _packet_ring(case: Case) -> Finding | None:
     if case.linked.bound.settings.get("transport") != "packet":
         return None
@@ -225,9 +239,15 @@ GENERAL: dict[str, tuple[str, Callable[[Case], Finding]]] = {
     "simultaneous": ("Several instances of the element run at the same time", _simultaneous),
     "no-escapes": ("No call went past the element", _no_escapes),
 }
+OF_ANY = ("own-namespaces", "program-unchanged", "simultaneous")
+"""Those of `GENERAL` that say something of an element that is no library, too."""
 SPECIFIC: dict[str, tuple[str, Callable[[Case], Finding | None]]] = {
     "own-arena": ("The instance's state is in memory of this application alone", _own_arena),
     "no-kernel-socket": ("The kernel has no IP socket of this application", _no_kernel_socket),
+    "own-kernel-stack": (
+        "The kernel's own stack serves the application in a namespace with one address",
+        _own_kernel_stack,
+    ),
     "packet-ring": (
         "Packets pass through mapped memory, picked by the instance's filter in the kernel",
         _packet_ring,
@@ -241,7 +261,9 @@ def check(subject: Subject, others: list[Subject]) -> list[Claim]:
     for linked in subject.linked:
         same = [other for other in others if any(one.name == linked.name for one in other.linked)]
         case = Case(subject, linked, same)
-        wanted: dict[str, tuple[str, Callable[[Case], Finding | None]]] = dict(GENERAL)
+        wanted: dict[str, tuple[str, Callable[[Case], Finding | None]]] = {
+            name: claim for name, claim in GENERAL.items() if name in OF_ANY or not linked.by_kernel
+        }
         for name in linked.bound.element.manifest.evidence:
             wanted.setdefault(name, SPECIFIC.get(name, (name, _not_known)))
         for name, (title, examine) in wanted.items():

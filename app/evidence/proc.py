@@ -124,3 +124,22 @@ def parent(pid: int) -> int | None:
     except OSError:
         return None
     return int(text[text.rindex(")") + 2 :].split()[1])
+
+
+def interfaces(pid: int) -> list[str] | None:
+    """Names in the process's network namespace."""
+    try:
+        lines = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
+    except OSError:
+        return None
+    return [line.partition(":")[0].strip() for line in lines]
+
+
+def local_addresses(pid: int) -> list[str] | None:
+    """IPv4 addresses of the process's network namespace, from its routing table."""
+    try:
+        text = Path(f"/proc/{pid}/net/fib_trie").read_text()
+    except OSError:
+        return None
+    found = re.findall(r"\|-- ([0-9.]+)\n +/32 host LOCAL", text)
+    return sorted(set(found))

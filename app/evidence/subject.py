@@ -31,6 +31,11 @@ class Linked:
         """The element's."""
         return self.bound.element.manifest.kind
 
+    @property
+    def by_kernel(self) -> bool:
+        """Nothing is linked: the kernel's own service stands for it."""
+        return self.bound.element.manifest.provided_by == "kernel"
+
     @cached_property
     def inodes(self) -> set[int]:
         """Of the library files on the host."""
@@ -54,5 +59,7 @@ class Subject:
     """What the instance told the broker."""
 
     def users_of(self, linked: Linked) -> list[int]:
-        """Processes that have the element's library mapped."""
+        """Processes that have the element's library mapped; all, of one that is no library."""
+        if linked.by_kernel:
+            return list(self.pids)
         return [pid for pid in self.pids if proc.maps_library(pid, linked.inodes)]

@@ -116,10 +116,14 @@ def examine(
 def judge(launch: Launch, program: Program) -> Coverage:
     """The verdict of one application; never raises."""
     reason, remedy = _obstacle(launch, program)
-    kinds = {bound.element.manifest.kind for bound in launch.elements}
+    kinds = {bound.element.manifest.kind for bound in launch.linked}
+    chosen = [one.element.manifest.name for one in launch.elements if one not in launch.linked]
     verdict: Literal["private", "kernel", "refused"] = "refused"
     if program.problem:
         pass
+    elif not reason and chosen:
+        verdict = "kernel"
+        reason = f"{chosen[0]} was asked for: the kernel's own stack in a namespace of its own"
     elif not reason:
         verdict = "private"
         reason = "" if kinds else "no element is used: the kernel's own services"
@@ -158,7 +162,7 @@ def _obstacle(launch: Launch, program: Program) -> tuple[str, str]:
     """(why the elements cannot be linked, what to do), both empty where they can."""
     if program.problem:
         return program.problem, program.remedy
-    if not launch.elements:
+    if not launch.linked:
         return "", ""
     name = program.path
     allow = "link it dynamically, or allow 'fallback: kernel'"
@@ -176,7 +180,7 @@ def _obstacle(launch: Launch, program: Program) -> tuple[str, str]:
         )
     if program.libc == "none":
         return f"{name}: its loader {program.interpreter} is of an unknown libc", allow
-    for bound in launch.elements:
+    for bound in launch.linked:
         targets: Iterable[str] = bound.element.manifest.libraries
         if program.target not in targets:
             return (

@@ -76,10 +76,11 @@ def build(
         os.chown(data, *owner)
 
     binds = [Bind(run, INSIDE, True), Bind(data, f"{INSIDE}/data", False)]
+    binds += _name_files(launch, run)
     preload: list[str] = []
     environment: dict[str, str] = {}
     files = 0
-    for bound in launch.elements:
+    for bound in launch.linked:
         manifest = bound.element.manifest
         libraries = _libraries(bound, target)
         _directory(f"{run}/lib")
@@ -110,11 +111,23 @@ def write_settings(state: Path, launch: Launch) -> None:
     """
     run = application_directory(state, launch.name) / "run"
     files = 0
-    for bound in launch.elements:
+    for bound in launch.linked:
         schema = bound.element.manifest.settings
         settings, paths = replace_host_paths(bound.settings, schema, f"{INSIDE}/files", files)
         files += len(paths)
         _write(f"{run}/{bound.element.manifest.kind}.conf", _conf(launch, bound, settings))
+
+
+def write_hosts(state: Path, launch: Launch, names: list[tuple[str, str]]) -> None:
+    """The /etc/hosts of an application on the kernel's stack: (address, name) of its peers.
+
+    In place: what is bound into the application is this file, not its name.
+    """
+    place = application_directory(state, launch.name) / "run/hosts"
+    text = "127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for address, name in names)
+    with contextlib.suppress(FileNotFoundError), place.open("r+b") as file:
+        file.write(text.encode())
+        file.truncate()
 
 
 def seal(directory: Path, launch: Launch) -> None:
@@ -238,6 +251,23 @@ def _binding(launch: Launch) -> dict[str, Any]:
         "mtu": binding.network.mtu,
         "dns": resolvers() if servers is None else [str(server) for server in servers],
     }
+
+
+def _name_files(launch: Launch, run: str) -> list[Bind]:
+    """Of a program on the kernel's stack, which looks names up by itself; a mount of the
+    specification at the same place wins."""
+    if launch.network is None or not launch.on_kernel_stack:
+        return []
+    network = launch.network.network
+    servers = resolvers() if network.dns is None else [str(server) for server in network.dns]
+    _write(f"{run}/hosts", "127.0.0.1 localhost\n" + f"{launch.network.address} {launch.name}\n")
+    _write(f"{run}/resolv.conf", "".join(f"nameserver {server}\n" for server in servers))
+    taken = {mount.target for mount in launch.mounts}
+    return [
+        Bind(f"{run}/{file}", f"/etc/{file}", True)
+        for file in ("hosts", "resolv.conf")
+        if f"/etc/{file}" not in taken
+    ]
 
 
 def _write(path: str, text: str) -> None:

@@ -36,6 +36,13 @@ def element(kind: str) -> BoundElement:
     return BoundElement(element=Element(manifest=manifest, directory="/none"), settings={})
 
 
+def kernel_network() -> BoundElement:
+    manifest = element("network").element.manifest.model_copy(
+        update={"name": "test-kernel", "provided_by": "kernel", "libraries": {}}
+    )
+    return BoundElement(element=Element(manifest=manifest, directory="/none"), settings={})
+
+
 def launch(*command: str, kinds: tuple[str, ...] = ("network",), **spec: Any) -> Launch:
     mounts = spec.pop("bound", [])
     made = ApplicationSpec.model_validate({"name": "a", "command": list(command), **spec})
@@ -83,6 +90,26 @@ def test_a_static_program_is_refused_or_put_on_the_kernel() -> None:
     both = launch("/bin/busybox", kinds=("network", "filesystem"), fallback="kernel")
     assert coverage(both).verdict == "refused" and "filesystem" in coverage(both).reason
     assert coverage(launch("/bin/busybox", kinds=())).verdict == "private"
+
+
+@pytest.mark.skipif(not Path("/bin/busybox").exists(), reason="busybox-static is not installed")
+def test_an_element_of_the_kernel_takes_any_program() -> None:
+    static = launch("/bin/busybox", kinds=())
+    static = static.model_copy(update={"elements": [kernel_network()]})
+    assert coverage(static).verdict == "kernel" and "test-kernel" in coverage(static).reason
+    assert static.on_the_kernel().elements == static.elements
+    both = static.model_copy(update={"elements": [kernel_network(), element("filesystem")]})
+    assert coverage(both).verdict == "refused"
+    assert coverage(launch("sh", kinds=("filesystem",))).verdict == "private"
+
+
+def test_a_manifest_says_who_provides_the_element() -> None:
+    body = element("network").element.manifest.model_dump(exclude={"libraries"})
+    with pytest.raises(ValueError, match="needs 'libraries'"):
+        ElementManifest.model_validate(body)
+    assert ElementManifest.model_validate({**body, "provided_by": "kernel"}).libraries == {}
+    with pytest.raises(ValueError, match="of kind network"):
+        ElementManifest.model_validate({**body, "provided_by": "kernel", "kind": "clock"})
 
 
 def test_static_pie_has_no_loader(tmp_path: Path) -> None:

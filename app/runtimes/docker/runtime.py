@@ -72,7 +72,7 @@ class DockerRuntime:
             owner = files.owner()
             program = self._examine(launch, files)
         kernel = preflight.judge(launch, program).verdict == "kernel"
-        linked = launch.model_copy(update={"elements": []}) if kernel else launch
+        linked = launch.on_the_kernel() if kernel else launch
         target = program.target if program.libc != "none" else f"glibc-{platform.machine()}"
         try:
             directory = rundir.build(self._state, linked, target, owner=owner)

@@ -80,7 +80,7 @@ def shim_specification(
         ("env", f"{name}={value}") for name, value in environment(launch, run, user).items()
     ]
     records += [("cgroup", f"{directory}/cgroup.procs") for directory in cgroups]
-    if gets_kernel_stack(launch):
+    if launch.on_kernel_stack:
         records.append(("netns", run.path / "netns"))
     if user is not None:
         records += [("uid", user.uid), ("gid", user.gid)]
@@ -110,22 +110,12 @@ def environment(launch: Launch, run: RunDirectory, user: User | None) -> dict[st
     return base | launch.spec.environment | run.environment
 
 
-def has_network_element(launch: Launch) -> bool:
-    """Then its network namespace stays empty."""
-    return any(bound.element.manifest.kind == "network" for bound in launch.elements)
-
-
-def gets_kernel_stack(launch: Launch) -> bool:
-    """A place on a network but no element for it: the `fallback: kernel`."""
-    return launch.network is not None and not has_network_element(launch)
-
-
 def _bubblewrap(
     launch: Launch, run: RunDirectory, user: User | None, hidden: list[str]
 ) -> list[str]:
     words = ["--die-with-parent", "--as-pid-1", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
     words += ["--unshare-cgroup-try", "--hostname", launch.name]
-    if has_network_element(launch):
+    if launch.has_private_stack:
         words.append("--unshare-net")
     words += ["--cap-drop", "ALL"]
     if os.geteuid() != 0:
@@ -146,7 +136,8 @@ def _bubblewrap(
             words += ["--perms", "1777", "--tmpfs", path]
     words += _resolver_file()
     for bind in run.binds:
-        words += ["--ro-bind" if bind.read_only else "--bind", bind.source, bind.target]
+        target = os.path.realpath(bind.target) if _within(bind.target, ["/etc"]) else bind.target
+        words += ["--ro-bind" if bind.read_only else "--bind", bind.source, target]
     for path in tmpfs:
         words += [*_parents(path), "--perms", "1777", "--tmpfs", _real_target(path)]
     for source, target, read_only in mounts:
