@@ -7,6 +7,7 @@ instances that come back; the end of each is a moment, so nothing is prolonged.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -60,9 +61,14 @@ def set_faults(instruments: Instruments, orders: list[FaultOrder]) -> dict[str, 
 def report(instruments: Instruments, what: ReportKind) -> list[Line]:
     """Numbers as numbers. Raises `TimedOut`."""
     return [
-        {key: int(value) if value.isdecimal() else value for key, value in line.items()}
-        for line in instruments.report(what)
+        {key: _number(value) for key, value in line.items()} for line in instruments.report(what)
     ]
+
+
+def _number(text: str) -> int | float | str:
+    if text.isdecimal():
+        return int(text)
+    return float(text) if re.fullmatch(r"\d+\.\d+", text, re.ASCII) else text
 
 
 def usage(

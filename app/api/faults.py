@@ -15,6 +15,7 @@ from app.catalog import resolve
 from app.domain.errors import AgentUnavailable, Conflict, InvalidSpecification, TimedOut
 from app.domain.explain import did_you_mean
 from app.domain.fault import Counters, Fault, FaultSpec
+from app.domain.ports import Line
 
 router = APIRouter(prefix="/v1/applications/{name}/faults", tags=["faults"], responses=RESPONSES)
 
@@ -130,7 +131,7 @@ def _counted(services: Services, name: str) -> dict[str, Counters]:
     return {str(line["id"]): _numbers(line) for line in lines}
 
 
-def _numbers(line: dict[str, int | str]) -> Counters:
+def _numbers(line: Line) -> Counters:
     return {key: value for key, value in line.items() if isinstance(value, int)}
 
 

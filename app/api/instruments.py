@@ -70,7 +70,11 @@ def capture(
 
 def _socket(line: Line) -> SocketEntry:
     named = {key: value for key, value in line.items() if key in _NAMED}
-    rest = {key: value for key, value in line.items() if key not in _NAMED}
+    rest = {
+        key: value
+        for key, value in line.items()
+        if key not in _NAMED and not isinstance(value, str)
+    }
     if "program" in named:
         named["program"] = str(named["program"])
     return SocketEntry.model_validate({**named, "details": rest})

@@ -30,7 +30,7 @@ from app.domain.usage import Usage
 
 ReportKind = Literal["sockets", "faults", "counters"]
 """What an instance can be asked."""
-Line = dict[str, int | str]
+Line = dict[str, int | float | str]
 
 
 class Runtime(Protocol):

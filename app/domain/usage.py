@@ -34,5 +34,5 @@ class SocketEntry(Model):
     pid: int | None = None
     """Of the process that has it, as the application sees it."""
     program: str | None = None
-    details: dict[str, int] = {}
-    """`rtt_us`, `cwnd`, `mss`, `retransmits` and others, for TCP connections."""
+    details: dict[str, int | float] = {}
+    """`rtt_ms`, `cwnd`, `mss`, `retransmits` and others, for TCP connections."""

@@ -256,6 +256,7 @@ static void fill_in(void)
     cse_tcp_send_buffer = (uint32_t)instance->send_buffer;
     cse_tcp_initial_window = (uint32_t)bounded("initial_window", 10, 1, 1000);
     cse_tcp_delayed_ack_ms = (uint32_t)bounded("delayed_ack", 40, 0, 500);
+    cse_tcp_rto_least_us = (uint32_t)bounded("rto_min", 200, 5, 10000) * 1000;
     const char *congestion = host->setting("congestion");
     int algorithm = congestion != NULL ? congestion_find(congestion) : -1;
     cse_tcp_congestion = (uint32_t)(algorithm >= 0 ? algorithm : CONGESTION_CUBIC);

@@ -388,6 +388,9 @@ int ring_map(void);
 void ring_count(void);
 void filter_ports_changed(bool taken);
 
+/* tune.c */
+void tune_apply(const char *text); /* a `set` of the broker */
+
 /* clock.c */
 void clock_run(void);              /* runs what is due */
 int clock_timeout(void);           /* ms until the next, -1: never */

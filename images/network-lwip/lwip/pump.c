@@ -104,26 +104,6 @@ static void lose_broker(void)
     me.broker = -1;
 }
 
-static void apply_settings(const char *text)
-{
-    static const char *const keys[] = {"ttl", "keepalive.idle", "keepalive.interval",
-                                       "keepalive.probes"};
-    int *places[] = {&instance->default_ttl, &instance->keep_idle, &instance->keep_interval,
-                     &instance->keep_count};
-    char value[32];
-    for (int i = 0; i < 4; i++)
-        if (host->message_field(text, keys[i], value, sizeof value)) *places[i] = atoi(value);
-    if (host->message_field(text, "mss", value, sizeof value)) {
-        instance_set_mss(atoi(value));
-    }
-    if (host->message_field(text, "initial_window", value, sizeof value) && atoi(value) > 0)
-        cse_tcp_initial_window = (uint32_t)atoi(value);
-    if (host->message_field(text, "delayed_ack", value, sizeof value) && atoi(value) >= 0)
-        cse_tcp_delayed_ack_ms = (uint32_t)atoi(value);
-    if (host->message_field(text, "congestion", value, sizeof value) && congestion_find(value) >= 0)
-        cse_tcp_congestion = (uint32_t)congestion_find(value);
-}
-
 /* One message, if there is any within the time. */
 bool pump_hear_broker(int timeout_ms)
 {
@@ -134,7 +114,7 @@ bool pump_hear_broker(int timeout_ms)
     if (instruments_hear(&message)) return true;
     if (wire_message(&message)) return true;
     for (int i = 0; i < message.fd_count; i++) host->own_close(message.fds[i]);
-    if (strncmp(message.text, "set ", 4) == 0) apply_settings(message.text);
+    if (strncmp(message.text, "set ", 4) == 0) tune_apply(message.text);
     return true;
 }
 

@@ -13,7 +13,6 @@
 
 enum {
     DUPLICATES = 3,
-    RTO_VARIANCE_LEAST_US = 200000, /* Linux's least RTO is 200 ms above the round trip */
     RTO_MOST_MS = 120000,
 };
 
@@ -35,7 +34,7 @@ uint32_t tcp_in_flight(const struct tcp_pcb *pcb)
 uint32_t tcp_rto_of(const struct tcp_pcb *pcb)
 {
     if (pcb->srtt == 0) return LWIP_TCP_RTO_TIME;
-    uint32_t variance = LWIP_MAX(pcb->rttvar, RTO_VARIANCE_LEAST_US);
+    uint32_t variance = LWIP_MAX(pcb->rttvar, cse_tcp_rto_least_us);
     uint32_t rto_ms = ((pcb->srtt >> 3) + variance) / 1000;
     return LWIP_MIN(rto_ms, RTO_MOST_MS);
 }

@@ -115,6 +115,7 @@ extern uint32_t cse_tcp_mss, cse_tcp_window, cse_tcp_send_buffer;
 
 /* Congestion control is the element's (congestion.c). */
 extern uint32_t cse_tcp_initial_window, cse_tcp_delayed_ack_ms, cse_tcp_congestion;
+extern uint32_t cse_tcp_rto_least_us;
 #define LWIP_TCP_CALC_INITIAL_CWND(mss) (cse_tcp_initial_window * (mss))
 #define TCP_DELAYED_ACK_MS              cse_tcp_delayed_ack_ms
 #define TCP_CONGESTION_DEFAULT          ((u8_t)cse_tcp_congestion)

@@ -1,0 +1,123 @@
+/* Tuning: settings that change while the program runs, also for connections that are open.
+ *
+ * The broker's `set key=value …`, which may come twice and in parts. What a program has set for a
+ * socket of its own (setsockopt) stays: a socket follows the setting while it has the setting's
+ * former value. Values were checked against element.json; they are clamped here all the same.
+ * Called by pump.c, under the lock.
+ */
+#include "instance.h"
+#include "wire.h"
+
+#include "lwip/priv/tcp_priv.h"
+
+#include <stdlib.h>
+
+/* False where the message does not have the key. */
+static bool number(const char *text, const char *key, long least, long most, long *out)
+{
+    char value[32], *end;
+    if (!host->message_field(text, key, value, sizeof value)) return false;
+    *out = strtol(value, &end, 10);
+    if (end == value || *end != '\0') return false;
+    *out = *out < least ? least : *out > most ? most : *out;
+    return true;
+}
+
+/* ---- sockets ------------------------------------------------------------------------------- */
+
+static void tune_ttl(long ttl)
+{
+    uint8_t former = (uint8_t)instance->default_ttl;
+    instance->default_ttl = (int)ttl;
+    for (uint32_t i = 0; i < instance->socket_top; i++) {
+        struct sock *s = instance->sockets[i];
+        if (s == NULL) continue;
+        if (s->hops == former) s->hops = (uint8_t)ttl;
+        if (s->ttl != former) continue;
+        s->ttl = (uint8_t)ttl;
+        if (s->kind == KIND_TCP) tcp_apply_options(s);
+    }
+}
+
+/* One of the three numbers of keepalive, at the same place in every socket. */
+static void tune_keepalive(int *setting, size_t place, long value)
+{
+    int former = *setting;
+    *setting = (int)value;
+    for (uint32_t i = 0; i < instance->socket_top; i++) {
+        struct sock *s = instance->sockets[i];
+        int *own = s != NULL ? (int *)((char *)s + place) : NULL;
+        if (own == NULL || s->kind != KIND_TCP || *own != former) continue;
+        *own = (int)value;
+        tcp_apply_options(s);
+    }
+}
+
+/* ---- connections --------------------------------------------------------------------------- */
+
+/* Smaller segments at once; larger ones with the next connection: what the peer takes was agreed.
+ */
+static void tune_mss(long mss)
+{
+    instance_set_mss(mss);
+    for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb != NULL; pcb = pcb->next)
+        if (pcb->mss > cse_tcp_mss) pcb->mss = (u16_t)cse_tcp_mss;
+}
+
+/* What is open now moves with the limit, less what the program has not read. A window that was
+ * announced is not taken back: it closes as it fills. */
+static void tune_receive_buffer(long bytes)
+{
+    uint32_t former = cse_tcp_window;
+    instance->receive_buffer = (int)bytes;
+    cse_tcp_window = (uint32_t)bytes;
+    for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb != NULL; pcb = pcb->next) {
+        uint32_t most = former < 0xffff || (pcb->flags & TF_WND_SCALE) ? former : 0xffff;
+        uint32_t unread = most > pcb->rcv_wnd ? most - pcb->rcv_wnd : 0, now = TCP_WND_MAX(pcb);
+        pcb->rcv_wnd = now > unread ? now - unread : 0;
+        if (tcp_update_rcv_ann_wnd(pcb) >= TCP_WND_UPDATE_THRESHOLD) {
+            tcp_ack_now(pcb);
+            tcp_output(pcb);
+        }
+    }
+}
+
+static void tune_send_buffer(long bytes)
+{
+    int64_t more = (int64_t)bytes - cse_tcp_send_buffer;
+    instance->send_buffer = (int)bytes;
+    cse_tcp_send_buffer = (uint32_t)bytes;
+    for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb != NULL; pcb = pcb->next) {
+        int64_t room = (int64_t)pcb->snd_buf + more;
+        pcb->snd_buf = room > 0 ? (tcpwnd_size_t)room : 0;
+        struct sock *s = pcb->callback_arg;
+        if (s != NULL && more > 0) sock_notify(s); /* the program's bytes may wait for room */
+    }
+}
+
+static void tune_connections(const char *text)
+{
+    long value;
+    char name[32];
+    if (number(text, "mss", 536, UINT16_MAX, &value)) tune_mss(value);
+    if (number(text, "receive_buffer", 4096, 16 << 20, &value)) tune_receive_buffer(value);
+    if (number(text, "send_buffer", 4096, 16 << 20, &value)) tune_send_buffer(value);
+    if (number(text, "initial_window", 1, 1000, &value)) cse_tcp_initial_window = (uint32_t)value;
+    if (number(text, "delayed_ack", 0, 500, &value)) cse_tcp_delayed_ack_ms = (uint32_t)value;
+    if (number(text, "rto_min", 5, 10000, &value)) cse_tcp_rto_least_us = (uint32_t)value * 1000;
+    if (host->message_field(text, "congestion", name, sizeof name) && congestion_find(name) >= 0)
+        cse_tcp_congestion = (uint32_t)congestion_find(name);
+}
+
+void tune_apply(const char *text)
+{
+    long value;
+    if (number(text, "ttl", 1, 255, &value)) tune_ttl(value);
+    if (number(text, "keepalive.idle", 1, 32767, &value))
+        tune_keepalive(&instance->keep_idle, offsetof(struct sock, keep_idle), value);
+    if (number(text, "keepalive.interval", 1, 32767, &value))
+        tune_keepalive(&instance->keep_interval, offsetof(struct sock, keep_interval), value);
+    if (number(text, "keepalive.probes", 1, 127, &value))
+        tune_keepalive(&instance->keep_count, offsetof(struct sock, keep_count), value);
+    tune_connections(text);
+}

@@ -1,0 +1,91 @@
+"""Settings that change while a program runs, and what open connections make of them."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.native.net.lab import Host, Lab, retry
+from tests.native.test_net_faults import echo, round_trip_s
+from tests.native.test_net_instruments import Capture
+
+__all__ = ["echo"]
+pytestmark = [pytest.mark.native, pytest.mark.root]
+
+
+def tune(host: Host, **values: object) -> None:
+    given = {key: str(value) for key, value in values.items()}
+    assert host.lab.broker.push(host.name, "network", given)
+    host.lab.broker.instruments(host.name).report("counters")  # answered after it
+
+
+def connection_of(host: Host, client: socket.socket) -> dict[str, Any]:
+    own = ":".join(map(str, client.getsockname()))
+    lines = host.lab.broker.instruments(host.name).report("sockets")
+    (found,) = (line for line in lines if line["peer"] == own)
+    return found
+
+
+def test_open_connections_follow_ttl_mss_windows_and_timers(lab: Lab, echo: Host) -> None:
+    with socket.create_connection((echo.address, 9000), timeout=10) as client:
+        round_trip_s(client)
+        before = connection_of(echo, client)
+        tune(echo, ttl=9, mss=1000, receive_buffer=200_000, rto_min=900)
+        capture = Capture(echo, duration=1.0, filter="outbound and tcp port 9000")
+        client.sendall(b"z" * 5000 + b"\n")
+        left = 5001
+        while left:
+            left -= len(client.recv(left))
+        round_trip_s(client)
+        after = connection_of(echo, client)
+        packets = [packet for *_, packet, _ in capture.file().packets]
+        assert packets and {packet[8] for packet in packets} == {9}
+        assert int(before["mss"]) > 1000 == int(after["mss"])
+        assert int(before["receive_window"]) > 500_000 > 200_000 == int(after["receive_window"])
+        assert int(after["rto_ms"]) >= 900 > int(before["rto_ms"])
+        tune(echo, receive_buffer=2_000_000)
+        round_trip_s(client)
+        assert int(connection_of(echo, client)["receive_window"]) == 2_000_000
+
+
+def test_a_lowered_window_loses_nothing(lab: Lab, echo: Host) -> None:
+    payload = b"".join(b"%d " % i for i in range(60_000)) + b"\n"
+    with socket.create_connection((echo.address, 9000), timeout=20) as client:
+        round_trip_s(client)
+        client.settimeout(0.2)
+        sent, found, sizes = 0, bytearray(), [50_000, 8192, 4_000_000, 20_000]
+        while len(found) < len(payload):
+            if sent < len(payload):
+                sent += client.send(payload[sent : sent + 100_000])
+                tune(echo, receive_buffer=sizes[sent % 4], send_buffer=sizes[sent % 3])
+            try:
+                found += client.recv(1 << 16)
+            except TimeoutError:
+                continue  # the window is small just now
+    assert bytes(found) == payload
+
+
+def test_what_the_program_set_itself_stays(lab: Lab) -> None:
+    host = lab.host()
+    script = """
+import socket, sys
+own, other = socket.socket(), socket.socket()
+own.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 33)
+print("ready", flush=True)
+sys.stdin.readline()
+for s in own, other: print(s.getsockopt(socket.IPPROTO_IP, socket.IP_TTL))
+"""
+    process = subprocess.Popen(
+        host.command(sys.executable, "-c", script),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    assert retry(lambda: lab.broker.details(host.name)["live"])
+    tune(host, ttl=9)
+    assert process.communicate("go\n", timeout=10)[0] == "33\n9\n"
