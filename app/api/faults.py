@@ -11,7 +11,6 @@ from fastapi import APIRouter, Body, Response
 from app.api.problems import RESPONSES
 from app.api.resources import Page
 from app.api.services import Given, Services
-from app.catalog import resolve
 from app.domain.errors import AgentUnavailable, Conflict, InvalidSpecification, TimedOut
 from app.domain.explain import did_you_mean
 from app.domain.fault import Counters, Fault, FaultSpec
@@ -101,7 +100,11 @@ def remove(services: Given, name: str, fault_id: str) -> Response:
 def _must_have_stack(services: Services, name: str) -> None:
     with services.store.read() as transaction:
         spec = transaction.applications.get(name).spec
-    if not resolve.uses_network(spec, services.catalog):
+    used = [
+        services.catalog.entry(element, use.path).element.manifest
+        for element, use in spec.elements.items()
+    ]
+    if not any(one.kind == "network" and one.provided_by != "kernel" for one in used):
         raise Conflict(
             f"'{name}' has no private network stack whose packets could meet a fault",
             remedy="give it a network element, for example network-lwip",

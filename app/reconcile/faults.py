@@ -12,7 +12,7 @@ import threading
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
-from app.domain.errors import CseError, NotFound
+from app.domain.errors import Conflict, CseError, NotFound
 from app.domain.fault import Counters, Fault, FaultOrder
 from app.domain.ports import Agent
 from app.store.store import Store, Transaction
@@ -67,6 +67,9 @@ class FaultKeeper:
                 return self._agent.set_faults(application, orders)
         except NotFound:
             return {}  # not on the host yet: told when it is created
+        except Conflict as error:
+            log.warning("faults of '%s': %s", application, error)
+            return {}
         except CseError as error:
             log.warning("faults of '%s': %s", application, error)
             with self._changed:
