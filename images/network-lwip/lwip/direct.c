@@ -181,6 +181,7 @@ ssize_t direct_receive(cse_socket handle, int fd, const struct iovec *parts, int
         }
     }
     bool spins = result == -EAGAIN && (flags & CSE_SPIN_NEXT);
+    if (result != CSE_RELAYED) s->awaited = spins;
     if (spins != ((flags & CSE_SPUN) != 0)) direct_spin(spins);
     instance_unlock(&saved);
     return result;
@@ -263,7 +264,7 @@ void direct_deliver(struct sock *s)
     uint32_t news = mask & ~before;
     if (s->rx_news) news |= mask & (EPOLLIN | EPOLLRDNORM);
     s->rx_news = false;
-    bool awaited = news != 0 && host->ready(sock_handle(s), mask);
+    bool awaited = (news != 0 && host->ready(sock_handle(s), mask)) || s->awaited;
     if (s->rx_first != NULL && !s->unread && !awaited) {
         s->unread = true;
         s->unread_ms = now_ms();
@@ -386,6 +387,12 @@ bool direct_tick(bool leads)
     instance->wake_changes--; /* a wire may have been mapped here just now: all are told */
     decide_wake();
     return active || unread;
+}
+
+/* While threads of the program come and go they read the rings themselves. */
+bool direct_leaves_to_pump(void)
+{
+    return !instance->ticking || instance->visits == me.seen_visits;
 }
 
 /* What wakes a sleeping thread: the thread bell, and the device. */

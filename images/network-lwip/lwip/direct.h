@@ -21,6 +21,7 @@ bool direct_turn(void);
 void direct_spin(bool on);
 void direct_sleep(bool on);
 bool direct_tick(bool leads);
+bool direct_leaves_to_pump(void);
 void direct_bells(int fds[CSE_BELLS]);
 void direct_heard(int bell);
 void direct_forget_process(struct process *p);

@@ -100,6 +100,7 @@ struct sock {
     bool direct;
     bool relay_news; /* the overlay does not know yet that it is relayed */
     bool rx_news;    /* bytes came since it was last told */
+    bool awaited;    /* a thread spins for its bytes */
     bool unread;     /* on the list of process unread_by, since unread_ms */
     uint16_t unread_by;
     uint64_t unread_ms;

@@ -231,7 +231,7 @@ void pump_once(int timeout_ms)
         for (long i = 0; i < got; i++) serve(&events[i]);
         wire_serve();
         if (leading()) {
-            wire_read(READS);
+            if (direct_leaves_to_pump()) wire_read(READS);
             clock_run();
             tell_counters();
             instruments_tell();
@@ -268,7 +268,7 @@ static int sleep_time(void)
         if (due >= 0 && (timeout < 0 || due < timeout)) timeout = due;
     }
     if (tick && (timeout < 0 || timeout > TICK_MS)) timeout = TICK_MS;
-    if (leading() && wire_pending()) timeout = 0;
+    if (leading() && wire_pending() && direct_leaves_to_pump()) timeout = 0;
     if (leading()) clock_sleeps(timeout);
     instance_unlock(NULL);
     return timeout;

@@ -80,6 +80,7 @@ int32_t tcp_timer_wait(void)
 }
 
 static void fire(struct tcp_pcb *pcb);
+static bool turning; /* tcp_timer_now is the slot under way */
 
 /* Moves the wheel to the next time at which it has something to do, and does that. */
 static void turn(int32_t ahead)
@@ -95,11 +96,13 @@ static void turn(int32_t ahead)
         }
     }
     struct tcp_pcb **head = &tcp_timer_wheel[0][tcp_timer_now & (SLOTS - 1)];
+    turning = true;
     while (*head != NULL) {
         struct tcp_pcb *pcb = *head;
         wheel_remove(pcb);
         fire(pcb); /* arms at least 1 ms ahead: never this slot again */
     }
+    turning = false;
 }
 
 void tcp_timer_run(void)
@@ -229,7 +232,7 @@ void tcp_timer_update(struct tcp_pcb *pcb)
         wheel_remove(pcb);
     }
     /* An empty wheel stands still, and so does one that nobody had to turn for long. */
-    if (wheel_next() == NEVER) tcp_timer_now = now;
+    if (!turning && wheel_next() == NEVER) tcp_timer_now = now;
     pcb->timer_due = now + (uint32_t)ahead;
     wheel_insert(pcb);
 }

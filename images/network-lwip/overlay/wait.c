@@ -23,7 +23,7 @@ enum {
     SPIN_FIRST_NS = 30000,
     SPIN_MOST_NS = 100000,
     SPIN_RETRY = 64,
-    YIELDED_NS = 5000,
+    YIELDED_NS = 50000,
     CHECKS = 32,
 };
 
