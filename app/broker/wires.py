@@ -14,6 +14,7 @@ import os
 import stat
 import time
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Protocol
 
 from app.broker.messages import BadMessage, Message, pack
@@ -58,12 +59,12 @@ class Wires:
 
     def request(self, session: Session, connection: Connection, message: Message) -> None:
         """`wire address=A`: both ends are told, or the asker is refused."""
-        address = message.fields.get("address", "")
-        peer = self._peer(session, address)
-        if peer is not None and address in session.wires and _own(session) in peer.wires:
+        asked = message.fields.get("address", "")
+        peer = self._peer(session, asked)
+        if peer is not None and _own(peer) in session.wires and _own(session) in peer.wires:
             return  # the two asked at once: both have been told
         if peer is None or not _affordable(session) or not self._connect(session, connection, peer):
-            self._send(connection, pack("wire", {"address": address, "none": 1}))
+            self._send(connection, pack("wire", {"address": asked, "none": 1}))
 
     def register(self, session: Session, message: Message) -> None:
         """`wires=A,B`: those that an instance has from an earlier broker or leader; all others
@@ -150,8 +151,13 @@ class Wires:
         return peer if room else None
 
     def _owner(self, session: Session, address: str) -> Session | None:
+        """The application at an address of either family."""
+        try:
+            canonical = str(ip_address(address))
+        except ValueError:
+            return None
         for other in self._neighbours(session):
-            if _own(other) == address:
+            if canonical in (_own(other), _own6(other)):
                 return other
         return None
 
@@ -213,11 +219,19 @@ def _make_rings() -> int:
 
 
 def _grant(peer: Session, *, side: int) -> bytes:
-    return pack("wire", {"address": _own(peer), "name": peer.name, "side": side})
+    fields: dict[str, object] = {"address": _own(peer), "name": peer.name, "side": side}
+    if _own6(peer):
+        fields["address6"] = _own6(peer)
+    return pack("wire", fields)
 
 
 def _own(session: Session) -> str:
     return str(session.binding.address) if session.binding is not None else ""
+
+
+def _own6(session: Session) -> str:
+    address = session.binding.address6 if session.binding is not None else None
+    return str(address) if address is not None else ""
 
 
 def _permitted(session: Session, peer: Session) -> bool:

@@ -68,6 +68,17 @@ def test_bytes_arrive_whole_and_none_by_the_tap(pair: tuple[Host, Host]) -> None
     assert counters["wire_tx_bytes"] > 4_000_000
 
 
+def test_both_families_take_the_one_wire(pair: tuple[Host, Host]) -> None:
+    server, client = pair
+    assert client.check("python3", PEER, "talk", server.address6, "30") == "same\n"
+    assert client.check("python3", PEER, "talk", server.address, "30") == "same\n"
+    process = held(client, server.address6)
+    counters = until(server, lambda found: found.get("wire_rx_bytes", 0) > 3_000_000)
+    assert counters["tx_bytes"] < 20_000 and counters["wires"] == 1
+    server.kill()
+    assert last_words(process) == f"error {errno.ECONNRESET}"
+
+
 @pytest.mark.parametrize("role", ["forked-first", "executed"])
 def test_other_processes_of_the_application_use_the_wire(
     pair: tuple[Host, Host], role: str
@@ -147,6 +158,7 @@ def test_segments_are_as_large_as_the_wire_allows(lab: Lab, pair: tuple[Host, Ho
     text = (small.run / "network.conf").read_text().replace("mtu=65520", "mtu=1500")
     (small.run / "network.conf").write_text(text)
     assert int(small.check("python3", PEER, "segment", server.address)) == 65460
+    assert int(small.check("python3", PEER, "segment", server.address6)) == 65440
     (small.run / "network.conf").write_text(text + "mss=9000\n")
     assert int(small.check("python3", PEER, "segment", server.address)) == 9000
 

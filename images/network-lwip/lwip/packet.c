@@ -87,6 +87,14 @@ u16_t cse_netif_mtu(const struct netif *netif, const ip4_addr_t *dest)
     return wire_is_up(&to) ? WIRE_MTU : netif->mtu;
 }
 
+u16_t cse_netif_mtu6(const struct netif *netif, const ip6_addr_t *dest)
+{
+    ip_addr_t to;
+    if (netif != instance->tap) return netif_mtu6(netif);
+    ip_addr_copy_from_ip6(to, *dest);
+    return wire_is_up(&to) ? WIRE_MTU : netif_mtu6(netif);
+}
+
 /* An IP packet that has arrived, its checksums verified or vouched for; the packet is consumed. */
 void packet_in(struct pbuf *p, enum packet_link link)
 {

@@ -20,6 +20,7 @@
 #include "lwip/priv/tcp_priv.h"
 #include "lwip/prot/ip.h"
 #include "lwip/prot/ip4.h"
+#include "lwip/prot/ip6.h"
 #include "lwip/prot/tcp.h"
 
 #include <errno.h>
@@ -28,119 +29,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { ASK_MS = 1000, PARTS_MAX = 256, MSS_OPTION = 2 };
+enum { PARTS_MAX = 256, MSS_OPTION = 2 };
 
 #define wires (&instance->wires)
-
-/* ---- the table ----------------------------------------------------------------------------- */
-
-static uint16_t *hash_place(const ip_addr_t *address)
-{
-    return &wires->hash[(ip_2_ip4(address)->addr * 0x9e3779b1U) >> 23];
-}
-_Static_assert(WIRE_HASH == 1 << (32 - 23), "hash_place");
-
-struct wire *wire_find(const ip_addr_t *address)
-{
-    if (!IP_IS_V4(address)) return NULL;
-    for (uint16_t at = *hash_place(address); at != 0; at = wires->table[at - 1].next)
-        if (ip_addr_eq(&wires->table[at - 1].address, address)) return &wires->table[at - 1];
-    return NULL;
-}
-
-static void hash_add(struct wire *wire)
-{
-    uint16_t *place = hash_place(&wire->address);
-    wire->next = *place;
-    *place = (uint16_t)(wire - wires->table + 1);
-}
-
-void wire_remove(struct wire *wire)
-{
-    uint16_t own = (uint16_t)(wire - wires->table + 1), *at = hash_place(&wire->address);
-    while (*at != 0 && *at != own) at = &wires->table[*at - 1].next;
-    if (*at == own) *at = wire->next;
-    wire->state = WIRE_FREE;
-}
-
-struct wire *wire_new(const ip_addr_t *address)
-{
-    struct wire *found = NULL;
-    uint64_t now = now_ms();
-    for (uint16_t i = 0; i < WIRES_MAX && found == NULL; i++) {
-        struct wire *wire = &wires->table[i];
-        if (wire->state == WIRE_NONE && now >= wire->until_ms) wire_remove(wire);
-        if (wire->state == WIRE_FREE) found = wire;
-        if (found != NULL && i >= wires->top) wires->top = (uint16_t)(i + 1);
-    }
-    if (found == NULL) return NULL;
-    memset(found, 0, sizeof *found);
-    found->address = *address;
-    hash_add(found);
-    return found;
-}
-
-/* A neighbour on the subnet that may be an application's. */
-static bool may_be_peer(const ip_addr_t *dest)
-{
-    if (!IP_IS_V4(dest) || !wires->wanted) return false;
-    uint32_t address = ip_2_ip4(dest)->addr, mask = instance->netmask;
-    return (address & mask) == (instance->address & mask) && address != instance->address &&
-           address != instance->gateway && address != (instance->address | ~mask) &&
-           address != (instance->address & mask);
-}
-
-/* The entry for a packet's destination; NULL: the tap takes it. */
-static struct wire *entry_for(const ip_addr_t *dest)
-{
-    struct wire *wire = wire_find(dest);
-    if (wire == NULL) {
-        if (!may_be_peer(dest) || wires->up >= WIRES_UP_MAX) return NULL;
-        wire = wire_new(dest);
-        if (wire == NULL) return NULL;
-    } else if (wire->state != WIRE_NONE) {
-        return wire;
-    } else if (now_ms() < wire->until_ms) {
-        return NULL;
-    }
-    wire->state = WIRE_ASKED;
-    wire->until_ms = now_ms() + ASK_MS;
-    wire_ask(wire);
-    return wire->state == WIRE_NONE ? NULL : wire;
-}
-
-bool wire_is_up(const ip_addr_t *address)
-{
-    const struct wire *wire = wires->up != 0 ? wire_find(address) : NULL;
-    return wire != NULL && wire->state == WIRE_UP;
-}
-
-bool wire_waiting(void)
-{
-    if (!wires->work) return false;
-    for (uint16_t i = 0; i < wires->top; i++)
-        if (wires->table[i].queued != 0) return true;
-    return false;
-}
-
-/* What waited lies in a heap that is no more; the rings go on where their words say. */
-void wire_reset(void)
-{
-    memset(wires->hash, 0, sizeof wires->hash);
-    wires->up = 0;
-    for (uint16_t i = 0; i < wires->top; i++) {
-        struct wire *wire = &wires->table[i];
-        wire->first = wire->last = NULL;
-        wire->queued = 0;
-        wire->resync = true;
-        if (wire->state != WIRE_UP) {
-            wire->state = WIRE_FREE;
-            continue;
-        }
-        hash_add(wire);
-        wires->up++;
-    }
-}
 
 /* ---- to the peer --------------------------------------------------------------------------- */
 
@@ -160,9 +51,22 @@ static void ring_bell(const struct wire_map *map, struct ring_words *words)
     syscall(SYS_rt_sigtimedwait, &pipe_signal, NULL, &now, (size_t)8);
 }
 
-static bool is_tcp(const struct pbuf *p)
+static bool is_v6(const struct pbuf *p)
 {
-    return p->len >= IP_HLEN && IPH_PROTO((const struct ip_hdr *)p->payload) == IP_PROTO_TCP;
+    return *(const uint8_t *)p->payload >> 4 == 6;
+}
+
+/* Where the TCP header of one of our own packets lies, or NULL. */
+static struct tcp_hdr *tcp_header(const struct pbuf *p)
+{
+    const char *packet = p->payload;
+    const struct ip_hdr *ip = p->payload;
+    const struct ip6_hdr *ip6 = p->payload;
+    if (p->len < IP_HLEN) return NULL;
+    uint32_t header = is_v6(p) ? IP6_HLEN : IPH_HL_BYTES(ip);
+    if (p->len < header + TCP_HLEN) return NULL;
+    bool tcp = is_v6(p) ? IP6H_NEXTH(ip6) == IP6_NEXTH_TCP : IPH_PROTO(ip) == IP_PROTO_TCP;
+    return tcp ? (struct tcp_hdr *)(void *)(packet + header) : NULL;
 }
 
 static bool put(struct wire *wire, struct wire_map *map, struct pbuf *p, err_t *result)
@@ -181,7 +85,7 @@ static bool put(struct wire *wire, struct wire_map *map, struct pbuf *p, err_t *
         ring_bell(map, words);
         return true;
     case RING_NOTHING:
-        if (is_tcp(p)) {
+        if (tcp_header(p) != NULL) {
             wire->blocked = wires->work = true;
             *result = ERR_MEM;
         } else {
@@ -216,7 +120,7 @@ static bool keep(struct wire *wire, struct pbuf *p)
 
 bool wire_output(struct pbuf *p, const ip_addr_t *dest, err_t *result)
 {
-    struct wire *wire = entry_for(dest);
+    struct wire *wire = wire_entry(dest);
     *result = ERR_OK;
     if (wire == NULL) return false;
     if (p->flags & PACKET_DAMAGED) return true; /* no checksum would tell the peer */
@@ -227,13 +131,12 @@ bool wire_output(struct pbuf *p, const ip_addr_t *dest, err_t *result)
 /* A SYN that waited announces the tap's MSS: this way has more room. */
 static void raise_mss(struct pbuf *p)
 {
-    const struct ip_hdr *ip = p->payload;
-    if (!is_tcp(p) || p->len < IPH_HL_BYTES(ip) + TCP_HLEN) return;
-    struct tcp_hdr *tcp = (struct tcp_hdr *)((char *)p->payload + IPH_HL_BYTES(ip));
+    struct tcp_hdr *tcp = tcp_header(p);
+    if (tcp == NULL || !(TCPH_FLAGS(tcp) & TCP_SYN)) return;
     uint8_t *option = (uint8_t *)(tcp + 1);
-    if (!(TCPH_FLAGS(tcp) & TCP_SYN) || p->len < IPH_HL_BYTES(ip) + TCP_HLEN + 4) return;
+    if (option + 4 > (uint8_t *)p->payload + p->len) return;
     if (option[0] != MSS_OPTION || option[1] != 4) return; /* lwIP writes it first */
-    uint32_t largest = WIRE_MTU - IP_HLEN - TCP_HLEN;
+    uint32_t largest = WIRE_MTU - (is_v6(p) ? IP6_HLEN : IP_HLEN) - TCP_HLEN;
     uint16_t mss = (uint16_t)(cse_tcp_mss < largest ? cse_tcp_mss : largest);
     option[2] = (uint8_t)(mss >> 8);
     option[3] = (uint8_t)mss;
@@ -242,7 +145,7 @@ static void raise_mss(struct pbuf *p)
 void wire_flush(struct wire *wire)
 {
     struct wire_map *map = wire->state == WIRE_UP ? wire_map_of(wire) : NULL;
-    ip_addr_t dest = wire->address;
+    ip_addr_t dest[2] = {wire->address[0], wire->address[1]};
     if (wire->state == WIRE_UP && map == NULL) return;
     struct wire_packet *kept = wire->first;
     wire->first = wire->last = NULL;
@@ -253,7 +156,7 @@ void wire_flush(struct wire *wire)
         if (map != NULL) raise_mss(kept->packet);
         if (map == NULL || !put(wire, map, kept->packet, &result)) {
             map = NULL;
-            packet_to_tap(kept->packet, &dest);
+            packet_to_tap(kept->packet, &dest[is_v6(kept->packet)]);
         }
         pbuf_free(kept->packet);
         heap_free(kept);
@@ -289,7 +192,11 @@ void wire_want(enum wake wake)
 static bool from_peer(const struct wire *wire, const struct pbuf *p)
 {
     const struct ip_hdr *ip = p->payload;
-    return IPH_V(ip) == 4 && ip->src.addr == ip_2_ip4(&wire->address)->addr;
+    const struct ip6_hdr *ip6 = p->payload;
+    const ip6_addr_t *own6 = ip_2_ip6(&wire->address[1]);
+    if (IPH_V(ip) == 4) return ip->src.addr == ip_2_ip4(&wire->address[0])->addr;
+    return IPH_V(ip) == 6 && p->len >= IP6_HLEN && !ip6_addr_isany(own6) &&
+           memcmp(&ip6->src, own6->addr, sizeof ip6->src) == 0;
 }
 
 /* One packet; false where none is left or the wire is broken. */

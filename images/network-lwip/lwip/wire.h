@@ -37,13 +37,13 @@ struct wire_packet {
 /* In the arena: what the instance knows of one peer. */
 struct wire {
     uint8_t state, side;
-    bool to_ask;   /* the leader's pump is to send the question */
-    bool blocked;  /* the ring was full: TCP holds segments back */
-    bool resync;   /* the instance was reset: the ends are no longer known */
-    uint16_t next; /* in its hash chain, + 1 */
-    ip_addr_t address;
-    uint32_t generation; /* of the grant; never the same twice */
-    uint64_t until_ms;   /* the state ends then: ASKED, NONE; UP: a process may map it until then */
+    bool to_ask;          /* the leader's pump is to send the question */
+    bool blocked;         /* the ring was full: TCP holds segments back */
+    bool resync;          /* the instance was reset: the ends are no longer known */
+    uint16_t next[2];     /* in the hash chains of both families, + 1 */
+    ip_addr_t address[2]; /* IPv4 and IPv6; any: there is none, or it is not known */
+    uint32_t generation;  /* of the grant; never the same twice */
+    uint64_t until_ms; /* the state ends then: ASKED, NONE; UP: a process may map it until then */
     struct ring_end end;
     struct wire_packet *first, *last;
     uint32_t queued;
@@ -57,7 +57,7 @@ struct wires {
     uint16_t top, up;
     uint32_t changes; /* bumped when a wire comes or goes */
     uint32_t last_generation;
-    uint16_t hash[WIRE_HASH];
+    uint16_t hash[2][WIRE_HASH];
     uint64_t rx_packets, tx_packets, rx_bytes, tx_bytes, spoofed, errors;
     struct wire table[WIRES_MAX];
 };
@@ -75,18 +75,20 @@ void wire_want(enum wake wake);
 bool wire_read(int limit);
 /* True if the packet was this one's business: sent, kept, or (ERR_MEM) to be offered again. */
 bool wire_output(struct pbuf *p, const ip_addr_t *dest, err_t *result);
-bool wire_is_up(const ip_addr_t *address);
-struct wire *wire_find(const ip_addr_t *address);
-struct wire *wire_new(const ip_addr_t *address); /* NULL: the table is full */
 /* Sends what waited over the wire or the tap, as its state is now. */
 void wire_flush(struct wire *wire);
 /* All that is in the ring, before the wire goes. */
 void wire_drain(struct wire *wire);
-void wire_remove(struct wire *wire);
-/* Packets wait for an answer. */
-bool wire_waiting(void);
-/* After a reset of the instance. */
-void wire_reset(void);
+
+/* wire_table.c */
+bool wire_is_up(const ip_addr_t *address);
+struct wire *wire_find(const ip_addr_t *address);
+struct wire *wire_new(const ip_addr_t *address); /* NULL: the table is full */
+void wire_name(struct wire *wire, const ip_addr_t *address);
+struct wire *wire_peer(const ip_addr_t *v4, const ip_addr_t *v6);
+struct wire *wire_entry(const ip_addr_t *dest);
+bool wire_waiting(void); /* packets wait for an answer */
+void wire_reset(void);   /* after a reset of the instance */
 
 /* wire_link.c: one process's hold on a wire. */
 struct wire_map {

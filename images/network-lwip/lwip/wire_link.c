@@ -183,10 +183,11 @@ void wire_hush(void)
 /* ---- the end of a wire --------------------------------------------------------------------- */
 
 /* Connections to a peer whose instance is gone: it would have reset them. */
-static void reset_connections(const ip_addr_t *address)
+static void reset_connections(const struct wire *wire)
 {
     struct tcp_pcb *pcb = tcp_active_pcbs;
     while (pcb != NULL) {
+        const ip_addr_t *address = &wire->address[IP_IS_V6(&pcb->remote_ip) ? 1 : 0];
         if (pcb->state == SYN_SENT || !ip_addr_eq(&pcb->remote_ip, address)) {
             pcb = pcb->next;
             continue;
@@ -212,11 +213,12 @@ static void take_down(struct wire *wire)
 
 static bool tell_broker(const char *verb, const struct wire *wire)
 {
-    char text[64], address[16];
+    char text[80], address[48];
+    const ip_addr_t *known = &wire->address[ip_addr_isany(&wire->address[0]) ? 1 : 0];
     struct pollfd ready = {me.broker, POLLOUT, 0};
     if (me.broker < 0) return false;
     if (syscall(SYS_ppoll, &ready, 1, &(struct timespec){0, 0}, NULL, (size_t)8) != 1) return false;
-    if (inet_ntop(AF_INET, ip_2_ip4(&wire->address), address, sizeof address) == NULL) return false;
+    if (ipaddr_ntoa_r(known, address, sizeof address) == NULL) return false;
     snprintf(text, sizeof text, "%s address=%s", verb, address);
     return host->broker_send(me.broker, text, NULL, 0);
 }
@@ -227,7 +229,7 @@ void wire_give_up(struct wire *wire)
     tell_broker("unwire", wire);
     take_down(wire);
     wire->until_ms = now_ms() + NONE_MS;
-    reset_connections(&wire->address);
+    reset_connections(wire);
 }
 
 void wire_break(struct wire *wire)
@@ -245,7 +247,7 @@ void wire_hang_up(uint32_t index)
     tell_broker("unwire", wire);
     wire_drain(wire);
     take_down(wire);
-    reset_connections(&wire->address);
+    reset_connections(wire);
 }
 
 /* ---- the broker ---------------------------------------------------------------------------- */
@@ -284,22 +286,26 @@ void wire_lead(void)
         char address[16];
         const struct wire *wire = &wires->table[i];
         if (wire->state != WIRE_UP || used + 17 >= sizeof text) continue;
-        inet_ntop(AF_INET, ip_2_ip4(&wire->address), address, sizeof address);
+        ip4addr_ntoa_r(ip_2_ip4(&wire->address[0]), address, sizeof address);
         used += (size_t)snprintf(text + used, sizeof text - used, "%s,", address);
     }
     host->broker_send(me.broker, text, NULL, 0);
 }
 
-static struct wire *entry_of(const ip_addr_t *address)
+/* False where the message has no such address. */
+static bool read_address(const char *text, const char *key, ip_addr_t *out)
 {
-    struct wire *wire = wire_find(address);
-    return wire != NULL ? wire : wire_new(address);
+    char value[64];
+    return host->message_field(text, key, value, sizeof value) && ipaddr_aton(value, out);
 }
 
 static void granted(const char *text, const ip_addr_t *address, const int *fds)
 {
     char side[4];
-    struct wire *wire = entry_of(address);
+    ip_addr_t address6 = IPADDR6_INIT(0, 0, 0, 0);
+    read_address(text, "address6", &address6);
+    struct wire *wire =
+        IP_IS_V4(address) && IP_IS_V6(&address6) ? wire_peer(address, &address6) : NULL;
     if (wire == NULL || !host->message_field(text, "side", side, sizeof side)) {
         for (int i = 0; i < 3; i++) host->own_close(fds[i]);
         return;
@@ -325,13 +331,11 @@ static void granted(const char *text, const ip_addr_t *address, const int *fds)
 
 bool wire_message(struct cse_message *message)
 {
-    char value[64];
-    ip_addr_t address = IPADDR4_INIT(0);
+    ip_addr_t address;
     bool made = strncmp(message->text, "wire ", 5) == 0;
     if (!made && strncmp(message->text, "unwire ", 7) != 0) return false;
     struct wire *wire = NULL;
-    if (host->message_field(message->text, "address", value, sizeof value) &&
-        inet_pton(AF_INET, value, ip_2_ip4(&address)) == 1) {
+    if (read_address(message->text, "address", &address)) {
         wire = wire_find(&address);
         if (made && message->fd_count == 3) {
             message->fd_count = 0;
@@ -341,7 +345,7 @@ bool wire_message(struct cse_message *message)
         } else if (!made && wire != NULL && wire->state == WIRE_UP) {
             wire_drain(wire);
             take_down(wire);
-            reset_connections(&address);
+            reset_connections(wire);
         }
     }
     for (int i = 0; i < message->fd_count; i++) host->own_close(message->fds[i]);

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 PORT = 7000
@@ -39,11 +40,9 @@ def read_all(connection: socket.socket, size: int) -> bytes:
 
 
 def listener() -> socket.socket:
-    made = socket.socket()
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    made.bind(("0.0.0.0", PORT))
-    made.listen(16)
-    return made
+    return socket.create_server(
+        ("::", PORT), family=socket.AF_INET6, backlog=16, dualstack_ipv6=True
+    )
 
 
 def echo(server: socket.socket) -> None:
@@ -57,10 +56,10 @@ def echo(server: socket.socket) -> None:
         connection.close()
 
 
-def talk(address: str, rounds: int) -> None:
+def talk(address: str, rounds: str) -> None:
     """Sends blocks and compares what comes back; says so."""
     with socket.create_connection((address, PORT)) as connection:
-        for number in range(rounds):
+        for number in range(int(rounds)):
             sent = block(number, 1 + number * 7919 % 150_000)
             pid = os.fork()
             if pid == 0:
@@ -98,7 +97,7 @@ def forked_first(address: str) -> None:
     early.listen()
     pid = os.fork()
     if pid == 0:
-        talk(address, 20)
+        talk(address, "20")
         os._exit(0)
     _, status = os.waitpid(pid, 0)
     raise SystemExit(os.waitstatus_to_exitcode(status))
@@ -185,22 +184,18 @@ def segment(address: str) -> None:
         print(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG))
 
 
-def main() -> None:
+ROLES: dict[str, Callable[..., None]] = {
+    "talk": talk,
+    "hold": hold,
+    "forked-first": forked_first,
+    "executed": executed,
+    "scribble": scribble,
+    "forge": forge,
+    "segment": segment,
+}
+
+if __name__ == "__main__":
     role, *rest = sys.argv[1:]
     if role == "echo":
         echo(listener())
-    elif role == "talk":
-        talk(rest[0], int(rest[1]))
-    else:
-        {
-            "hold": hold,
-            "forked-first": forked_first,
-            "executed": executed,
-            "scribble": scribble,
-            "forge": forge,
-            "segment": segment,
-        }[role](*rest)
-
-
-if __name__ == "__main__":
-    main()
+    ROLES[role](*rest)
