@@ -89,11 +89,11 @@ struct cse_interface {
 };
 
 /* Direct mode: a TCP socket's bytes go between program and stack without the descriptor. */
-enum { CSE_RELAYED = -1000 };           /* not in direct mode just now: use the descriptor */
+enum { CSE_RELAYED = -1000 }; /* not in direct mode just now: use the descriptor */
 /* Flags for receive, beside MSG_*: on -EAGAIN the thread is counted as spinning from then on; the
  * thread was spinning until now. */
-#define CSE_SPIN_NEXT    (1 << 30)
-#define CSE_SPUN         (1 << 29)
+#define CSE_SPIN_NEXT     (1 << 30)
+#define CSE_SPUN          (1 << 29)
 #define CSE_READY_RELAYED (1u << 31) /* as readiness: ask the descriptor */
 
 enum { CSE_BELLS = 2 };
@@ -166,9 +166,9 @@ struct cse_stack {
     /* Waiting. The stack's lock guards the overlay's lists of waiters as well. */
     void (*enter)(sigset_t *saved);
     void (*leave)(sigset_t *saved);
-    bool (*turn)(void);    /* inside: runs what has arrived; true if any had */
-    bool (*pending)(void); /* outside: something has arrived */
-    void (*spin)(bool on); /* inside: this thread polls `pending`, peers need not wake it */
+    bool (*turn)(void);     /* inside: runs what has arrived; true if any had */
+    bool (*pending)(void);  /* outside: something has arrived */
+    void (*spin)(bool on);  /* inside: this thread polls `pending`, peers need not wake it */
     void (*sleep)(bool on); /* inside: this thread sleeps until a bell is readable */
     /* The descriptors that become readable when a sleeper is wanted; -1 where there is none. */
     void (*bells)(int fds[CSE_BELLS]);

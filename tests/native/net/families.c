@@ -1,6 +1,6 @@
-/* IPv6, datagrams, groups and echoes: each case prints what it saw. Run once on the kernel's stack and
- * once under the overlay by test_net_families.py: the lines must be the same. The machine has the
- * interfaces lo and eth0, the latter with the addresses FAMILIES_4 and FAMILIES_6.
+/* IPv6, datagrams, groups and echoes: each case prints what it saw. Run once on the kernel's stack
+ * and once under the overlay by test_net_families.py: the lines must be the same. The machine has
+ * the interfaces lo and eth0, the latter with the addresses FAMILIES_4 and FAMILIES_6.
  *
  *   families CASE...   (no argument: the names of all cases)
  */
@@ -9,12 +9,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ifaddrs.h>
+#include <linux/errqueue.h>
 #include <net/if.h>
 #include <netdb.h>
 #include <netinet/icmp6.h>
 #include <netinet/in.h>
 #include <netinet/ip_icmp.h>
-#include <linux/errqueue.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -184,8 +184,9 @@ static void show_datagram(int fd, int flags)
                    (h->cmsg_level == IPPROTO_IPV6 && h->cmsg_type == IPV6_RECVERR)) {
             struct sock_extended_err *e = data;
             struct sockaddr_in *offender = (struct sockaddr_in *)SO_EE_OFFENDER(e);
-            printf(" errno %s origin %d type %d code %d info %u\n", strerrorname_np((int)e->ee_errno),
-                   e->ee_origin, e->ee_type, e->ee_code, e->ee_info);
+            printf(" errno %s origin %d type %d code %d info %u\n",
+                   strerrorname_np((int)e->ee_errno), e->ee_origin, e->ee_type, e->ee_code,
+                   e->ee_info);
             show_address("  offender", offender, offender->sin_family == AF_INET ? 16 : 28);
             continue;
         } else {
@@ -198,7 +199,8 @@ static void show_datagram(int fd, int flags)
 
 static const char *own4, *own6;
 
-/* ---- IPv6 and dual sockets --------------------------------------------------------------------- */
+/* ---- IPv6 and dual sockets ---------------------------------------------------------------------
+ */
 
 static void case_tcp6(void)
 {
@@ -350,7 +352,8 @@ static void case_interfaces(void)
     SHOW(getifaddrs(&list));
     for (; list != NULL; list = list->ifa_next) {
         int family = list->ifa_addr ? list->ifa_addr->sa_family : -1;
-        socklen_t size = family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+        socklen_t size =
+            family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
         if (family != AF_INET && family != AF_INET6) continue;
         if (strcmp(list->ifa_name, "far") == 0) continue; /* the other end of the test's eth0 */
         getnameinfo(list->ifa_addr, size, host, sizeof host, NULL, 0, NI_NUMERICHOST);
@@ -359,7 +362,8 @@ static void case_interfaces(void)
     }
 }
 
-/* ---- datagrams ----------------------------------------------------------------------------------- */
+/* ---- datagrams
+ * ----------------------------------------------------------------------------------- */
 
 static void case_udp6(void)
 {
@@ -562,7 +566,8 @@ static void case_broadcast(void)
     show_datagram(b, 0);
 }
 
-/* ---- groups ----------------------------------------------------------------------------------------- */
+/* ---- groups
+ * ----------------------------------------------------------------------------------------- */
 
 static int group4(int fd, int option, const char *group, int interface)
 {
@@ -659,14 +664,16 @@ static void case_multicast6(void)
     SHOW(setsockopt(a, IPPROTO_IPV6, MCAST_LEAVE_GROUP, &request, sizeof request));
 }
 
-/* ---- echoes ----------------------------------------------------------------------------------------- */
+/* ---- echoes
+ * ----------------------------------------------------------------------------------------- */
 
 static void case_ping(void)
 {
     struct {
         struct icmphdr head;
         char rest[8];
-    } echo = {.head = {.type = ICMP_ECHO, .un.echo = {.id = 1, .sequence = htons(3)}}, .rest = "hi"};
+    } echo = {.head = {.type = ICMP_ECHO, .un.echo = {.id = 1, .sequence = htons(3)}},
+              .rest = "hi"};
     struct sockaddr_in to = v4("127.0.0.1", 0), from;
     socklen_t length = sizeof from;
     int s = socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP);
@@ -681,11 +688,13 @@ static void case_ping(void)
     VALUE(recvfrom(s, &echo, sizeof echo, 0, (SA *)&from, &length));
     show_address("from", &from, length);
     printf("type %d mine %d sequence %d %s\n", echo.head.type,
-           echo.head.un.echo.id == htons((uint16_t)ident), ntohs(echo.head.un.echo.sequence), echo.rest);
+           echo.head.un.echo.id == htons((uint16_t)ident), ntohs(echo.head.un.echo.sequence),
+           echo.rest);
     echo.head.type = ICMP_TIMESTAMP;
     SHOW(sendto(s, &echo, sizeof echo, 0, (SA *)&to, sizeof to));
     SHOW(sendto(s, &echo, 4, 0, (SA *)&to, sizeof to));
-    int t = socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP), u = socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP);
+    int t = socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP),
+        u = socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP);
     SHOW(bind4(t, "127.0.0.1", 4711));
     show_name("bound", t, getsockname);
     SHOW(bind4(u, "127.0.0.1", 4711));
@@ -725,10 +734,10 @@ static const struct {
     void (*run)(void);
 } cases[] = {
 #define CASE(name) {#name, case_##name}
-    CASE(tcp6),       CASE(dual),      CASE(ports),       CASE(wrong_addresses), CASE(names6),
-    CASE(interfaces), CASE(udp6),      CASE(connected),   CASE(error_queue),     CASE(many),
-    CASE(control),    CASE(broadcast), CASE(multicast),   CASE(multicast6),      CASE(ping),
-    CASE(ping6),
+    CASE(tcp6),        CASE(dual),       CASE(ports),   CASE(wrong_addresses),
+    CASE(names6),      CASE(interfaces), CASE(udp6),    CASE(connected),
+    CASE(error_queue), CASE(many),       CASE(control), CASE(broadcast),
+    CASE(multicast),   CASE(multicast6), CASE(ping),    CASE(ping6),
 };
 
 int main(int count, char **words)

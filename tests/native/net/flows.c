@@ -1,5 +1,5 @@
-/* Many connections, each with a stream of its own in both directions at once, checked byte for byte.
- * Used by test_net_loss.py and test_net_scale.py.
+/* Many connections, each with a stream of its own in both directions at once, checked byte for
+ * byte. Used by test_net_loss.py and test_net_scale.py.
  *
  *   flows serve PORT CONNECTIONS              until that many have come and gone
  *   flows connect ADDRESS PORT CONNECTIONS AT_ONCE BYTES_MOST
@@ -118,7 +118,8 @@ static void *connect_some(void *unused)
     int number;
     while ((number = __atomic_fetch_add(&next_connection, 1, __ATOMIC_RELAXED)) < connections) {
         unsigned seed = (unsigned)number * 7919u + 1;
-        struct plan plan = {.seed_up = (uint32_t)rand_r(&seed), .seed_down = (uint32_t)rand_r(&seed)};
+        struct plan plan = {.seed_up = (uint32_t)rand_r(&seed),
+                            .seed_down = (uint32_t)rand_r(&seed)};
         plan.bytes_up = (uint32_t)rand_r(&seed) % bytes_most;
         plan.bytes_down = (uint32_t)rand_r(&seed) % bytes_most;
         int fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -138,7 +139,8 @@ int main(int count, char **words)
         return 0;
     }
     if (count != 7) return 2;
-    server = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(words[3]))};
+    server =
+        (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(words[3]))};
     inet_pton(AF_INET, words[2], &server.sin_addr);
     connections = atoi(words[4]);
     int at_once = atoi(words[5]);

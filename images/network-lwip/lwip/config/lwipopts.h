@@ -12,20 +12,20 @@
 #define LWIP_SOCKET          0
 #define LWIP_NETCONN         0
 /* Only the counters of RFC 1213, for reports (report.c). */
-#define LWIP_STATS           1
-#define MIB2_STATS           1
-#define LWIP_STATS_DISPLAY   0
-#define LINK_STATS           0
-#define ETHARP_STATS         0
-#define IP_STATS             0
-#define IPFRAG_STATS         0
-#define ICMP_STATS           0
-#define UDP_STATS            0
-#define TCP_STATS            0
-#define MEM_STATS            0
-#define MEMP_STATS           0
-#define SYS_STATS            0
-#define LWIP_SINGLE_NETIF    0
+#define LWIP_STATS         1
+#define MIB2_STATS         1
+#define LWIP_STATS_DISPLAY 0
+#define LINK_STATS         0
+#define ETHARP_STATS       0
+#define IP_STATS           0
+#define IPFRAG_STATS       0
+#define ICMP_STATS         0
+#define UDP_STATS          0
+#define TCP_STATS          0
+#define MEM_STATS          0
+#define MEMP_STATS         0
+#define SYS_STATS          0
+#define LWIP_SINGLE_NETIF  0
 
 /* Memory comes from the arena (heap.c). */
 #define MEM_ALIGNMENT   8
@@ -109,9 +109,9 @@ extern uint32_t cse_tcp_mss, cse_tcp_window, cse_tcp_send_buffer;
 #define TCP_LISTEN_BACKLOG       0
 #define LWIP_EVENT_API           1
 #define LWIP_CALLBACK_API        0
-#define LWIP_TCP_RTO_TIME 1000
-#define TCP_MSL           30000UL
-#define TCP_SYNMAXRTX     6
+#define LWIP_TCP_RTO_TIME        1000
+#define TCP_MSL                  30000UL
+#define TCP_SYNMAXRTX            6
 
 /* Congestion control is the element's (congestion.c). */
 extern uint32_t cse_tcp_initial_window, cse_tcp_delayed_ack_ms, cse_tcp_congestion;
