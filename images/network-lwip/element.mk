@@ -34,6 +34,15 @@ $(NET_LIBS)/libcse-lwip.so: $(OBJ)/$(NET)/lwip/section_begin.o $(LWIP_OBJECTS) $
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -fuse-ld=lld -Wl,-z,defs -Wl,-soname,libcse-lwip.so -o $@ $^ -pthread
 
+# Frames of the device as libFuzzer makes them. Its own main is libFuzzer's.
+NET_FUZZ_FRAMES := $(BUILD)/fuzz/network-frames
+$(NET_FUZZ_FRAMES): $(OBJ)/$(NET)/lwip/section_begin.o $(LWIP_OBJECTS) $(NET_STACK_OBJECTS) \
+                    $(OBJ)/$(NET)/fuzz/frames.o $(OBJ)/$(NET)/lwip/section_end.o
+	@mkdir -p $(@D)
+	$(FUZZ_LINK) -Wl,--wrap=syscall,--wrap=clock_gettime $^ -pthread
+$(OBJ)/$(NET)/fuzz/frames.o: $(LWIP)/.fetched
+FUZZERS += $(NET_FUZZ_FRAMES)
+
 LIBRARIES += $(NET_LIBS)/libcse-net.so $(NET_LIBS)/libcse-lwip.so
 
 include $(IMAGES)/$(NET)/dns/dns.mk

@@ -109,7 +109,8 @@ static bool wanted(const struct eth_hdr *ethernet, const char *packet, size_t le
     if (!group && memcmp(&ethernet->dest, instance->tap->hwaddr, ETH_HWADDR_LEN) != 0) return false;
     instance->rx_packets++;
     instance->rx_bytes += ETHERNET_HEADER + length;
-    if (ethernet->type == PP_HTONS(ETHTYPE_ARP) && length <= COPY_HEAD)
+    bool whole = length >= SIZEOF_ETHARP_HDR; /* lwIP does not look */
+    if (ethernet->type == PP_HTONS(ETHTYPE_ARP) && whole && length <= COPY_HEAD)
         take_arp(ethernet, packet, length);
     return length <= UINT16_MAX &&
            (ethernet->type == PP_HTONS(ETHTYPE_IP) || ethernet->type == PP_HTONS(ETHTYPE_IPV6));

@@ -14,6 +14,17 @@
 
 enum { CLASSES = 40, SMALLEST = 48, TRIM_FROM = 16384, HEAP_MAGIC = 0x48454150 };
 
+/* In fuzzing builds every byte outside what was asked for is poisoned. Not elsewhere: the shadow
+ * is of one process, the arena of several. */
+#ifdef CSE_HEAP_GUARDS
+#include <sanitizer/asan_interface.h>
+#define GUARD(place, size)   ASAN_POISON_MEMORY_REGION(place, size)
+#define UNGUARD(place, size) ASAN_UNPOISON_MEMORY_REGION(place, size)
+#else
+#define GUARD(place, size)   ((void)0)
+#define UNGUARD(place, size) ((void)0)
+#endif
+
 struct block {
     uint32_t magic;
     uint16_t kind;
@@ -63,12 +74,15 @@ void *heap_alloc(size_t size)
         size_t whole = kind_size(kind);
         if (HEAP->next + whole > (char *)ARENA_BASE + ARENA_HEAP_MAX) return NULL;
         block = (struct block *)HEAP->next;
+        UNGUARD(block, HEADER);
         HEAP->next += whole;
         block->magic = HEAP_MAGIC;
         block->kind = (uint16_t)kind;
     }
     block->free = 0;
     HEAP->used += kind_size(kind);
+    GUARD((char *)block + HEADER, kind_size(kind) - HEADER);
+    UNGUARD((char *)block + HEADER, size);
     return (char *)block + HEADER;
 }
 
@@ -84,6 +98,7 @@ void heap_free(void *memory)
     block->next = HEAP->free[block->kind];
     HEAP->free[block->kind] = block;
     HEAP->used -= kind_size(block->kind);
+    GUARD((char *)block + HEADER, kind_size(block->kind) - HEADER);
     if (kind_size(block->kind) >= TRIM_FROM) HEAP->dirty++;
 }
 

@@ -1,0 +1,122 @@
+"""A short run of the network element's libFuzzer target, from packets of real conversations."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 8
+pytestmark = [
+    pytest.mark.native,
+    pytest.mark.skipif(shutil.which("clang") is None, reason="no clang; `make setup` installs it"),
+]
+FIX_IP, VOUCH, FIX_TCP, TICK, TO_US = 1, 2, 4, 8, 16  # images/network-lwip/fuzz/frames.c
+OWN_MAC, PEER_MAC, EVERYBODY = "02c50a000002", "02c50a000003", "ffffffffffff"
+OWN, PEER = ip_address("10.0.0.2"), ip_address("10.0.0.3")
+OWN6, PEER6 = ip_address("fd00::2"), ip_address("fd00::3")
+SYN, ACK, PUSH, FIN, RESET = 2, 16, 8, 1, 4
+
+
+def framed(packet: bytes, *, kind: int = 0x0800, to: str = OWN_MAC, what: int = 0) -> bytes:
+    """One record of an input."""
+    frame = bytes.fromhex(to + PEER_MAC) + struct.pack("!H", kind) + packet
+    return struct.pack("!HB10x", len(frame), FIX_IP | VOUCH | TO_US | what) + frame
+
+
+def ip4(protocol: int, payload: bytes, *, fragment: int = 0) -> bytes:
+    length = 20 + len(payload)
+    head = struct.pack("!BBHHHBBH", 0x45, 0, length, 7, fragment, 64, protocol, 0)
+    return head + PEER.packed + OWN.packed + payload
+
+
+def ip6(following: int, payload: bytes) -> bytes:
+    head = struct.pack("!IHBB", 6 << 28, len(payload), following, 255)
+    return head + PEER6.packed + OWN6.packed + payload
+
+
+def tcp(
+    port: int, flags: int, data: bytes = b"", *, ack: int = 0, at: int = 0, options: bytes = b""
+) -> bytes:
+    """Numbers are relative to what the stack expects once it has sent something."""
+    offset = (5 + len(options) // 4) << 4
+    head = struct.pack("!HHIIBBHHH", 4000, port, at, ack, offset, flags, 65535, 0, 0)
+    return head + options + data
+
+
+def udp(port: int, data: bytes) -> bytes:
+    return struct.pack("!HHHH", 4000, port, 8 + len(data), 0) + data
+
+
+def conversation(wrap: object, kind: int, port: int) -> bytes:
+    def one(segment: bytes, what: int = FIX_TCP) -> bytes:
+        return framed(wrap(6, segment), kind=kind, what=what)  # type: ignore[operator]
+
+    options = bytes.fromhex("020405b4 0402 0101 03030701")
+    return b"".join(
+        [
+            one(tcp(port, SYN, at=1000, options=options), what=0),
+            one(tcp(port, ACK)),
+            one(tcp(port, ACK | PUSH, b"x" * 3000)),
+            one(tcp(port, ACK, b"later", at=100), what=FIX_TCP | TICK),
+            one(tcp(port, ACK, b"y" * 100)),
+            one(tcp(port, ACK | FIN, at=5)),
+            one(tcp(port, RESET)),
+        ]
+    )
+
+
+def seeds() -> dict[str, bytes]:
+    arp = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + bytes.fromhex(PEER_MAC) + PEER.packed
+    arp += bytes(6) + OWN.packed
+    inner = struct.pack("!BBHHHBBH", 0x45, 0, 28, 7, 0, 64, 17, 0) + OWN.packed + PEER.packed
+    solicitation = struct.pack("!BBHI", 135, 0, 0, 0) + OWN6.packed
+    solicitation += bytes([1, 1]) + bytes.fromhex(PEER_MAC)
+    too_big = struct.pack("!BBHI", 2, 0, 0, 1280) + ip6(17, udp(54, b"was too big"))
+    return {
+        "arp": framed(arp, kind=0x0806, to=EVERYBODY),
+        "ping": framed(ip4(1, struct.pack("!BBHHH", 8, 0, 0, 1, 1) + b"payload")),
+        "unreachable": framed(ip4(1, struct.pack("!BBHI", 3, 3, 0, 0) + inner + bytes(8))),
+        "datagram": framed(ip4(17, udp(53, b"question"))),
+        "fragments": framed(ip4(17, udp(53, bytes(1000))[:512], fragment=0x2000))
+        + framed(ip4(17, bytes(496), fragment=64), what=TICK),
+        "connection": conversation(ip4, 0x0800, 80),
+        "connection6": conversation(ip6, 0x86DD, 81),
+        "datagram6": framed(ip6(17, udp(54, b"question")), kind=0x86DD),
+        "solicitation": framed(ip6(58, solicitation), kind=0x86DD),
+        "too-big": framed(ip6(58, too_big), kind=0x86DD),
+        "fragment6": framed(
+            ip6(44, struct.pack("!BBHI", 17, 0, 1, 9) + udp(54, bytes(64))), kind=0x86DD
+        ),
+    }
+
+
+def test_no_frame_breaks_the_stack(tmp_path: Path) -> None:
+    built = subprocess.run(
+        ["make", "-C", str(ROOT / "images"), "fuzz"], capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for name, data in seeds().items():
+        (corpus / name).write_bytes(data)
+    found = subprocess.run(
+        [
+            str(ROOT / "build/fuzz/network-frames"),
+            f"-max_total_time={SECONDS}",
+            "-max_len=16384",
+            "-rss_limit_mb=1024",
+            str(corpus),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=120,
+    )
+    assert found.returncode == 0, found.stderr[-6000:]
