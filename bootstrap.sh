@@ -24,6 +24,7 @@ python3:all python3-venv:all
 bubblewrap:run iproute2:run nftables:run procps:run curl:run nginx-light:example
 redis-server:example redis-tools:example
 sqlite3:test git:test strace:test tcpdump:test patchelf:test gdb:test iperf3:test socat:test memcached:test nodejs:test wrk:test
+apache2-bin:test apache2-utils:test haproxy:test rsync:test
 iputils-ping:test traceroute:test bind9-dnsutils:test
 zip:test unzip:test musl:test busybox-static:test
 '
