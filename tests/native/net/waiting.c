@@ -289,6 +289,70 @@ CASE(signals_interrupt)
     pthread_join(thread, NULL);
 }
 
+static int counted;
+
+static void count(int number)
+{
+    (void)number;
+    counted++;
+}
+
+CASE(handlers_are_kept)
+{
+    struct sigaction action = {.sa_handler = count, .sa_flags = SA_RESTART}, old;
+    sigaction(SIGUSR1, &action, NULL);
+    sigaction(SIGUSR1, NULL, &old);
+    printf("mine %d info %d restart %d\n", old.sa_handler == count,
+           (old.sa_flags & SA_SIGINFO) != 0, (old.sa_flags & SA_RESTART) != 0);
+    pid_t child = vfork();
+    if (child == 0) {
+        signal(SIGUSR1, SIG_DFL);
+        _exit(0);
+    }
+    waitpid(child, NULL, 0);
+    raise(SIGUSR1);
+    printf("after a vfork child's change: %d\n", counted);
+    action.sa_flags = (int)SA_RESETHAND;
+    sigaction(SIGUSR1, &action, NULL);
+    raise(SIGUSR1);
+    sigaction(SIGUSR1, NULL, &old);
+    printf("once: %d default %d\n", counted, old.sa_handler == SIG_DFL);
+    printf("before: %d\n", signal(SIGUSR1, SIG_IGN) == SIG_DFL);
+    raise(SIGUSR1);
+    printf("ignored: %d\n", counted);
+}
+
+static void answer(int number)
+{
+    (void)number;
+    if (write(b, "s", 1) == 1) counted++;
+}
+
+/* A handler that itself uses private sockets, while the thread does nothing else. */
+CASE(handlers_use_sockets)
+{
+    struct sigaction action = {.sa_handler = answer, .sa_flags = SA_RESTART};
+    sigaction(SIGALRM, &action, NULL);
+    struct itimerval often = {{0, 500}, {0, 500}};
+    setitimer(ITIMER_REAL, &often, NULL);
+    char bytes[256];
+    size_t total = 0;
+    while (total < 1000) {
+        ssize_t got = read(a, bytes, sizeof bytes);
+        if (got <= 0) break;
+        total += (size_t)got;
+        if (write(b, "m", 1) == 1) counted++;
+    }
+    setitimer(ITIMER_REAL, &(struct itimerval){0}, NULL);
+    pause_ms(50);
+    while (total < (size_t)counted) {
+        ssize_t got = recv(a, bytes, sizeof bytes, MSG_DONTWAIT);
+        if (got <= 0) break;
+        total += (size_t)got;
+    }
+    printf("all arrived: %d\n", total == (size_t)counted);
+}
+
 CASE(masks_while_waiting)
 {
     int set = set_with(a, EPOLLIN, 7);
@@ -669,6 +733,8 @@ int main(int count, char **words)
     RUN(nested_sets);
     RUN(mixed_descriptors);
     RUN(signals_interrupt);
+    RUN(handlers_are_kept);
+    RUN(handlers_use_sockets);
     RUN(masks_while_waiting);
     RUN(timeouts);
     RUN(poll_and_select);
