@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,17 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.native.net.lab import Host, Lab, retry
+from tests.native.net.lab import Host, Lab, need, retry
 
 pytestmark = [pytest.mark.native, pytest.mark.root]
 BIG = 30_000_000
-
-
-def need(program: str) -> str:
-    path = shutil.which(program)
-    if path is None:
-        pytest.skip(f"no {program} here")
-    return path
 
 
 def port_open(host: Host, port: int) -> None:

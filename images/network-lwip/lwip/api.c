@@ -70,7 +70,8 @@ static cse_socket api_find(uint64_t inode)
     return handle;
 }
 
-static int bind_pcb(struct sock *s, const struct endpoint *to)
+/* Under a name that nobody else has. */
+int bind_pcb(struct sock *s, const struct endpoint *to)
 {
     s->local_given = !address_is_any(&to->ip);
     if (s->kind == KIND_PING) return ping_bind(s, to);
@@ -211,17 +212,23 @@ static int connect_result(struct sock *s)
     return -error;
 }
 
-/* A futex, because its rules for signals and time-outs are those of connect(2). */
-static int api_connect_wait(cse_socket handle, int timeout_ms)
+/* Where to wait while it connects; looked up anew each time, since a reset moves it. */
+static uint32_t *connecting_word(cse_socket handle)
 {
     sigset_t saved;
     instance_lock(&saved);
     struct sock *s = sock_get(handle);
-    uint32_t *word = s != NULL ? &s->state : NULL;
+    uint32_t *word = s != NULL && s->state == CONNECTING ? &s->state : NULL;
     instance_unlock(&saved);
-    if (word == NULL) return -EBADF;
+    return word;
+}
+
+/* A futex, because its rules for signals and time-outs are those of connect(2). */
+static int api_connect_wait(cse_socket handle, int timeout_ms)
+{
     struct timespec limit = {timeout_ms / 1000, (timeout_ms % 1000) * 1000000L};
-    while (__atomic_load_n(word, __ATOMIC_ACQUIRE) == CONNECTING) {
+    uint32_t *word;
+    while ((word = connecting_word(handle)) != NULL) {
         long woken = syscall(SYS_futex, word, FUTEX_WAIT, CONNECTING,
                              timeout_ms < 0 ? NULL : &limit, NULL, 0);
         if (woken < 0 && errno == EINTR) return -EINTR;

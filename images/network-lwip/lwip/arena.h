@@ -10,7 +10,9 @@
 /* The same in every program, so that pointers inside the arena hold everywhere. */
 #define ARENA_BASE     0x2c5e00000000UL
 #define ARENA_HEAP_MAX (1UL << 30)
-#define ARENA_PAGE     65536 /* at least a page of any machine */
+/* The heap's upper end is left to a reset, for what it keeps (reset.c). */
+#define ARENA_KEPT (ARENA_BASE + ARENA_HEAP_MAX - (64UL << 20))
+#define ARENA_PAGE 65536 /* at least a page of any machine */
 
 /* Makes the arena, or maps the one behind `fd`. Returns its descriptor (not yet protected), or a
  * negative errno. */

@@ -72,7 +72,7 @@ void *heap_alloc(size_t size)
         HEAP->free[kind] = block->next;
     } else {
         size_t whole = kind_size(kind);
-        if (HEAP->next + whole > (char *)ARENA_BASE + ARENA_HEAP_MAX) return NULL;
+        if (HEAP->next + whole > (char *)ARENA_KEPT) return NULL;
         block = (struct block *)HEAP->next;
         UNGUARD(block, HEADER);
         HEAP->next += whole;

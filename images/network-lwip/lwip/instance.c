@@ -8,7 +8,7 @@
  *
  * The program's threads block all signals while they hold the lock, so that no handler finds it
  * taken. A process that is killed while it holds the lock leaves the state in doubt: the next
- * one to take it resets the instance, all its connections are gone, and nothing hangs.
+ * one to take it resets the instance (reset.c).
  */
 #include "instance.h"
 #include "core.h"
@@ -27,9 +27,15 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { SCRATCH_BYTES = 65536 + 128, BROKER_WAIT_MS = 10000, ORDER_WAIT_MS = 1000 };
+enum {
+    SCRATCH_BYTES = 65536 + 128,
+    LOCK_WAIT_MS = 50,
+    BROKER_WAIT_MS = 10000,
+    ORDER_WAIT_MS = 1000
+};
 
 #ifndef PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP /* musl: the type is the first word */
 #define PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP                                                     \
@@ -68,33 +74,6 @@ static void make_lock(void)
     pthread_mutexattr_destroy(&attributes);
 }
 
-static void fill_in(void);
-
-/* A process died while it held the lock: nothing in the arena can be relied on. */
-static void reset(void)
-{
-    trace("a process died inside the stack: the instance starts anew");
-    arena_restore_sections();
-    heap_init();
-    instance->epoch++;
-    memset(instance->hash, 0, sizeof instance->hash);
-    memset(instance->ports, 0, sizeof instance->ports);
-    memset(instance->zombies, 0, sizeof instance->zombies);
-    for (uint32_t i = 0; i < instance->socket_top; i++) {
-        instance->sockets[i] = NULL;
-        instance->generations[i]++;
-        instance->readiness[i] = 0;
-    }
-    instance->socket_top = instance->socket_free = instance->sockets_live = 0;
-    for (int i = 0; i < PROCESSES_MAX; i++)
-        instance->processes[i].pending = instance->processes[i].unread = NULL;
-    instruments_reset();
-    wire_reset();
-    fill_in();
-    for (uint16_t i = 0; i < PROCESSES_MAX; i++)
-        if (instance->processes[i].used == 2) process_ring(i);
-}
-
 /* A thread that exit or exec ends must not hold the lock just then: the others would find its
  * owner dead and the state in doubt. So threads of this process go through a gate of their own
  * first, and the one that leaves closes it for good. */
@@ -115,19 +94,32 @@ void instance_new_gate(void)
     gate = (pthread_mutex_t)PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 }
 
+/* A process that is killed just when it is woken takes the wake with it, and the kernel passes it
+ * on only if nobody has the lock. So nobody sleeps for longer than this without looking. */
+static int lock_arena(void)
+{
+    int result = pthread_mutex_trylock(&instance->lock);
+    while (result == EBUSY || result == ETIMEDOUT) {
+        struct timespec until;
+        syscall(SYS_clock_gettime, CLOCK_REALTIME, &until);
+        until.tv_nsec += LOCK_WAIT_MS * 1000000L;
+        if (until.tv_nsec >= 1000000000L) until.tv_sec++, until.tv_nsec -= 1000000000L;
+        result = pthread_mutex_timedlock(&instance->lock, &until);
+    }
+    return result;
+}
+
 void instance_lock(sigset_t *saved)
 {
     if (saved != NULL) host->hold_signals();
     pthread_mutex_lock(&gate);
-    if (pthread_mutex_lock(&instance->lock) == EOWNERDEAD) {
-        pthread_mutex_consistent(&instance->lock);
-        reset();
-    }
+    bool died = lock_arena() == EOWNERDEAD;
     clock_read_again();
-    if (me.epoch != instance->epoch) {
-        me.epoch = instance->epoch;
-        sock_sweep_ends();
+    if (died) {
+        pthread_mutex_consistent(&instance->lock);
+        reset_instance();
     }
+    if (me.epoch != instance->epoch) reset_ends();
 }
 
 /* Runs until no process-local work is left: looped-back packets, deliveries of our sockets. */
@@ -152,12 +144,15 @@ void instance_settle(void)
 void instance_unlock(sigset_t *saved)
 {
     int saved_errno = errno;
-    instance_settle();
-    device_flush();
-    for (uint16_t i = 0; i < instance->process_top; i++)
-        if (instance->processes[i].pending != NULL && !instance->processes[i].rung) process_ring(i);
-    clock_poke();
-    if (__builtin_expect(instance->packet_hooks, 0)) instruments_poke();
+    do {
+        instance_settle();
+        device_flush();
+        for (uint16_t i = 0; i < instance->process_top; i++)
+            if (instance->processes[i].pending != NULL && !instance->processes[i].rung)
+                process_ring(i);
+        clock_poke();
+        if (__builtin_expect(instance->packet_hooks, 0)) instruments_poke();
+    } while (process_bury());
     pthread_mutex_unlock(&instance->lock);
     pthread_mutex_unlock(&gate);
     errno = saved_errno;
@@ -249,7 +244,7 @@ void instance_set_mss(long mss)
 }
 
 /* What lwIP keeps in its own variables, after load and after a reset. */
-static void fill_in(void)
+void instance_fill_in(void)
 {
     instance_set_mss(host->setting_number("mss", UINT16_MAX));
     cse_tcp_window = (uint32_t)instance->receive_buffer;
@@ -282,7 +277,7 @@ static int set_up_instance(void)
     instance->leader = NO_PROCESS;
     int failed = device_setup();
     if (failed != 0) return failed;
-    fill_in();
+    instance_fill_in();
     instance->epoch = 1;
     __atomic_store_n(&instance->magic, INSTANCE_MAGIC, __ATOMIC_RELEASE);
     return 0;

@@ -21,9 +21,9 @@
 
 #define INSTANCE_MAGIC 0x6373656e65743031UL
 #ifdef __GLIBC__
-#define INSTANCE_LAYOUT 0x101
+#define INSTANCE_LAYOUT 0x102
 #else
-#define INSTANCE_LAYOUT 0x201
+#define INSTANCE_LAYOUT 0x202
 #endif
 
 enum {
@@ -133,7 +133,7 @@ struct process {
     uint64_t reserved_ms;
     char bell[8]; /* abstract socket name without the leading NUL; "" before it has one */
     uint8_t bell_length;
-    bool rung;
+    bool rung, dead; /* dead: its bell is nobody's */
     struct sock *pending;
     struct sock *unread;         /* in direct mode with bytes that nobody has fetched */
     uint32_t sleepers, spinners; /* threads that wait in the library */
@@ -142,7 +142,7 @@ struct process {
 struct instance {
     uint64_t magic;
     uint32_t layout;
-    uint32_t epoch; /* bumped by a reset */
+    uint32_t epoch; /* bumped by a reset (reset.c) */
     size_t shared_size;
     pthread_mutex_t lock;
     uint64_t heap_state[48];
@@ -182,6 +182,7 @@ struct instance {
     uint64_t leader_wakes_ms; /* when its sleep ends; 0: it is awake */
 
     uint16_t leader, process_top; /* slots below it were used */
+    bool deaths;                  /* there are dead ones */
     uint32_t process_changes;     /* bumped when the process table changes */
     struct process processes[PROCESSES_MAX];
 
@@ -211,6 +212,7 @@ struct end {
     int fd; /* -1 or 0: none */
     uint32_t generation;
     int program_fd; /* a hint: the number of the program's end in this process */
+    uint64_t inode; /* of the program's end */
     bool watched, watching_out;
 };
 
@@ -249,12 +251,17 @@ void instance_lock(sigset_t *saved);
 /* Delivers what is due, rings other processes, lets go. errno is kept. */
 void instance_unlock(sigset_t *saved);
 void instance_settle(void);
+void instance_set_mss(long mss);
+void instance_fill_in(void); /* lwIP's own variables */
 /* No other thread of this process can take the lock any more, until the gate is opened. */
 void instance_close_gate(void);
 void instance_open_gate(void);
 void instance_new_gate(void); /* in a forked child */
-void instance_set_mss(long mss);
 uint64_t now_ms(void);
+
+/* reset.c: after a process died with the lock */
+void reset_instance(void);
+void reset_ends(void);
 
 /* processes.c */
 bool process_join(void); /* this process gets a slot; under the lock */
@@ -263,6 +270,7 @@ void process_gone(uint16_t slot); /* another process died: its sockets find a ne
 void process_watch(void);         /* follow changes of the table: pidfds, leader */
 bool process_claim_leader(void);
 void process_ring(uint16_t slot);
+bool process_bury(void);
 void process_register_fork_handlers(void);
 void process_open_bell(void);
 void process_before_exec(void);
@@ -284,6 +292,7 @@ void sock_retire(struct sock *s); /* dead, but its names are kept for a while */
 struct sock *sock_get(cse_socket handle);
 cse_socket sock_handle(const struct sock *s);
 struct sock *sock_by_inode(uint64_t inode);
+void sock_know(struct sock *s); /* by its inode */
 /* Gives it a pair; the program's end is returned, the stack end is kept by this process. */
 int sock_make_pair(struct sock *s, int flags);
 int sock_end(const struct sock *s); /* this process's stack end, or -1 */
@@ -313,6 +322,9 @@ bool address_is_own(const ip_addr_t *ip);
 bool address_is_broadcast(const ip_addr_t *ip);
 void address_to_in6(const ip_addr_t *ip, struct in6_addr *out);
 
+/* api.c */
+int bind_pcb(struct sock *s, const struct endpoint *to);
+
 /* tcp.c, listen.c, udp.c, connect.c */
 int tcp_make_pcb(struct sock *s);
 void tcp_deliver(struct sock *s);
@@ -321,6 +333,7 @@ void tcp_take(struct sock *s); /* program's bytes to lwIP */
 void tcp_finish(struct sock *s);
 void tcp_half_close(struct sock *s);
 void tcp_reset_program(struct sock *s, int error);
+void tcp_spoil_end(const struct end *end);
 int tcp_start_connect(struct sock *s, const struct endpoint *to);
 void tcp_apply_options(struct sock *s);
 void tcp_error_event(struct sock *s, err_t error);

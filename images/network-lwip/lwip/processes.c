@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -34,9 +35,10 @@ static pthread_t forking;
 static bool fork_locked;
 static sigset_t fork_mask;
 static uint16_t child_slot = NO_PROCESS;
+static uint64_t child_reserved_ms;
 static int exec_pid; /* this process has left for an exec that may fail */
 
-static uint16_t take_slot(uint32_t use)
+static uint16_t take_slot(uint32_t use, int pid)
 {
     uint64_t now = now_ms();
     for (uint16_t i = 0; i < PROCESSES_MAX; i++) {
@@ -44,8 +46,9 @@ static uint16_t take_slot(uint32_t use)
         if (p->used == 1 && now > p->reserved_ms + CLAIM_MS) process_gone(i); /* its fork failed */
         if (p->used != 0) continue;
         memset(p, 0, sizeof *p);
-        p->used = use;
+        p->pid = pid;
         p->reserved_ms = now;
+        p->used = use;
         if (i >= instance->process_top) instance->process_top = (uint16_t)(i + 1);
         return i;
     }
@@ -78,7 +81,8 @@ void process_open_bell(void)
     publish_bell();
 }
 
-/* Wakes the pump of a process that has something to do. A bell nobody holds: it died or exec'd. */
+/* Wakes the pump of a process that has something to do. A bell nobody holds: it died or exec'd,
+ * which is for process_bury; here somebody may be in the middle of one of its sockets. */
 void process_ring(uint16_t slot)
 {
     struct process *p = &instance->processes[slot];
@@ -91,22 +95,48 @@ void process_ring(uint16_t slot)
     if (from < 0)
         from = temporary = (int)syscall(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     p->rung = true;
-    if (syscall(SYS_sendto, from, "", 1L, MSG_DONTWAIT | MSG_NOSIGNAL, &address, length) < 0 &&
-        errno == ECONNREFUSED)
-        process_gone(slot);
+    if (syscall(SYS_sendto, from, "", 1L, MSG_DONTWAIT | MSG_NOSIGNAL, &address, length) < 0) {
+        if (errno == ECONNREFUSED)
+            p->dead = instance->deaths = true;
+        else if (errno != EAGAIN)
+            p->rung = false; /* not heard: the next event tries again */
+    }
     if (temporary >= 0) syscall(SYS_close, temporary);
+}
+
+/* Before the lock is let go; true if there is new work. */
+bool process_bury(void)
+{
+    if (!instance->deaths) return false;
+    instance->deaths = false;
+    for (uint16_t i = 0; i < PROCESSES_MAX; i++)
+        if (instance->processes[i].dead && instance->processes[i].used == 2) process_gone(i);
+    return true;
 }
 
 /* ---- joining and leaving ------------------------------------------------------------------- */
 
 bool process_join(void)
 {
-    uint16_t slot = take_slot(2);
+    uint16_t slot = take_slot(2, me.pid);
     if (slot == NO_PROCESS) return false;
     me.slot = slot;
-    instance->processes[slot].pid = me.pid;
     instance->process_changes++;
     return true;
+}
+
+/* A process may die with a token in its hands, after it read it and before it took the connection
+ * that the token stands for. Without the program's end to count what is unread, all are written
+ * again: one too many wakes a program for nothing, one too few leaves a connection waiting. */
+static void recount_tokens(struct sock *s)
+{
+    const struct end *end = &me.ends[s->index];
+    struct stat status;
+    int bytes = 0;
+    if (sock_end(s) < 0 || fstat(end->program_fd, &status) != 0 || status.st_ino != s->inode ||
+        syscall(SYS_ioctl, end->program_fd, FIONREAD, &bytes) != 0)
+        bytes = 0;
+    if ((uint32_t)bytes < s->tokens) s->tokens = (uint32_t)bytes;
 }
 
 /* The holders' bits of one process are dropped; who loses the owner gets another or dies. */
@@ -124,8 +154,14 @@ void process_gone(uint16_t slot)
     for (uint32_t i = 0; i < instance->socket_top; i++) {
         struct sock *s = instance->sockets[i];
         if (s == NULL) continue;
-        s->holders[slot / 64] &= ~(UINT64_C(1) << (slot % 64));
-        if (s->owner != slot) continue;
+        uint64_t bit = UINT64_C(1) << (slot % 64);
+        bool held = (s->holders[slot / 64] & bit) != 0;
+        s->holders[slot / 64] &= ~bit;
+        if (held && slot != me.slot && s->state == LISTENING) recount_tokens(s);
+        if (s->owner != slot) {
+            if (s->state == LISTENING) sock_notify(s);
+            continue;
+        }
         s->pending = false;
         s->owner = NO_PROCESS;
         for (int word = 0; word < HOLDER_WORDS && s->owner == NO_PROCESS; word++)
@@ -148,6 +184,18 @@ void process_leave(void)
 {
     if (me.slot != NO_PROCESS) process_gone(me.slot);
     me.slot = NO_PROCESS;
+}
+
+/* Joins with the stack ends that this process has and that live. */
+static void take_part(void)
+{
+    if (!process_join()) return;
+    for (uint32_t i = 0; i < me.top; i++) {
+        struct sock *s = instance->sockets[i];
+        if (s == NULL || me.ends[i].fd <= 0 || me.ends[i].generation != s->generation) continue;
+        s->holders[me.slot / 64] |= UINT64_C(1) << (me.slot % 64);
+        if (s->owner == NO_PROCESS) s->owner = me.slot;
+    }
 }
 
 static int open_pidfd(int pid)
@@ -176,10 +224,10 @@ bool process_claim_leader(void)
     return true;
 }
 
-/* After the table changed: the leader watches all others, the others watch the leader. */
-void process_watch(void)
+/* The leader watches all others, the others watch the leader. Who is found dead changes the table
+ * again. */
+static void watch_others(void)
 {
-    if (me.seen_changes == instance->process_changes && instance->leader != NO_PROCESS) return;
     bool leads = process_claim_leader();
     for (uint16_t i = 0; i < PROCESSES_MAX; i++) {
         struct process *p = &instance->processes[i];
@@ -198,7 +246,28 @@ void process_watch(void)
         me.watched_pid[i] = p->pid;
         if (fd >= 0) pump_watch_fd(fd, PUMP_PROCESS + i);
     }
-    me.seen_changes = instance->process_changes;
+}
+
+/* A pidfd was readable: perhaps that of another process, which had the slot when the pump went
+ * to sleep. */
+void process_heard(uint16_t slot)
+{
+    if (slot >= PROCESSES_MAX || me.watched_pid[slot] != instance->processes[slot].pid) return;
+    struct pollfd ended = {me.watched[slot], POLLIN, 0};
+    struct timespec now = {0, 0};
+    if (syscall(SYS_ppoll, &ended, 1, &now, NULL, 0) == 1 && (ended.revents & POLLIN))
+        process_gone(slot);
+}
+
+/* After the table changed, until it changes no more: a pump must not go to sleep without a leader.
+ */
+void process_watch(void)
+{
+    while (me.slot != NO_PROCESS &&
+           (me.seen_changes != instance->process_changes || instance->leader == NO_PROCESS)) {
+        me.seen_changes = instance->process_changes;
+        watch_others();
+    }
 }
 
 /* ---- fork ---------------------------------------------------------------------------------- */
@@ -208,8 +277,9 @@ static void reserve_child(void)
 {
     child_slot = NO_PROCESS;
     if (instance->sockets_live == 0) return;
-    child_slot = take_slot(1);
+    child_slot = take_slot(1, 0);
     if (child_slot == NO_PROCESS) return;
+    child_reserved_ms = instance->processes[child_slot].reserved_ms;
     for (uint32_t i = 0; i < me.top; i++) {
         struct sock *s = instance->sockets[i];
         if (s == NULL || me.ends[i].fd <= 0 || me.ends[i].generation != s->generation) continue;
@@ -268,13 +338,15 @@ static void after_fork_child(void)
     for (uint32_t i = 0; i < me.top; i++) me.ends[i].watched = me.ends[i].watching_out = false;
     bool holds = false;
     instance_lock(NULL);
+    for (uint32_t i = 0; i < me.top && !holds; i++) holds = me.ends[i].fd > 0;
     struct process *p = slot != NO_PROCESS ? &instance->processes[slot] : NULL;
-    if (p != NULL && p->used == 1) {
+    if (p != NULL && p->used == 1 && p->reserved_ms == child_reserved_ms) {
         p->used = 2;
         p->pid = me.pid;
         me.slot = slot;
         instance->process_changes++;
-        for (uint32_t i = 0; i < me.top && !holds; i++) holds = me.ends[i].fd > 0;
+    } else if (holds) { /* it took so long that the slot was given away */
+        take_part();
     }
     instance_unlock(NULL);
     if (holds) pump_ensure();
@@ -362,15 +434,8 @@ void process_exec_failed(void)
     exec_pid = 0;
     sigset_t saved;
     instance_lock(&saved);
-    if (process_join()) {
-        publish_bell();
-        for (uint32_t i = 0; i < me.top; i++) {
-            struct sock *s = instance->sockets[i];
-            if (s == NULL || me.ends[i].fd <= 0 || me.ends[i].generation != s->generation) continue;
-            s->holders[me.slot / 64] |= UINT64_C(1) << (me.slot % 64);
-            if (s->owner == NO_PROCESS) s->owner = me.slot;
-        }
-    }
+    take_part();
+    if (me.slot != NO_PROCESS) publish_bell();
     me.seen_changes = 0;
     instance_unlock(&saved);
     instance_open_gate();

@@ -206,9 +206,7 @@ static void serve(const struct epoll_event *event)
     } else if (tag >= PUMP_WIRE) {
         wire_hang_up((uint32_t)(tag - PUMP_WIRE));
     } else if (tag >= PUMP_PROCESS) {
-        uint16_t slot = (uint16_t)(tag - PUMP_PROCESS);
-        if (slot < PROCESSES_MAX && me.watched_pid[slot] == instance->processes[slot].pid)
-            process_gone(slot);
+        process_heard((uint16_t)(tag - PUMP_PROCESS));
     } else {
         uint32_t index = (uint32_t)tag, generation = (uint32_t)(tag >> 32);
         struct sock *s = index < SOCKETS_MAX ? instance->sockets[index] : NULL;
@@ -243,7 +241,6 @@ void pump_once(int timeout_ms)
                 idle_since = 0;
             }
         }
-        if (instance->epoch != me.epoch) sock_sweep_ends();
     }
     instance_unlock(NULL);
 }
@@ -334,17 +331,25 @@ static int make_epoll(void)
     return 0;
 }
 
-static int start_thread(void)
+static int create_thread(size_t stack)
 {
     pthread_attr_t attributes;
     pthread_t thread;
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attributes, STACK_BYTES);
-    on_its_way = 1;
+    if (stack != 0) pthread_attr_setstacksize(&attributes, stack);
     int failed = pthread_create(&thread, &attributes, run, NULL);
-    if (failed != 0) arrived();
     pthread_attr_destroy(&attributes);
+    return failed;
+}
+
+static int start_thread(void)
+{
+    on_its_way = 1;
+    int failed = create_thread(STACK_BYTES);
+    /* A program with much thread-local data: glibc takes that from the stack. */
+    if (failed == EINVAL) failed = create_thread(0);
+    if (failed != 0) arrived();
     return -failed;
 }
 

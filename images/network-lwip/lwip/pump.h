@@ -16,6 +16,7 @@
 #define PUMP_PROCESS (PUMP_TAG | 16)
 #define PUMP_WIRE    (PUMP_TAG | (UINT64_C(1) << 32))
 
+void process_heard(uint16_t slot);
 void pump_watch_fd(int fd, uint64_t tag);
 void pump_unwatch_fd(int fd); /* and closes it */
 void pump_before_fork(void);  /* no pump is on its way from here on ... */

@@ -60,6 +60,12 @@ static struct sock **hash_place(uint64_t inode)
     return &instance->hash[(inode * UINT64_C(0x9e3779b97f4a7c15)) >> 52];
 }
 
+void sock_know(struct sock *s)
+{
+    s->hash_next = *hash_place(s->inode);
+    *hash_place(s->inode) = s;
+}
+
 static void hash_remove(struct sock *s)
 {
     for (struct sock **at = hash_place(s->inode); *at != NULL; at = &(*at)->hash_next)
@@ -211,12 +217,12 @@ int sock_make_pair(struct sock *s, int flags)
     int bytes = PAIR_BUFFER;
     syscall(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDBUF, &bytes, (socklen_t)sizeof bytes);
     s->inode = status.st_ino;
-    s->hash_next = *hash_place(s->inode);
-    *hash_place(s->inode) = s;
+    sock_know(s);
     s->owner = me.slot;
     s->holders[me.slot / 64] |= UINT64_C(1) << (me.slot % 64);
     if (me.ends[s->index].fd > 0) sock_close_end(s->index);
-    me.ends[s->index] = (struct end){.fd = fd, .generation = s->generation, .program_fd = pair[0]};
+    me.ends[s->index] = (struct end){
+        .fd = fd, .generation = s->generation, .program_fd = pair[0], .inode = s->inode};
     if (s->index >= me.top) me.top = s->index + 1;
     pump_watch(s);
     return pair[0];

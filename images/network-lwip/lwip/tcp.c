@@ -241,21 +241,21 @@ static void skip_junk(struct sock *s, int fd)
     }
 }
 
-/* Closes the stack end so that the program sees ECONNRESET: AF_UNIX says so when something was
- * left unread. Its end is only written to if it is still the one we know. */
+/* The stack end is about to be closed, and the program shall see ECONNRESET: AF_UNIX says so when
+ * something was left unread. Its end is only written to if it is still the one we know. */
+void tcp_spoil_end(const struct end *end)
+{
+    struct stat status;
+    int copy = (int)syscall(SYS_fcntl, end->program_fd, 1030 /* F_DUPFD_CLOEXEC */, 3);
+    if (copy < 0) return;
+    if (fstat(copy, &status) == 0 && status.st_ino == end->inode)
+        syscall(SYS_sendto, copy, "", 1L, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
+    syscall(SYS_close, copy);
+}
+
 void tcp_reset_program(struct sock *s, int error)
 {
-    int fd = sock_end(s);
-    struct end *end = &me.ends[s->index];
-    if (fd >= 0 && error != 0 && end->program_fd >= 0) {
-        struct stat status;
-        int copy = (int)syscall(SYS_fcntl, end->program_fd, 1030 /* F_DUPFD_CLOEXEC */, 3);
-        if (copy >= 0) {
-            if (fstat(copy, &status) == 0 && status.st_ino == s->inode)
-                syscall(SYS_sendto, copy, "", 1L, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
-            syscall(SYS_close, copy);
-        }
-    }
+    if (sock_end(s) >= 0 && error != 0) tcp_spoil_end(&me.ends[s->index]);
     sock_retire(s);
 }
 

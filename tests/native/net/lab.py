@@ -20,6 +20,8 @@ import time
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+import pytest
+
 from app.broker.broker import Broker
 from app.domain.network import NetworkBinding, NetworkSpec, PeerAddresses
 from app.wiring.netlink import LinkRequest, Netlink, index_of
@@ -29,6 +31,13 @@ _TUNSETIFF = 0x400454CA
 _TAP_FLAGS = 0x0002 | 0x1000  # IFF_TAP | IFF_NO_PI
 _IFF_VNET_HDR = 0x4000
 MTU = 65520
+
+
+def need(program: str) -> str:
+    path = shutil.which(program)
+    if path is None:
+        pytest.skip(f"no {program} here")
+    return path
 
 
 def ip(*words: str) -> None:
@@ -193,6 +202,12 @@ class Host:
         assert done.returncode == 0, f"{words[0]}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
+    def pids(self) -> list[int]:
+        """Every process of this application."""
+        words = ["ip", "netns", "pids", self.namespace]
+        out = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        return [int(word) for word in out.split()]
+
     def log(self) -> str:
         return (self.run / "log").read_text(errors="replace") if (self.run / "log").exists() else ""
 
@@ -217,6 +232,9 @@ class Host:
         for process in self.processes:
             if process.poll() is None:
                 self.stop(process)
+        for pid in self.pids():  # daemons, and children whose parent was killed
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.lab.broker.forget(self.name)
         ip("netns", "del", self.namespace)
 

@@ -1,11 +1,16 @@
 /* Programs of several processes, one role each, for test_net_processes.py.
  *
  *   processes fork       forks right after its first socket, twice; prints the child's status
+ *   processes crowd child|parent ADDRESS PORT
+ *                        two processes: one serves TCP and UDP echo on PORT and has a connect to
+ *                        ADDRESS under way, the one named calls into the stack without end
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <dlfcn.h>
+#include <errno.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,8 +90,100 @@ static int fork_at_once(void)
     return 0;
 }
 
+/* ---- crowd ---------------------------------------------------------------------------------- */
+
+static int echo_port;
+static const char *silent_address;
+
+static struct sockaddr_in any(int port)
+{
+    return (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+}
+
+static void say(const char *what, long result)
+{
+    printf("%s: %s\n", what, result >= 0 ? "ok" : strerrorname_np(errno));
+    fflush(stdout);
+}
+
+static void *connect_to_nobody(void *unused)
+{
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in to = any(9);
+    inet_pton(AF_INET, silent_address, &to.sin_addr);
+    say("connect", connect(fd, (struct sockaddr *)&to, sizeof to));
+    return unused;
+}
+
+static void *echo_stream(void *given)
+{
+    int fd = (int)(long)given;
+    char bytes[4096];
+    ssize_t got;
+    while ((got = read(fd, bytes, sizeof bytes)) > 0 && write(fd, bytes, (size_t)got) == got) {}
+    if (got < 0) say("read", got);
+    close(fd);
+    return NULL;
+}
+
+static void *echo_datagrams(void *given)
+{
+    int fd = (int)(long)given;
+    char bytes[4096];
+    for (;;) {
+        struct sockaddr_in from;
+        socklen_t length = sizeof from;
+        ssize_t got = recvfrom(fd, bytes, sizeof bytes, 0, (struct sockaddr *)&from, &length);
+        if (got < 0) return NULL;
+        sendto(fd, bytes, (size_t)got, 0, (struct sockaddr *)&from, length);
+    }
+}
+
+static void serve_echo(int l, int u)
+{
+    pthread_t thread;
+    pthread_create(&thread, NULL, connect_to_nobody, NULL);
+    pthread_create(&thread, NULL, echo_datagrams, (void *)(long)u);
+    for (;;) {
+        int fd = accept(l, NULL, NULL);
+        if (fd < 0) break;
+        say("accept", fd);
+        pthread_create(&thread, NULL, echo_stream, (void *)(long)fd);
+    }
+    say("accept", -1);
+}
+
+static void call_without_end(int fd)
+{
+    struct sockaddr_in name;
+    socklen_t length = sizeof name;
+    printf("calls: %d\n", (int)getpid());
+    fflush(stdout);
+    while (getsockname(fd, (struct sockaddr *)&name, &length) == 0) {}
+}
+
+static int crowd(bool child_calls)
+{
+    int l = socket(AF_INET, SOCK_STREAM, 0), u = socket(AF_INET, SOCK_DGRAM, 0);
+    struct sockaddr_in here = any(echo_port);
+    if (bind(l, (struct sockaddr *)&here, sizeof here) != 0 || listen(l, 64) != 0 ||
+        bind(u, (struct sockaddr *)&here, sizeof here) != 0)
+        return 9;
+    bool child = fork() == 0;
+    if (child == child_calls)
+        call_without_end(l);
+    else
+        serve_echo(l, u);
+    return 1;
+}
+
 int main(int count, char **words)
 {
     if (count == 2 && strcmp(words[1], "fork") == 0) return fork_at_once();
+    if (count == 5 && strcmp(words[1], "crowd") == 0) {
+        silent_address = words[3];
+        echo_port = atoi(words[4]);
+        return crowd(strcmp(words[2], "child") == 0);
+    }
     return 64;
 }
