@@ -7,6 +7,7 @@
 #include "core.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,9 +28,13 @@ static long now_ms(void)
 
 static int connect_once(const struct sockaddr_un *address)
 {
-    int fd = (int)libc(syscall)(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    /* A broker that hangs with a full queue must not stop us: not even to connect. */
+    int type = SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK;
+    int fd = (int)libc(syscall)(SYS_socket, AF_UNIX, type, 0);
     if (fd < 0) return -1;
-    if (libc(syscall)(SYS_connect, fd, address, sizeof *address) == 0) return cse_own_fd(fd);
+    if (libc(syscall)(SYS_connect, fd, address, sizeof *address) == 0 &&
+        libc(syscall)(SYS_fcntl, fd, F_SETFL, 0L) == 0)
+        return cse_own_fd(fd);
     int connect_errno = errno;
     libc(syscall)(SYS_close, fd);
     errno = connect_errno;
