@@ -27,6 +27,7 @@ class Peer:
 
     name: str
     address: str
+    address6: str
     port: str
     """Its interface on the bridge."""
 
@@ -43,13 +44,15 @@ class Peer:
 
 @pytest.fixture(scope="module")
 def peer(lab: Lab) -> Iterator[Peer]:
-    made = Peer(f"{lab.bridge}-peer", f"{lab.network}.250", f"{lab.bridge}p")
+    made = Peer(f"{lab.bridge}-peer", f"{lab.network}.250", f"{lab.network6}fa", f"{lab.bridge}p")
     ip("netns", "add", made.name)
     try:
         other = ("peer", "name", "eth0", "netns", made.name)
         ip("link", "add", made.port, "type", "veth", *other)
         ip("link", "set", made.port, "master", lab.bridge, "up")
         ip("-n", made.name, "addr", "add", f"{made.address}/24", "dev", "eth0")
+        six = ("addr", "add", f"{made.address6}/64", "dev", "eth0", "nodad")
+        ip("-n", made.name, *six)
         for link in ("lo", "eth0"):
             ip("-n", made.name, "link", "set", link, "up")
         server = subprocess.Popen(made.command(sys.executable, TRANSFER, "serve", PORT))
@@ -71,6 +74,15 @@ def serve_for_peer(host: Host, peer: Peer, size: int) -> None:
     process = host.start(sys.executable, TRANSFER, "serve", PORT)
     words = (sys.executable, TRANSFER, "send", host.address, PORT, str(MEGABYTES), str(size))
     assert retry(lambda: peer.check(*words)) == "intact\n"
+    host.stop(process)
+
+
+def test_every_byte_arrives_over_ipv6(host: Host, peer: Peer) -> None:
+    words = (TRANSFER, "send", peer.address6, PORT, str(MEGABYTES), "100000")
+    assert retry(lambda: host.check(sys.executable, *words, timeout=60)) == "intact\n"
+    process = host.start(sys.executable, TRANSFER, "serve", PORT)
+    words = (TRANSFER, "send", host.address6, PORT, str(MEGABYTES), "100000")
+    assert retry(lambda: peer.check(sys.executable, *words)) == "intact\n"
     host.stop(process)
 
 
@@ -103,10 +115,12 @@ def test_without_virtio_headers(lab: Lab, peer: Peer) -> None:
     serve_for_peer(host, peer, 100_000)
 
 
-def test_segments_leave_as_one_frame(lab: Lab, peer: Peer) -> None:
+@pytest.mark.parametrize("family", [4, 6])
+def test_segments_leave_as_one_frame(lab: Lab, peer: Peer, family: int) -> None:
     host = lab.host()
+    address = host.address if family == 4 else host.address6
     process = host.start(sys.executable, TRANSFER, "serve", PORT)
-    words = (sys.executable, TRANSFER, "send", host.address, PORT, str(MEGABYTES), "1000000")
+    words = (sys.executable, TRANSFER, "send", address, PORT, str(MEGABYTES), "1000000")
     assert retry(lambda: peer.check(*words)) == "intact\n"
     length, frames = received_by(host.tap)
     host.stop(process)

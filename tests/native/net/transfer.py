@@ -35,7 +35,8 @@ def answer(connection: socket.socket) -> None:
 
 
 def serve(port: int) -> None:
-    with socket.create_server(("0.0.0.0", port), backlog=64) as listener:
+    both = {"family": socket.AF_INET6, "dualstack_ipv6": True}
+    with socket.create_server(("::", port), backlog=64, **both) as listener:  # type: ignore[arg-type]
         while True:
             connection, _ = listener.accept()
             threading.Thread(target=answer, args=(connection,), daemon=True).start()
