@@ -66,7 +66,11 @@ int cse_own_fd(int fd)
 {
     int saved_errno;
     int moved = (int)libc(syscall)(SYS_fcntl, fd, F_DUPFD_CLOEXEC, first_own());
-    if (moved < 0 && errno == EINVAL) moved = (int)libc(syscall)(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 3);
+    /* A limit lowered since then, or a room above that many threads have filled: any number. */
+    if (moved < 0 && (errno == EINVAL || errno == EMFILE))
+        moved = (int)libc(syscall)(SYS_fcntl, fd, F_DUPFD_CLOEXEC, first_own() / 2);
+    if (moved < 0 && (errno == EINVAL || errno == EMFILE))
+        moved = (int)libc(syscall)(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 3);
     saved_errno = errno;
     if (moved >= OWN_MAX) {
         libc(syscall)(SYS_close, moved);
