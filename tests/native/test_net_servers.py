@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.native.net.lab import Host, Lab
+from tests.native.net.lab import Host, Lab, retry
 from tests.native.test_net_programs import fetch, need, port_open
 
 pytestmark = [pytest.mark.native, pytest.mark.root]
@@ -136,3 +137,130 @@ def test_postgres_serves_clients_of_both_kinds(lab: Lab) -> None:
             check=False,
         )
         assert "statement timeout" in probe.stderr
+
+
+def certificate(host: Host) -> Path:
+    """Key and certificate in one file, signed by itself."""
+    path = host.run / "server.pem"
+    request = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+    made = ("-nodes", "-days", "2", "-subj", "/CN=lab", "-keyout", str(path), "-out", f"{path}.crt")
+    subprocess.run([*request, *made], check=True, capture_output=True)
+    path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
+    return path
+
+
+def haproxy(lab: Lab, backend: Host) -> Host:
+    host = lab.host()
+    configuration = host.run / "haproxy.cfg"
+    configuration.write_text(
+        "global\n  nbthread 2\n  maxconn 500\n"
+        "defaults\n  mode http\n  timeout connect 5s\n  timeout client 20s\n  timeout server 20s\n"
+        f"frontend plain\n  bind *:80\n  bind *:443 ssl crt {certificate(host)}\n"
+        f"  default_backend one\nbackend one\n  server s {backend.address}:80 check inter 300\n"
+    )
+    host.start(need("haproxy"), "-W", "-db", "-f", str(configuration))
+    port_open(host, 80)
+    return host
+
+
+def test_haproxy_before_another_instance(lab: Lab, site: Path) -> None:
+    """Threads that share a listener and an epoll set each, TLS, health checks, a pool behind."""
+    need("haproxy")
+    backend, client = lab.host(), lab.host()
+    apache(backend, site, "event")
+    port_open(backend, 80)
+    proxy = haproxy(lab, backend)
+    assert retry(lambda: fetch(proxy.address, "/index.html") == b"hello\n")
+    assert fetch(proxy.address, "/big") == (site / "big").read_bytes()
+    for origin in (None, client):
+        for scheme in ("http", "https"):
+            url = f"{scheme}://{proxy.address}/index.html"
+            out = load(origin, need("ab"), "-q", "-k", "-n", "1000", "-c", "20", url)
+            assert re.search(r"Complete requests:\s+1000\b", out), out
+            assert re.search(r"Failed requests:\s+0\b", out), out
+            big = load(
+                origin,
+                "curl",
+                "-sk",
+                "-w",
+                "%{size_download}",
+                "-o",
+                "/dev/null",
+                f"{scheme}://{proxy.address}/big",
+            )
+            assert big == str((site / "big").stat().st_size)
+
+
+MANY_REQUESTS = """
+import sys, urllib.request
+from concurrent.futures import ThreadPoolExecutor
+def one(_):
+    return urllib.request.urlopen(f"http://{sys.argv[1]}/", timeout=20).read() == b"0 bytes\\n"
+with ThreadPoolExecutor(10) as pool:
+    print(sum(pool.map(one, range(300))))
+"""
+APPLICATION = """
+import os
+def app(environ, start):
+    body = environ["wsgi.input"].read()
+    start("200 OK", [("Content-Type", "text/plain"), ("X-Worker", str(os.getpid()))])
+    return [b"%d bytes\\n" % len(body)]
+"""
+
+
+@pytest.mark.parametrize("worker", ["sync", "gthread"])
+def test_gunicorn_prefork(lab: Lab, worker: str) -> None:
+    program = need("gunicorn")
+    host, client = lab.host(), lab.host()
+    (host.run / "wsgi.py").write_text(APPLICATION)
+    words = ("-w", "3", "-k", worker, "--threads", "2", "-b", "0.0.0.0:80")
+    master = host.start("/usr/bin/python3", program, *words, "wsgi:app", cwd=host.run)
+    port_open(host, 80)
+    body = host.run / "body"
+    body.write_bytes(bytes(1_000_000))
+    url = f"http://{host.address}/"
+    for origin in (None, client):
+        # Not ab: it opens connections that it never uses, and all workers may wait for those.
+        for _ in range(2):
+            pool = load(origin, sys.executable, "-c", MANY_REQUESTS, host.address)
+            assert pool.split() == ["300"]
+        sent = load(origin, "curl", "-sS", "--data-binary", f"@{body}", url)
+        assert sent == "1000000 bytes\n"
+    master.send_signal(1)  # HUP: new workers on the same listener
+    assert retry(lambda: "Hang up" in host.log() or "Handling signal: hup" in host.log())
+    for _ in range(20):
+        assert fetch(host.address) == b"0 bytes\n"
+    assert host.stop(master, 10) == 0, host.log()
+
+
+def test_memcached_threads_under_load(lab: Lab) -> None:
+    """Connections accepted in one thread, handed to four others by a pipe, each with its epoll."""
+    host, client = lab.host(), lab.host()
+    host.start(need("memcached"), "-u", "root", "-l", "0.0.0.0", "-t", "4", "-c", "256")
+    port_open(host, 11211)
+    for origin in (None, client):
+        # Room for few descriptors above the program's limit: each waiting thread needs two.
+        limit = ("prlimit", "--nofile=256:300")
+        words = (*limit, sys.executable, "-c", MEMCACHED_LOAD, host.address)
+        assert load(origin, *words).split() == ["40"]
+
+
+MEMCACHED_LOAD = """
+import socket, sys, threading
+good = []
+def run(n):
+    c = socket.create_connection((sys.argv[1], 11211), timeout=20)
+    f = c.makefile("rb")
+    value = (b"%d-" % n) * 3000
+    for turn in range(60):
+        c.sendall(b"set k%d 0 0 %d\\r\\n%b\\r\\nget k%d\\r\\n" % (n, len(value), value, n))
+        assert f.readline() == b"STORED\\r\\n"
+        f.readline()
+        assert f.read(len(value) + 2) == value + b"\\r\\n"
+        assert f.readline() == b"END\\r\\n"
+    good.append(n)
+threads = [threading.Thread(target=run, args=(n,)) for n in range(40)]
+for t in threads: t.start()
+for t in threads: t.join()
+print(len(good))
+"""
