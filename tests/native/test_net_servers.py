@@ -264,3 +264,31 @@ for t in threads: t.start()
 for t in threads: t.join()
 print(len(good))
 """
+
+
+CLOSES_FIRST = """
+import socket
+listener = socket.create_server(("0.0.0.0", 7100))
+while True:
+    listener.accept()[0].close()
+"""
+SAME_PORT = """
+import socket, sys
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(("0.0.0.0", 7101))
+s.settimeout(4)
+s.connect((sys.argv[1], 7100))
+assert s.recv(1) == b""
+s.close()
+"""
+
+
+def test_ports_in_time_wait_are_taken_again(lab: Lab) -> None:
+    """Each process is a new stack with sequence numbers of its own, above or below the last."""
+    server, client = lab.host(), lab.host()
+    server.start(sys.executable, "-c", CLOSES_FIRST)
+    port_open(server, 7100)
+    for _ in range(10):
+        client.check(sys.executable, "-c", SAME_PORT, server.address)
+    assert server.counters()["tcp_segments_in"] < 1000
