@@ -292,3 +292,35 @@ def test_ports_in_time_wait_are_taken_again(lab: Lab) -> None:
     for _ in range(10):
         client.check(sys.executable, "-c", SAME_PORT, server.address)
     assert server.counters()["tcp_segments_in"] < 1000
+
+
+def test_rsync_daemon(lab: Lab, site: Path) -> None:
+    """A child for each connection, which forks again; both ends wait in select."""
+    program = need("rsync")
+    server, client = lab.host(), lab.host()
+    configuration = server.run / "rsyncd.conf"
+    configuration.write_text(f"uid = root\nuse chroot = no\n[site]\npath = {site}\n")
+    server.start(program, "--daemon", "--no-detach", f"--config={configuration}")
+    port_open(server, 873)
+    for origin, place in ((None, client.run / "one"), (client, client.run / "two")):
+        load(origin, program, "-r", f"rsync://{server.address}/site/", str(place))
+        assert (place / "big").read_bytes() == (site / "big").read_bytes()
+
+
+def test_git_daemon_clone(lab: Lab, tmp_path: Path) -> None:
+    """The daemon gives its connection to upload-pack as standard input and output."""
+    program = need("git")
+    server, client = lab.host(), lab.host()
+    source = tmp_path / "project"
+    author = ("-c", "user.name=lab", "-c", "user.email=lab@example.com")
+    subprocess.run([program, "init", "-q", str(source)], check=True)
+    (source / "file").write_bytes(bytes(range(256)) * 4000)
+    subprocess.run([program, "-C", str(source), "add", "file"], check=True)
+    commit = ("commit", "-q", "-m", "one")
+    subprocess.run([program, "-C", str(source), *author, *commit], check=True)
+    base = ("--export-all", f"--base-path={tmp_path}", "--reuseaddr")
+    server.start(program, "daemon", *base, str(tmp_path))
+    port_open(server, 9418)
+    for origin, place in ((None, tmp_path / "one"), (client, tmp_path / "two")):
+        load(origin, program, "clone", "-q", f"git://{server.address}/project", str(place))
+        assert (place / "file").read_bytes() == (source / "file").read_bytes()
