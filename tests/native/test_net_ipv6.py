@@ -152,6 +152,7 @@ def test_ping_both_ways(lab: Lab, family: str) -> None:
     need("ping")
     host, client = lab.host(), lab.host()
     host.start(sys.executable, "-c", "import socket, time; socket.socket(); time.sleep(60)")
+    assert retry(lambda: lab.broker.details(host.name).get("live"))
     address = host.address if family == "-4" else host.address6
     gateway = lab.gateway if family == "-4" else lab.gateway6
     outside = ("ping", family, "-c", "2", "-i", "0.2", "-W", "2", address)

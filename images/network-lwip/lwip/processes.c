@@ -24,7 +24,7 @@
 #include "lwip/etharp.h"
 #include "lwip/nd6.h"
 
-enum { CLAIM_MS = 5000, EXIT_WAIT_MS = 3000, EXIT_STALL_MS = 1000, INHERITED_MAX = 4096 };
+enum { CLAIM_MS = 5000, EXIT_WAIT_MS = 8000, EXIT_STALL_MS = 2500, INHERITED_MAX = 4096 };
 
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
