@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.native.net.lab import Host, Lab, retry
-from tests.native.test_net_programs import fetch, need, port_open
+from tests.native.net.lab import Host, Lab, need, retry
+from tests.native.test_net_programs import fetch, port_open
 
 pytestmark = [pytest.mark.native, pytest.mark.root]
 APACHE_MODULES = Path("/usr/lib/apache2/modules")
