@@ -14,7 +14,7 @@ C_FILES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup native native-all images schemas run test test-asan check check-python check-c \
-        check-generated check-tree format bench lock clean
+        check-generated check-tree format bench bench-network lock clean
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of:"
@@ -79,6 +79,9 @@ format: setup ## apply the formats that `check` asks for
 
 bench: native ## measure; prints ratios and writes build/bench/*.json. BENCH='start memory' for some
 	@$(PY) -m tests.bench $(BENCH)
+
+bench-network: native ## the network element against the kernel and gVisor, with a plot. FIGURES='redis nginx' for some
+	@$(PY) -m tests.bench $(or $(addprefix network.,$(FIGURES)),network)
 
 # One file for what runs and one for what develops; exact versions, every file by its hash.
 lock: setup ## bring requirements.lock and requirements-dev.lock to the newest versions

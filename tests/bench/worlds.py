@@ -1,6 +1,6 @@
-"""The two surroundings that programs are measured in: ours through REST, and the kernel's own.
+"""Applications through REST, as users start them, and what a measurement needs of the machine.
 
-Used by the measure_*.py files. Both remove all that they made, also after an error.
+Used by places.py and by the measurements that need more than a server and its clients.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from pathlib import Path
 import httpx
 
 from tests.acceptance.world import World, control_plane, until
-from tests.bench.harness import CannotMeasure, output
-
-SERVER, CLIENT = "10.99.77.1", "10.99.77.2"
+from tests.bench.harness import CannotMeasure
 
 
 def need_root() -> None:
@@ -58,55 +56,6 @@ def ours(runtime: str = "namespace") -> Iterator[World]:
         world = World(api, runtime)
         stack.callback(world.remove_all)
         yield world
-
-
-class Veth:
-    """Two network namespaces joined by a veth pair: what the kernel does between two hosts."""
-
-    def __init__(self) -> None:
-        self._names = (f"csebs{os.getpid()}", f"csebc{os.getpid()}")
-        self._servers: list[subprocess.Popen[bytes]] = []
-
-    def _ip(self, *words: str) -> None:
-        output(["ip", *words])
-
-    def __enter__(self) -> Veth:
-        need_root()
-        server, client = self._names
-        try:
-            for name in self._names:
-                self._ip("netns", "add", name)
-            peer = ("peer", "name", "eth0", "netns", client)
-            self._ip("link", "add", "eth0", "netns", server, "type", "veth", *peer)
-            for name, address in ((server, SERVER), (client, CLIENT)):
-                self._ip("-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
-                self._ip("-n", name, "link", "set", "lo", "up")
-                self._ip("-n", name, "link", "set", "eth0", "up")
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in self._servers:
-            process.kill()
-            process.wait()
-        for name in self._names:
-            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
-
-    def serve(self, *command: str) -> None:
-        """Start a server in the first namespace."""
-        self._servers.append(
-            subprocess.Popen(
-                ["ip", "netns", "exec", self._names[0], *command],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-        )
-
-    def call(self, *command: str) -> str:
-        """Standard output of a client in the second namespace."""
-        return output(["ip", "netns", "exec", self._names[1], *command])
 
 
 def call_in(world: World, name: str, *command: str) -> str:

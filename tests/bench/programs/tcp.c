@@ -4,8 +4,8 @@
  *   tcp rtt ADDRESS PORT BYTES COUNT     prints the median round trip in nanoseconds
  *   tcp stream ADDRESS PORT MILLISECONDS prints what arrived, in bits per second
  *
- * Called by measure_tcp.py, over the kernel's stack and over private ones. Plain blocking calls, as
- * the programs that people have make them.
+ * Called by network/echo.py, stream.py, tap.py and memory.py. Plain blocking calls,
+ * as the programs that people have make them.
  */
 #include <arpa/inet.h>
 #include <errno.h>

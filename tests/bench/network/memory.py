@@ -62,6 +62,6 @@ def measure() -> list[Figure]:
         linked = idle(world, "bench-linked", {"network-lwip": {}})
     base = sorted(bare)[len(bare) // 2]
     private = [amount - base for amount in linked]
-    title = f"memory private to an idle network instance, {INSTANCES} at once"
+    title = f"private memory of an idle instance, {INSTANCES} at once"
     peer = "the same program without element"
-    return [Figure.compare(title, "MiB", private, bare, peer, ours_at_most=2.0)]
+    return [Figure.compare(title, "MiB", private, bare, peer, ours_at_most=1.0)]
