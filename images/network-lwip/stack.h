@@ -94,6 +94,7 @@ enum { CSE_RELAYED = -1000 }; /* not in direct mode just now: use the descriptor
  * thread was spinning until now. */
 #define CSE_SPIN_NEXT     (1 << 30)
 #define CSE_SPUN          (1 << 29)
+enum { CSE_SLEEP = -1001 }; /* -EAGAIN, and the thread is not counted: it better sleeps */
 #define CSE_READY_RELAYED (1u << 31) /* as readiness: ask the descriptor */
 
 enum { CSE_BELLS = 2 };
@@ -168,6 +169,7 @@ struct cse_stack {
     void (*leave)(sigset_t *saved);
     bool (*turn)(void);     /* inside: runs what has arrived; true if any had */
     bool (*pending)(void);  /* outside: something has arrived */
+    bool (*polls)(void);    /* `pending` can become true: there is a reason to spin */
     void (*spin)(bool on);  /* inside: this thread polls `pending`, peers need not wake it */
     void (*sleep)(bool on); /* inside: this thread sleeps until a bell is readable */
     /* The descriptors that become readable when a sleeper is wanted; -1 where there is none. */

@@ -447,6 +447,7 @@ static const struct cse_stack stack = {
     .leave = instance_unlock,
     .turn = direct_turn,
     .pending = wire_pending,
+    .polls = direct_polls,
     .spin = direct_spin,
     .sleep = direct_sleep,
     .bells = direct_bells,

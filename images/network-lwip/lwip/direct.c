@@ -166,6 +166,13 @@ static ssize_t take(struct sock *s, const struct iovec *parts, int count, int fl
     return (ssize_t)got;
 }
 
+/* Bytes for this socket come by memory, which a spinning thread sees; a device wakes a sleeper. */
+static bool comes_by_memory(const struct sock *s)
+{
+    if (s->tcp == NULL) return false;
+    return wire_is_up(&s->tcp->remote_ip) || ip_addr_isloopback(&s->tcp->remote_ip);
+}
+
 ssize_t direct_receive(cse_socket handle, int fd, const struct iovec *parts, int count, int flags)
 {
     sigset_t saved;
@@ -180,7 +187,8 @@ ssize_t direct_receive(cse_socket handle, int fd, const struct iovec *parts, int
             if (result >= 0) direct_deliver(s);
         }
     }
-    bool spins = result == -EAGAIN && (flags & CSE_SPIN_NEXT);
+    bool spins = result == -EAGAIN && (flags & CSE_SPIN_NEXT) && comes_by_memory(s);
+    if (result == -EAGAIN && (flags & CSE_SPIN_NEXT) && !spins) result = CSE_SLEEP;
     if (result != CSE_RELAYED) s->awaited = spins;
     if (spins != ((flags & CSE_SPUN) != 0)) direct_spin(spins);
     instance_unlock(&saved);
@@ -333,6 +341,11 @@ static void count(uint32_t *all, uint32_t *mine, int by)
 
 /* The three states of a thread that waits, entered under the lock. Before it sleeps the caller
  * looks once more whether something came. */
+bool direct_polls(void)
+{
+    return instance->wires.up > 0;
+}
+
 void direct_spin(bool on)
 {
     if (me.slot == NO_PROCESS) return;

@@ -18,6 +18,7 @@ void direct_half_close(struct sock *s);
 void direct_forget(struct sock *s);
 
 bool direct_turn(void);
+bool direct_polls(void);
 void direct_spin(bool on);
 void direct_sleep(bool on);
 bool direct_tick(bool leads);

@@ -302,13 +302,14 @@ static int wait_in(struct set *set, struct epoll_event *events, int max, bool at
         stack->enter(&saved);
         stack->turn();
         int count = harvest(set, events, max);
-        wait_spinning(count == 0 && !late);
+        bool spins = count == 0 && !late && stack->polls();
+        wait_spinning(spins);
         stack->leave(&saved);
         /* The kernel's part is asked now and then while there is enough to do here. */
         if (count > 0 || !late) {
             bool due = wait_now_ns() >= set->kernel_ns + KERNEL_DUE_NS;
             if (!due && count > 0) return count;
-            if (!due && wait_spin(&set->waiter, 0)) continue;
+            if (!due && spins && wait_spin(&set->waiter, 0)) continue;
         }
         if (count < max) {
             int had = count;
@@ -320,7 +321,7 @@ static int wait_in(struct set *set, struct epoll_event *events, int max, bool at
             }
         }
         if (count != 0 || late) return count;
-        if (wait_spin(&set->waiter, 0) || !wait_lie_down(&set->waiter)) continue;
+        if ((spins && wait_spin(&set->waiter, 0)) || !wait_lie_down(&set->waiter)) continue;
         count = ask_kernel(set, events, 0, max, wait_left_ms(deadline_ns), mask);
         wait_get_up(&set->waiter);
         if (count != 0) return count;

@@ -125,6 +125,7 @@ static ssize_t receive_some(int fd, cse_socket s, struct msghdr *message, int fl
             continue;
         }
         if (spin & CSE_SPUN) wait_counted_as_spinning(false);
+        if (got == CSE_SLEEP) got = -EAGAIN;
         if (got == CSE_RELAYED) return libc(recvmsg)(fd, message, flags);
         if (got >= 0) return got;
         if (got != -EAGAIN) return net_fail((int)got);

@@ -461,7 +461,7 @@ static int wait_with(struct waiter *w, struct thread *t, struct pollfd *kernel, 
         bool ready = any_ready(t->watches, t->used);
         while (wait_pop(w) != NULL) {}
         bool late = deadline_ns != WAIT_FOREVER && wait_now_ns() >= deadline_ns;
-        bool spins = !ready && !late && asked_kernel;
+        bool spins = !ready && !late && asked_kernel && stack->polls();
         if (spins) wait_spinning(true);
         stack->leave(&saved);
         if (ready) return 1;
