@@ -133,6 +133,7 @@ void instance_settle(void)
         while (mine != NULL && mine->pending != NULL) {
             struct sock *s = mine->pending;
             mine->pending = s->pending_next;
+            if (mine->pending == NULL) mine->pending_last = NULL;
             s->pending = false;
             sock_deliver(s);
             busy = true;

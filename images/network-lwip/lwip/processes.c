@@ -147,7 +147,7 @@ void process_gone(uint16_t slot)
     trace("process %d (slot %u) is gone", p->pid, slot);
     p->used = 0;
     p->bell_length = 0;
-    p->pending = NULL;
+    p->pending = p->pending_last = NULL;
     direct_forget_process(p);
     instance->process_changes++;
     if (instance->leader == slot) instance->leader = NO_PROCESS;

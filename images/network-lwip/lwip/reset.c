@@ -197,7 +197,8 @@ static void forget_all(void)
         instance->generations[i] = (instance->generations[i] + 1) & INT_MAX;
     memset(instance->readiness, 0, KEPT->top * sizeof *instance->readiness);
     for (int i = 0; i < PROCESSES_MAX; i++)
-        instance->processes[i].pending = instance->processes[i].unread = NULL;
+        instance->processes[i].pending = instance->processes[i].pending_last =
+            instance->processes[i].unread = NULL;
     if (instance->leader < PROCESSES_MAX && instance->processes[instance->leader].used != 2)
         instance->leader = NO_PROCESS;
     instance->process_changes++;

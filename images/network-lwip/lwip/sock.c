@@ -91,9 +91,11 @@ void sock_drop_rx(struct sock *s)
 static void unlink_pending(struct sock *s)
 {
     if (!s->pending || s->owner == NO_PROCESS) return;
-    struct sock **at = &instance->processes[s->owner].pending;
-    while (*at != NULL && *at != s) at = &(*at)->pending_next;
+    struct process *p = &instance->processes[s->owner];
+    struct sock **at = &p->pending, *before = NULL;
+    while (*at != NULL && *at != s) before = *at, at = &(*at)->pending_next;
     if (*at == s) *at = s->pending_next;
+    if (p->pending_last == s) p->pending_last = before;
     s->pending = false;
 }
 
@@ -234,8 +236,13 @@ void sock_notify(struct sock *s)
 {
     if (s->pending || s->owner == NO_PROCESS) return;
     s->pending = true;
-    s->pending_next = instance->processes[s->owner].pending;
-    instance->processes[s->owner].pending = s;
+    struct process *p = &instance->processes[s->owner];
+    s->pending_next = NULL;
+    if (p->pending_last != NULL)
+        p->pending_last->pending_next = s;
+    else
+        p->pending = s;
+    p->pending_last = s;
 }
 
 void sock_set_state(struct sock *s, enum sock_state state)
