@@ -92,9 +92,9 @@ struct cse_interface {
 enum { CSE_RELAYED = -1000 }; /* not in direct mode just now: use the descriptor */
 /* Flags for receive, beside MSG_*: on -EAGAIN the thread is counted as spinning from then on; the
  * thread was spinning until now. */
-#define CSE_SPIN_NEXT     (1 << 30)
-#define CSE_SPUN          (1 << 29)
-enum { CSE_SLEEP = -1001 }; /* -EAGAIN, and the thread is not counted: it better sleeps */
+#define CSE_SPIN_NEXT (1 << 30)
+#define CSE_SPUN      (1 << 29)
+enum { CSE_SLEEP = -1001 };          /* -EAGAIN, and the thread is not counted: it better sleeps */
 #define CSE_READY_RELAYED (1u << 31) /* as readiness: ask the descriptor */
 
 enum { CSE_BELLS = 2 };

@@ -29,4 +29,6 @@ def test_strace_shows_documented_calls_and_no_kernel_socket(world: World) -> Non
     assert not re.search(r"socket\(AF_INET6?,", trace)
     assert not {"init_module", "finit_module", "bpf", "iopl", "ioperm"} & calls
     of_program = {"TCGETS", "TIOCGWINSZ", "FIONBIO", "FIONREAD"}
-    assert set(_IOCTL.findall(trace)) <= {"TUNGETIFF", "TUNSETOFFLOAD"} | of_program
+    assert (
+        set(_IOCTL.findall(trace)) <= {"TUNGETIFF", "TUNSETOFFLOAD", "TUNSETVNETHDRSZ"} | of_program
+    )

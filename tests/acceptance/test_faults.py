@@ -55,16 +55,17 @@ def events(world: World, name: str) -> list[str]:
 
 
 def test_a_delay_is_counted_ends_by_itself_and_leaves_events(world: World) -> None:
-    address = echo(world, "slow")
-    made = add(world, "slow", delay="60ms", **{"for": "3s"})
+    name = f"slow-{world.runtime}"  # events of a removed application stay
+    address = echo(world, name)
+    made = add(world, name, delay="60ms", **{"for": "3s"})
     assert 0 < made["remaining"] <= 3
     assert round_trip_s(address) >= 0.12
-    (shown,) = faults(world, "slow")
+    (shown,) = faults(world, name)
     assert shown["id"] == made["id"] and shown["counters"]["delayed"] >= 4
-    until(lambda: not faults(world, "slow"))
+    until(lambda: not faults(world, name))
     assert until(lambda: min(round_trip_s(address) for _ in range(3)) < 0.06)
-    until(lambda: "fault-ended" in events(world, "slow"))
-    assert events(world, "slow").count("fault-started") == 1
+    until(lambda: "fault-ended" in events(world, name))
+    assert events(world, name).count("fault-started") == 1
 
 
 def test_a_fault_outlives_the_instance_and_not_its_time(world: World) -> None:

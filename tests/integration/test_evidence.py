@@ -73,7 +73,8 @@ def test_two_private_stacks_on_one_port(agent: LocalAgent) -> None:
         assert reachable(str(NETWORK.subnet[host]), 80) and reachable("127.0.0.1", 28660 + host)
     found = agent.evidence("web-a")
     assert set(verdicts(found).values()) == {"holds"}, [c for c in found if c.verdict != "holds"]
-    assert set(verdicts(found)) == {*claims.GENERAL, *claims.SPECIFIC}
+    of_others = {"packet-ring", "own-kernel-stack"}
+    assert set(verdicts(found)) == {*claims.GENERAL, *claims.SPECIFIC} - of_others
     assert "web-b" in next(c.observation for c in found if c.claim == "text-shared")
     instance = agent.instances("web-a")[0]
     assert instance.started and instance.pids == [agent.observe()[0].pid]

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.native.net.lab import Host, Lab, retry
-from tests.native.test_net_programs import need
+from tests.native.net.lab import Host, Lab, need, retry
 
 pytestmark = [pytest.mark.native, pytest.mark.root]
 

@@ -134,7 +134,8 @@ struct process {
     char bell[8]; /* abstract socket name without the leading NUL; "" before it has one */
     uint8_t bell_length;
     bool rung, dead; /* dead: its bell is nobody's */
-    struct sock *pending, *pending_last; /* sockets with something to do, in the order of their news */
+    struct sock *pending,
+        *pending_last;           /* sockets with something to do, in the order of their news */
     struct sock *unread;         /* in direct mode with bytes that nobody has fetched */
     uint32_t sleepers, spinners; /* threads that wait in the library */
 };

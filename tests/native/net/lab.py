@@ -56,7 +56,7 @@ class Lab:
         self.libraries = libraries
         self.environment = environment or {}
         self.bridge = f"nt{os.getpid() % 100000}"
-        self.network = f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}"
+        self.network = f"10.{211 + os.getpid() % 39}.{os.getpid() // 50 % 250}"
         self.gateway = f"{self.network}.1"
         self.network6 = f"fd{os.getpid() % 250:02x}:c5e:{os.getpid() // 250 % 65536:x}::"
         self.gateway6 = f"{self.network6}1"
