@@ -20,6 +20,7 @@ from app.agent import capturing, configuring, identity, inspecting, instrumentin
 from app.agent.doctor import examine_host
 from app.agent.journal import Journal
 from app.agent.names import Names
+from app.agent.networks import Networks
 from app.agent.replug import Replugger
 from app.agent.volumes import Volumes
 from app.broker.broker import Broker
@@ -60,6 +61,7 @@ class LocalAgent:
         self._changes = Changes()
         self._volumes = Volumes(self._state)
         self._names = Names()
+        self._networks = Networks(self._state)
         self._lock = threading.RLock()
         self._opened = False
         self._runtimes: dict[RuntimeName, AnyRuntime] = {}
@@ -251,7 +253,9 @@ class LocalAgent:
     def ensure_network(self, network: NetworkSpec) -> None:
         """See `Agent.ensure_network`."""
         self._open()
+        self._networks.remember(network)
         self._wiring.ensure_network(network)
+        self._broker.change_network(network)
 
     def remove_network(self, name: str) -> None:
         """See `Agent.remove_network`; Conflict while an application is on it."""
@@ -266,6 +270,7 @@ class LocalAgent:
                 f"network '{name}' is used by {', '.join(users)}", remedy="remove these first"
             )
         self._wiring.remove_network(name)
+        self._networks.forget(name)
 
     def ensure_volume(self, name: str) -> str:
         """See `Agent.ensure_volume`."""
@@ -308,6 +313,7 @@ class LocalAgent:
                 coverage = inspecting.read_coverage(self._directory(launch.name))
                 if coverage is not None and coverage.verdict == "kernel":
                     launch = launch.on_the_kernel()
+                launch = self._networks.current(launch)
                 self._launches[launch.name] = launch
                 try:
                     self._runtime(launch.spec.runtime)

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from app.domain.application import PublishedPort
 from app.domain.network import NetworkBinding, link_local
-from app.wiring import nft
+from app.wiring import nft, policies
 from app.wiring.nfnetlink import (
     BYTES16,
     ETHER,
@@ -51,6 +51,11 @@ _SETS: list[tuple[str, str, tuple[Type, ...], tuple[Type, ...], bool]] = [
     ("inet", "published_at", (IPV4, PROTOCOL, SERVICE), (IPV4, SERVICE), False),
     ("inet", "nat_subnets6", (IPV6,), (), True),
     ("inet", "published6", (PROTOCOL, SERVICE), (IPV6, SERVICE), False),
+    ("bridge", "homes", (IFNAME,), (MARK,), False),
+    ("bridge", "closed", (MARK,), (), False),
+    ("bridge", "pairs", (MARK, IFNAME, IFNAME), (), False),
+    ("bridge", "members", (MARK, IPV4), (), False),
+    ("bridge", "members6", (MARK, IPV6), (), False),
     ("bridge", "ports", (IFNAME,), (), False),
     ("bridge", "allowed", (IFNAME, ETHER, IPV4), (), False),
     ("bridge", "allowed6", (IFNAME, ETHER, IPV6), (), False),
@@ -109,6 +114,22 @@ add rule bridge {t} prerouting icmpv6 type nd-neighbor-advert meta mark set 0
 add rule bridge {t} prerouting ether type ip6 \
 iifname . ether saddr . ip6 saddr @allowed6 accept
 add rule bridge {t} prerouting counter name refused drop
+add chain bridge {t} forward {{ type filter hook forward priority 0; }}
+flush chain bridge {t} forward
+add rule bridge {t} forward iifname @ports meta mark set iifname map @homes \
+comment "whose network, see policies.py"
+add rule bridge {t} forward iifname @ports meta mark @closed \
+meta mark . iifname . oifname != @pairs counter name refused drop
+add rule bridge {t} forward iifname @ports meta mark set 0
+add chain bridge {t} input {{ type filter hook input priority 0; }}
+flush chain bridge {t} input
+add rule bridge {t} input iifname @ports meta mark set iifname map @homes \
+comment "nor by way of the host, as of a router"
+add rule bridge {t} input iifname @ports meta mark @closed \
+meta mark . ip daddr @members counter name refused drop
+add rule bridge {t} input iifname @ports meta mark @closed \
+meta mark . ip6 daddr @members6 counter name refused drop
+add rule bridge {t} input iifname @ports meta mark set 0
 """
 
 
@@ -146,12 +167,23 @@ class Filters:
             self._try(f"delete element {self._nat_member(subnet)}")
         self._open_foreign_firewall(bridge)
 
+    def set_policy(self, subnet: IPv4Network, pairs: set[tuple[str, str]] | None) -> None:
+        """Which ports of a network may exchange frames with each other; None: all."""
+        if pairs is None:
+            policies.open_network(self._netfilter, self._table, subnet)
+        else:
+            policies.close_network(self._netfilter, self._table, subnet, pairs)
+
     def _nat_member(self, subnet: IPv4Network | IPv6Network) -> str:
         name = "nat_subnets" if subnet.version == 4 else "nat_subnets6"
         return f"inet {self._table} {name} {{ {subnet} }}"
 
     def remove_network(self, bridge: str, subnets: list[IPv4Network | IPv6Network]) -> None:
-        """What `add_network` added."""
+        """What `add_network` and `set_policy` added."""
+        for subnet in subnets:
+            if isinstance(subnet, IPv4Network):
+                self.set_policy(subnet, set())
+                self.set_policy(subnet, None)
         self._try(f'delete element inet {self._table} bridges {{ "{bridge}" }}')
         self._try(f'delete element inet {self._table} same {{ "{bridge}" . "{bridge}" }}')
         for subnet in subnets:
@@ -179,6 +211,8 @@ class Filters:
             Member("bridge", table, "allowed6", name + ether(binding.mac) + address(source))
             for source in (own, local, _UNSPECIFIED)
         ]
+        home = policies.number_of(binding.network.subnet)
+        members.append(Member("bridge", table, "members6", home + address(own)))
         number = mark(int(binding.address))
         members.append(Member("bridge", table, "numbers6", name + number))
         members += [
@@ -201,9 +235,12 @@ class Filters:
         self, port: str, binding: NetworkBinding, published: list[PublishedPort]
     ) -> list[Member]:
         table, name, ip = self._table, interface(port), binding.address
+        home = policies.number_of(binding.network.subnet)
         members = [
             Member("bridge", table, "allowed", name + ether(binding.mac) + address(ip)),
             Member("bridge", table, "ports", name),
+            Member("bridge", table, "homes", name, home),
+            Member("bridge", table, "members", home + address(ip)),
         ]
         if binding.address6 is not None:
             members += self._members6(port, binding, binding.address6, published)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from app.domain.application import PublishedPort
 from app.domain.errors import Conflict, HostLacks
-from app.domain.network import NetworkBinding, NetworkSpec, mac_for
+from app.domain.network import NetworkBinding, NetworkSpec, Policy, mac_for
 from app.wiring import naming, netns, packets, taps
 from app.wiring.filters import Filters
 from app.wiring.forwarding import forward_ipv6
@@ -70,6 +70,8 @@ class Wiring:
             if network.subnet6 is not None:
                 subnets.append(network.subnet6)
             filters.add_network(bridge.name, subnets, nat=network.nat)
+            pairs = self._permitted_ports(network.policy)
+            filters.set_policy(network.subnet, pairs)
             self._bridges[network.name] = bridge
             return bridge.name
 
@@ -209,6 +211,15 @@ class Wiring:
         if binding.address6 is not None and network.gateway6 is not None:
             own6 = IPv6Interface((binding.address6, network.gateway6.network.prefixlen))
             netns.furnish6(fd, "eth0", own6, network.gateway6.ip)
+
+    def _permitted_ports(self, policy: Policy) -> set[tuple[str, str]] | None:
+        """Pairs of bridge ports; None where all may talk to each other."""
+        if policy.default == "allow":
+            return None
+        named = [
+            [naming.port_name(self._installation, one) for one in pair] for pair in policy.allow
+        ]
+        return {(one, other) for one, other in named}
 
     def _port_request(self, application: str, binding: NetworkBinding) -> LinkRequest:
         bridge = self._live_bridge(binding.network)

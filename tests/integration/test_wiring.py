@@ -18,8 +18,8 @@ import pytest
 
 from app.domain.application import PublishedPort
 from app.domain.errors import Conflict, RuntimeFailure
-from app.domain.network import NetworkBinding, NetworkSpec, link_local, mac_for
-from app.wiring import naming
+from app.domain.network import NetworkBinding, NetworkSpec, Policy, link_local, mac_for
+from app.wiring import naming, netns
 from app.wiring.netlink import Link, LinkRequest, Netlink
 from app.wiring.wiring import Wiring
 
@@ -293,3 +293,49 @@ def test_kernel_stack_over_ipv6_and_its_published_port(wiring: Wiring, tmp_path:
     assert wiring.ensure_network(silent) == bridge
     shown = subprocess.run(["ip", "-6", "addr", "show", "dev", bridge], capture_output=True)
     assert shown.stdout == b""
+
+
+def connects(place: Path, address: IPv4Address, port: int) -> bool:
+    """From that network namespace; a frame that is dropped is not waited for long."""
+    program = (
+        "import socket, sys\n"
+        f"try: socket.create_connection(({str(address)!r}, {port}), timeout=0.7)\n"
+        "except OSError: sys.exit(1)"
+    )
+    words = ["nsenter", f"--net={place}", "python3", "-c", program]
+    return subprocess.run(words, check=False).returncode == 0
+
+
+def test_policy_says_which_ports_exchange_frames(wiring: Wiring, tmp_path: Path) -> None:
+    wiring.ensure_network(NETWORK)
+    places = {name: tmp_path / name for name in ("a", "b", "c")}
+    for number, (name, place) in enumerate(places.items(), start=10):
+        wiring.plug(name, binding(number), [])
+        wiring.make_kernel_stack(name, binding(number), place)
+    target = binding(10).address
+    server = served(places["a"], 8000)
+    try:
+        assert reachable(str(target), 8000)
+        assert connects(places["b"], target, 8000) and connects(places["c"], target, 8000)
+        only = {"default": "deny", "allow": [["b", "a"]]}
+        wiring.ensure_network(NETWORK.model_copy(update={"policy": Policy.model_validate(only)}))
+        assert connects(places["b"], target, 8000)
+        assert not connects(places["c"], target, 8000)
+        assert reachable(str(target), 8000)  # the host is not concerned
+        # By way of the host, whose address everybody may talk to.
+        route = ["ip", "route", "add", f"{target}/32", "via", str(NETWORK.gateway.ip)]
+        for name in ("a", "c"):
+            other = binding(12).address if name == "a" else target
+            route[3] = f"{other}/32"
+            subprocess.run(["nsenter", f"--net={places[name]}", *route], check=True)
+        assert not connects(places["c"], target, 8000)
+        wiring.ensure_network(NETWORK.model_copy(update={"policy": Policy(default="deny")}))
+        assert not connects(places["b"], target, 8000)
+        wiring.ensure_network(NETWORK)
+        assert connects(places["b"], target, 8000)
+    finally:
+        server.kill()
+        server.wait()
+        for number, name in enumerate(places, start=10):
+            wiring.unplug(name, binding(number), [])
+            netns.remove(places[name])
