@@ -41,7 +41,11 @@ $(NET_FUZZ_FRAMES): $(OBJ)/$(NET)/lwip/section_begin.o $(LWIP_OBJECTS) $(NET_STA
 	@mkdir -p $(@D)
 	$(FUZZ_LINK) -Wl,--wrap=syscall,--wrap=clock_gettime $^ -pthread
 $(OBJ)/$(NET)/fuzz/frames.o: $(LWIP)/.fetched
-FUZZERS += $(NET_FUZZ_FRAMES)
+NET_FUZZ_RINGS := $(BUILD)/fuzz/network-rings
+$(NET_FUZZ_RINGS): $(OBJ)/$(NET)/lwip/ring.o $(OBJ)/$(NET)/fuzz/rings.o
+	@mkdir -p $(@D)
+	$(FUZZ_LINK) $^
+FUZZERS += $(NET_FUZZ_FRAMES) $(NET_FUZZ_RINGS)
 
 LIBRARIES += $(NET_LIBS)/libcse-net.so $(NET_LIBS)/libcse-lwip.so
 

@@ -1,4 +1,4 @@
-"""A short run of the network element's libFuzzer target, from packets of real conversations."""
+"""Short runs of the network element's libFuzzer targets, from packets of real conversations."""
 
 from __future__ import annotations
 
@@ -96,27 +96,57 @@ def seeds() -> dict[str, bytes]:
     }
 
 
-def test_no_frame_breaks_the_stack(tmp_path: Path) -> None:
+def ring_seeds() -> dict[str, bytes]:
+    """Steps of images/network-lwip/fuzz/rings.c."""
+    words, ring, read, write, honest = range(5)
+
+    def step(what: int, where: int = 0, given: bytes = b"", length: int = 0) -> bytes:
+        return (
+            bytes([what])
+            + struct.pack("<I", where)
+            + struct.pack("!H", length or len(given))
+            + given
+        )
+
+    packet = struct.pack("<I", 20) + bytes(20)
+    tail = 384  # of the second direction, in struct ring_control
+    return {
+        "packet": step(ring, 0, packet) + step(words, tail, struct.pack("<I", 24)) + step(read),
+        "write": step(write, 0, bytes(1500)) + step(write, 0, bytes(100)),
+        "honest": step(honest, 0, b"", 1500) + step(honest, 0, b"", 65535),
+        "far": step(words, tail, struct.pack("<I", 1 << 20)) + step(read) + step(read),
+    }
+
+
+def run_fuzzer(name: str, inputs: dict[str, bytes], place: Path) -> None:
     built = subprocess.run(
         ["make", "-C", str(ROOT / "images"), "fuzz"], capture_output=True, text=True
     )
     assert built.returncode == 0, built.stdout + built.stderr
-    corpus = tmp_path / "corpus"
+    corpus = place / "corpus"
     corpus.mkdir()
-    for name, data in seeds().items():
-        (corpus / name).write_bytes(data)
+    for seed, data in inputs.items():
+        (corpus / seed).write_bytes(data)
     found = subprocess.run(
         [
-            str(ROOT / "build/fuzz/network-frames"),
+            str(ROOT / "build/fuzz" / name),
             f"-max_total_time={SECONDS}",
             "-max_len=16384",
             "-rss_limit_mb=1024",
             str(corpus),
         ],
-        cwd=tmp_path,
+        cwd=place,
         capture_output=True,
         text=True,
         errors="replace",
         timeout=120,
     )
     assert found.returncode == 0, found.stderr[-6000:]
+
+
+def test_no_frame_breaks_the_stack(tmp_path: Path) -> None:
+    run_fuzzer("network-frames", seeds(), tmp_path)
+
+
+def test_no_garbage_in_a_wire_is_more_than_garbage(tmp_path: Path) -> None:
+    run_fuzzer("network-rings", ring_seeds(), tmp_path)
