@@ -35,9 +35,10 @@ static uint8_t byte_at(uint32_t seed, uint32_t position)
     return (uint8_t)(mix >> 8 * (position % 4));
 }
 
-/* Both directions at once; ends with the peer's end of file. */
+/* Both directions at once; ends with the peer's end of file. The side that closes last says by that
+ * that it has all: a program that ended before could take along what was still on its way. */
 static void exchange(int fd, uint32_t seed_out, uint32_t bytes_out, uint32_t seed_in,
-                     uint32_t bytes_in)
+                     uint32_t bytes_in, int closes_last)
 {
     uint32_t sent = 0, got = 0;
     int ended = 0;
@@ -53,7 +54,7 @@ static void exchange(int fd, uint32_t seed_out, uint32_t bytes_out, uint32_t see
             ssize_t done = send(fd, buffer, count, MSG_NOSIGNAL);
             if (done < 0 && errno != EAGAIN) die("send");
             if (done > 0) sent += (uint32_t)done;
-            if (sent == bytes_out) shutdown(fd, SHUT_WR);
+            if (sent == bytes_out && !closes_last) shutdown(fd, SHUT_WR);
         }
         if (ended || !(ready.revents & (POLLIN | POLLHUP | POLLERR))) continue;
         ssize_t done = recv(fd, buffer, sizeof buffer, 0);
@@ -66,6 +67,7 @@ static void exchange(int fd, uint32_t seed_out, uint32_t bytes_out, uint32_t see
         if (done > 0) got += (uint32_t)done;
         ended = done == 0;
     }
+    if (closes_last) shutdown(fd, SHUT_WR);
     if (got != bytes_in) {
         printf("%u bytes instead of %u\n", got, bytes_in);
         exit(1);
@@ -87,7 +89,7 @@ static void *serve_one(void *argument)
     int fd = (int)(intptr_t)argument;
     struct plan plan;
     all(fd, &plan, sizeof plan, 0);
-    exchange(fd, plan.seed_down, plan.bytes_down, plan.seed_up, plan.bytes_up);
+    exchange(fd, plan.seed_down, plan.bytes_down, plan.seed_up, plan.bytes_up, 1);
     close(fd);
     return NULL;
 }
@@ -125,7 +127,7 @@ static void *connect_some(void *unused)
         int fd = socket(AF_INET, SOCK_STREAM, 0);
         if (connect(fd, (struct sockaddr *)&server, sizeof server) != 0) die("connect");
         all(fd, &plan, sizeof plan, 1);
-        exchange(fd, plan.seed_up, plan.bytes_up, plan.seed_down, plan.bytes_down);
+        exchange(fd, plan.seed_up, plan.bytes_up, plan.seed_down, plan.bytes_down, 0);
         close(fd);
     }
     return unused;
