@@ -308,6 +308,7 @@ static bool keep_alive(struct tcp_pcb *pcb, uint32_t now)
 
 static void send_delayed_ack(struct tcp_pcb *pcb)
 {
+    pcb->answers = 0;
     tcp_ack_now(pcb);
     tcp_output(pcb);
     tcp_clear_flags(pcb, TF_ACK_DELAY | TF_ACK_NOW);
