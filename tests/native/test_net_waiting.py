@@ -23,8 +23,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
+@pytest.mark.parametrize("mode", ["direct", "relay"])
 @pytest.mark.parametrize("case", CASES)
-def test_same_as_the_kernel(lab: Lab, program: Path, case: str) -> None:
+def test_same_as_the_kernel(lab: Lab, program: Path, case: str, mode: str) -> None:
     bare = subprocess.run(
         ["unshare", "-n", "sh", "-c", f"ip link set lo up; exec {program} {case}"],
         capture_output=True,
@@ -33,4 +34,4 @@ def test_same_as_the_kernel(lab: Lab, program: Path, case: str) -> None:
         check=True,
     ).stdout
     assert bare
-    assert lab.host().check(str(program), case) == bare
+    assert lab.host().check("env", f"CSE_NETWORK_MODE={mode}", str(program), case) == bare
