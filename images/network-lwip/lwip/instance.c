@@ -6,7 +6,7 @@
  * has an owner, the process whose pump moves bytes between lwIP and the socket's pair; events for a
  * socket put it on its owner's list, and instance_unlock rings the owners' doorbells.
  *
- * The program's threads block all signals while they hold the lock, so that no handler finds it
+ * The program's handlers are put off while a thread holds the lock, so that none of them finds it
  * taken. A process that is killed while it holds the lock leaves the state in doubt: the next
  * one to take it resets the instance (reset.c).
  */
