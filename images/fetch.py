@@ -5,9 +5,11 @@ Called by images/Makefile (`fetch.py NAME` makes build/sources/NAME, patched, an
 .fetched in it) and by people: `fetch.py --pin NAME [SOURCE]` writes the pin of Debian's present
 version. Uses the standard library only, because it also runs where no venv is.
 
-Where the files come from is the machine's own affair: the mirror in its apt configuration, asked
-for the suites below. What they contain is ours: a file whose hash differs is never used. Files
-put into build/downloads by hand serve as well, so a machine without network can build.
+Where the files come from is the machine's own affair: the mirror in its apt configuration. They
+are taken from its pool by name: lists name the newest version only, and mirrors were seen to list
+one long before they had it, while their pool still had the older. What the files contain is ours:
+one whose hash differs is never used. Files put into build/downloads by hand serve as well, so a
+machine without network can build.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ DOWNLOADS = BUILD / "downloads"
 SOURCES = BUILD / "sources"
 APT = BUILD / "apt"
 APT_CONFIGURATION = Path("/etc/apt")
+APT_HELPER = "/usr/lib/apt/apt-helper"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Debian's releases, as suites of an apt entry name them; other distributions' archives do not
 # have the packages.
@@ -112,8 +115,8 @@ def apt_entries() -> list[tuple[str, list[str]]]:
     return entries
 
 
-def source_list() -> list[str]:
-    """deb-src lines for RELEASE, its updates and its security fixes."""
+def archives() -> tuple[str, str | None]:
+    """URIs of the machine's Debian archive and, where it has one, of the security archive."""
     main: list[str] = []
     security: list[str] = []
     for uri, suites in apt_entries():
@@ -121,24 +124,58 @@ def source_list() -> list[str]:
         if not bases & DEBIAN_SUITES:
             continue
         place = security if any(re.search(r"-security|/updates", s) for s in suites) else main
-        if uri not in place:
-            place.append(uri)
+        place.append(uri.rstrip("/"))
     if not main:
         raise FetchError(
             "this machine's apt configuration has no Debian archive to take the source from"
         )
+    return main[0], security[0] if security else None
+
+
+def source_list() -> list[str]:
+    """deb-src lines for RELEASE, its updates and its security fixes."""
+    main, security = archives()
     # The signature is checked where the machine has the keys; the pins hold without it too.
     options = f"[signed-by={KEYRING}] " if KEYRING.exists() else "[trusted=yes] "
-    lines = [
-        f"deb-src {options}{main[0]} {suite} main" for suite in (RELEASE, f"{RELEASE}-updates")
-    ]
+    lines = [f"deb-src {options}{main} {suite} main" for suite in (RELEASE, f"{RELEASE}-updates")]
     if security:
-        lines.append(f"deb-src {options}{security[0]} {RELEASE}-security main")
+        lines.append(f"deb-src {options}{security} {RELEASE}-security main")
     return lines
 
 
+def pool_uris(pin: Pin, name: str) -> list[str]:
+    """Where the archives' pools have a file: libNAME is in a folder `libN`, others in `n`."""
+    source = pin.debian_source
+    folder = f"main/{source[:4] if source.startswith('lib') else source[0]}/{source}"
+    main, security = archives()
+    uris = [f"{main}/pool/{folder}/{name}"]
+    if security:
+        uris.append(f"{security}/pool/updates/{folder}/{name}")
+    return uris
+
+
+def download(pin: Pin, name: str) -> None:
+    """One file into build/downloads, by apt's own downloader, which knows the machine's proxies."""
+    reasons = []
+    for uri in pool_uris(pin, name):
+        try:
+            run(
+                [
+                    APT_HELPER,
+                    "download-file",
+                    uri,
+                    str(DOWNLOADS / name),
+                    f"SHA256:{pin.files[name]}",
+                ]
+            )
+            return
+        except FetchError as error:
+            reasons.append(str(error))
+    raise FetchError("\n".join(reasons))
+
+
 class Apt:
-    """apt-get with lists and cache of its own under build/apt; needs no root."""
+    """What versions there are, by lists of its own under build/apt; needs no root."""
 
     def __init__(self) -> None:
         for folder in ("lists/partial", "cache/archives/partial", "parts"):
@@ -182,12 +219,6 @@ class Apt:
             raise FetchError(f"{RELEASE} has no source package '{source}'")
         return sorted(pins.values(), key=functools.cmp_to_key(_newest_first))
 
-    def download(self, pin: Pin) -> None:
-        """The files of one version, into build/downloads. Mirrors were seen that lack some: look
-        what came, also after an error."""
-        command = [*self._command, "--download-only", "--only-source"]
-        run([*command, "source", f"{pin.debian_source}={pin.version}"], cwd=DOWNLOADS)
-
 
 def _newest_first(one: Pin, other: Pin) -> int:
     compare = ["dpkg", "--compare-versions", one.version, "gt", other.version]
@@ -218,25 +249,20 @@ def have_files(pin: Pin) -> None:
         if not missing(pin):
             return
         print(f"fetching {pin.debian_source} {pin.version}", file=sys.stderr, flush=True)
-        reason = ""
-        apt = Apt()
-        for attempt in ("lists of an earlier run", "fresh lists"):
+        reasons = ""
+        for name in missing(pin):
             try:
-                if attempt == "fresh lists":
-                    apt.update()
-                elif not (APT / "sources.list").exists():
-                    continue
-                apt.download(pin)
-                break
+                download(pin, name)
             except FetchError as error:
-                reason = str(error)
+                reasons += f"{error}\n"
         lacking = missing(pin)
     if lacking:
         wanted = "\n".join(f"  {pin.files[name]}  {name}" for name in lacking)
         raise FetchError(
             f"could not get Debian's source package {pin.debian_source} {pin.version}.\n"
-            f"{reason or 'What was downloaded has other content than the pin says.'}\n"
-            f"With these files (SHA-256, name) in {DOWNLOADS} it goes on without network:\n{wanted}"
+            f"{reasons}With these files (SHA-256, name) in {DOWNLOADS} it goes on without it:\n"
+            f"{wanted}\n"
+            f"Another version is pinned by: images/fetch.py --pin NAME {pin.debian_source}"
         )
 
 

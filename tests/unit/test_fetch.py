@@ -148,3 +148,21 @@ def test_no_debian_archive(fetch: ModuleType) -> None:
     (fetch.APT_CONFIGURATION / "sources.list").write_text("deb http://u.example/u noble main\n")
     with pytest.raises(fetch.FetchError, match="no Debian archive"):
         fetch.source_list()
+
+
+def test_pinned_files_are_taken_from_the_pools_of_both_archives(fetch: ModuleType) -> None:
+    (fetch.APT_CONFIGURATION / "sources.list").write_text(
+        "deb http://a.example/debian/ bookworm main\n"
+        "deb http://a.example/security bookworm-security main\n"
+    )
+    found = [
+        uri
+        for source in ("zlib", "libzstd")
+        for uri in fetch.pool_uris(fetch.Pin(source, "1-1", {}), f"{source}_1.tar.gz")
+    ]
+    assert found == [
+        "http://a.example/debian/pool/main/z/zlib/zlib_1.tar.gz",
+        "http://a.example/security/pool/updates/main/z/zlib/zlib_1.tar.gz",
+        "http://a.example/debian/pool/main/libz/libzstd/libzstd_1.tar.gz",
+        "http://a.example/security/pool/updates/main/libz/libzstd/libzstd_1.tar.gz",
+    ]
