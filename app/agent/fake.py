@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app.agent import configuring, pcapng
+from app.agent.terminals import Terminals
 from app.domain.application import ApplicationSpec
 from app.domain.capture import CaptureRequest, Pcapng
 from app.domain.errors import CseError, NotFound, PreflightRefused
@@ -30,6 +31,7 @@ from app.domain.observed import (
     Report,
 )
 from app.domain.ports import Line, ReportKind
+from app.domain.terminal import TerminalInput, TerminalPart, TerminalSize
 from app.domain.usage import Usage
 from app.runtimes.fake import FakeRuntime
 from app.runtimes.fake_program import exists
@@ -49,6 +51,7 @@ class FakeAgent:
         self.failures: dict[str, list[CseError]] = {}
         """Method → errors that its next calls raise: the faults of a host, made to order."""
         self.told: list[Report] = []
+        self._terminals = Terminals()
         self._launches: dict[str, Launch] = {}
         self.faults: dict[str, list[FaultOrder]] = {}
 
@@ -120,6 +123,23 @@ class FakeAgent:
     def exec(self, name: str, command: list[str], *, timeout_s: float = 60.0) -> ExecResult:
         """See `Agent.exec`."""
         return self.runtime.exec(name, command, timeout_s=timeout_s)
+
+    def terminal(self, name: str, command: list[str], size: TerminalSize) -> Iterator[TerminalPart]:
+        """See `Agent.terminal`."""
+        return self._terminals.parts(self.runtime.terminal(name, command, size))
+
+    def terminal_input(self, session: str, typed: TerminalInput) -> None:
+        """See `Agent.terminal_input`."""
+        self._terminals.write(session, typed.data)
+
+    def terminal_resize(self, session: str, size: TerminalSize) -> None:
+        """See `Agent.terminal_resize`."""
+        self._terminals.resize(session, size)
+
+    @property
+    def terminals_open(self) -> int:
+        """For tests: how many commands have a terminal now."""
+        return len(self._terminals)
 
     def configure(
         self, name: str, spec: ApplicationSpec, settings: dict[str, dict[str, Any]]

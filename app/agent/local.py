@@ -22,6 +22,7 @@ from app.agent.journal import Journal
 from app.agent.names import Names
 from app.agent.networks import Networks
 from app.agent.replug import Replugger
+from app.agent.terminals import Terminals
 from app.agent.volumes import Volumes
 from app.broker.broker import Broker
 from app.domain.application import ApplicationSpec, RuntimeName
@@ -41,6 +42,7 @@ from app.domain.observed import (
     Report,
 )
 from app.domain.ports import Line, ReportKind
+from app.domain.terminal import TerminalInput, TerminalPart, TerminalSize
 from app.domain.usage import Usage
 from app.runtimes import preflight, rundir
 from app.runtimes.changes import Changes
@@ -61,6 +63,7 @@ class LocalAgent:
         self._changes = Changes()
         self._volumes = Volumes(self._state)
         self._names = Names()
+        self._terminals = Terminals()
         self._networks = Networks(self._state)
         self._lock = threading.RLock()
         self._opened = False
@@ -74,6 +77,7 @@ class LocalAgent:
 
     def close(self) -> None:
         """Let go of this host; applications go on and are found by the next agent."""
+        self._terminals.close()
         with self._lock:
             if self._broker_made is not None:
                 self._broker_made.close()
@@ -174,6 +178,18 @@ class LocalAgent:
     def exec(self, name: str, command: list[str], *, timeout_s: float = 60.0) -> ExecResult:
         """See `Agent.exec`."""
         return self._runtime_of(name).exec(name, command, timeout_s=timeout_s)
+
+    def terminal(self, name: str, command: list[str], size: TerminalSize) -> Iterator[TerminalPart]:
+        """See `Agent.terminal`."""
+        return self._terminals.parts(self._runtime_of(name).terminal(name, command, size))
+
+    def terminal_input(self, session: str, typed: TerminalInput) -> None:
+        """See `Agent.terminal_input`."""
+        self._terminals.write(session, typed.data)
+
+    def terminal_resize(self, session: str, size: TerminalSize) -> None:
+        """See `Agent.terminal_resize`."""
+        self._terminals.resize(session, size)
 
     def run_foreground(self, name: str) -> int:
         """Start with this process's own terminal; returns the exit code. Namespace runtime only."""

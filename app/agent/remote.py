@@ -32,6 +32,7 @@ from app.domain.observed import (
     Report,
 )
 from app.domain.ports import Line, ReportKind
+from app.domain.terminal import TerminalInput, TerminalPart, TerminalSize
 from app.domain.usage import Usage
 
 _MAX_IDLE = 16
@@ -95,6 +96,20 @@ class RemoteAgent:
     def exec(self, name: str, command: list[str], *, timeout_s: float = 60.0) -> ExecResult:
         """See `Agent.exec`."""
         return self._call("exec", name, command, timeout_s=timeout_s)  # type: ignore[no-any-return]
+
+    def terminal(self, name: str, command: list[str], size: TerminalSize) -> Iterator[TerminalPart]:
+        """See `Agent.terminal`. Errors are raised at once, not at the first part."""
+        stream = self._stream("terminal", name, command, size)
+        next(stream)
+        return stream
+
+    def terminal_input(self, session: str, typed: TerminalInput) -> None:
+        """See `Agent.terminal_input`."""
+        self._call("terminal_input", session, typed)
+
+    def terminal_resize(self, session: str, size: TerminalSize) -> None:
+        """See `Agent.terminal_resize`."""
+        self._call("terminal_resize", session, size)
 
     def configure(
         self, name: str, spec: ApplicationSpec, settings: dict[str, dict[str, Any]]

@@ -21,6 +21,7 @@ from app.api import (
     observing,
     problems,
     stacks,
+    websockets,
 )
 from app.api.guard import Guard
 from app.api.services import Services
@@ -60,6 +61,6 @@ def _routes(version: str) -> FastAPI:
         lifespan=lifespan,
     )
     rooms = (applications, stacks, observing, instances, catalogue, events, faults, host)
-    for room in (*rooms, instruments):
+    for room in (*rooms, instruments, websockets):
         api.include_router(room.router)
     return api

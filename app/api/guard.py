@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from app.api.problems import Problem, answer
 
@@ -26,16 +27,17 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass on with the body counted."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         headers = {
             key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
         }
+        is_socket = scope["type"] == "websocket"
         if refusal := self._refusal(headers):
-            await answer(refusal)(scope, receive, send)
+            await (_denial(refusal) if is_socket else answer(refusal))(scope, receive, send)
             return
-        await self._app(scope, _Counted(receive), send)
+        await self._app(scope, receive if is_socket else _Counted(receive), send)
 
     def _refusal(self, headers: dict[str, str]) -> Problem | None:
         host, origin = headers.get("host", ""), headers.get("origin")
@@ -70,6 +72,19 @@ class _Counted:
         message = await self._receive()
         self._seen += len(message.get("body", b""))
         return {"type": "http.disconnect"} if self._seen > _MAX_BODY else message
+
+
+def _denial(refusal: Problem) -> ASGIApp:
+    """The problem as the answer to an upgrade to WebSocket; where the server has no way to give
+    one, it closes before it has accepted, which is a plain 403."""
+
+    async def deny(scope: Scope, receive: Receive, send: Send) -> None:
+        if "websocket.http.response" in scope.get("extensions", {}):
+            await WebSocket(scope, receive, send).send_denial_response(answer(refusal))
+        else:
+            await send({"type": "websocket.close", "code": 1008, "reason": ""})
+
+    return deny
 
 
 def _is_loopback(host: str) -> bool:

@@ -8,11 +8,25 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
 from app.api.problems import RESPONSES
-from app.api.resources import Doctor, Health
+from app.api.resources import Doctor, Health, Index
 from app.api.services import Given
 from app.domain.observed import Finding
 
 router = APIRouter(responses=RESPONSES)
+
+
+EXTENSIONS = {
+    "events-resync": "GET /v1/events answers 410 where events are kept no longer",
+    "exec-terminal": "WebSocket /v1/applications/NAME/exec",
+    "capture-websocket": "WebSocket /v1/applications/NAME/capture",
+}
+"""What this server can beyond the first release of /v1, by names that never change."""
+
+
+@router.get("/v1", operation_id="index", tags=["host"])
+def index(services: Given) -> Index:
+    """What this server is and can; ask before use of what an older one may lack."""
+    return Index(api="v1", version=services.version, api_extensions=sorted(EXTENSIONS))
 
 
 @router.get("/v1/health", operation_id="health", tags=["host"])

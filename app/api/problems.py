@@ -39,6 +39,7 @@ STATUS: dict[type[errors.CseError], HTTPStatus] = {
     errors.PreflightRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.Conflict: HTTPStatus.CONFLICT,
+    errors.Gone: HTTPStatus.GONE,
     PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
     errors.HostLacks: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.AgentUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,

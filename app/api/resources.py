@@ -115,6 +115,14 @@ class StackResult(Model):
     changes: list[Change]
 
 
+class Index(Model):
+    """The interface's version, and what it has beyond its first release."""
+
+    api: Literal["v1"]
+    version: str
+    api_extensions: list[str] = Field(examples=[["exec-terminal", "capture-websocket"]])
+
+
 class Health(Model):
     """Whether the parts answer."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from itertools import chain
 from typing import TypeVar
 
@@ -27,7 +27,7 @@ _PARTS = 8
 
 SSE = "text/event-stream"
 JSON_LINES = "application/x-ndjson"
-_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 def wants_sse(request: Request) -> bool:
@@ -40,23 +40,18 @@ def send(request: Request, items: Iterator[BaseModel], *, follow: bool) -> Strea
     sse = wants_sse(request)
     media_type = SSE if sse else JSON_LINES
     if follow:
-        if not _FOLLOWERS.acquire(blocking=False):
-            raise Conflict("too many followers", remedy="end some of them, or use one for all")
-        body = _in_thread(items)
-        return StreamingResponse(_text(body, sse), media_type=media_type, headers=_HEADERS)
+        body = pumped(items, _QUEUE)
+        return StreamingResponse(_text(body, sse), media_type=media_type, headers=HEADERS)
     first = list(_take_one(items))
     everything = chain(first, items)
     return StreamingResponse(
-        (render(item, sse) for item in everything), media_type=media_type, headers=_HEADERS
+        (render(item, sse) for item in everything), media_type=media_type, headers=HEADERS
     )
 
 
 def send_bytes(parts: Iterator[bytes], media_type: str) -> StreamingResponse:
     """Parts of a file as they come; empty ones only show that the source is alive."""
-    if not _FOLLOWERS.acquire(blocking=False):
-        raise Conflict("too many followers", remedy="end some of them, or use one for all")
-    body = _not_empty(_in_thread(parts, _PARTS))
-    return StreamingResponse(body, media_type=media_type, headers=_HEADERS)
+    return StreamingResponse(_not_empty(pumped(parts)), media_type=media_type, headers=HEADERS)
 
 
 def render(item: BaseModel, sse: bool, item_id: int | None = None) -> str:
@@ -73,6 +68,13 @@ def _take_one(items: Iterator[BaseModel]) -> Iterator[BaseModel]:
         return
 
 
+def pumped(items: Iterator[Item], lag: int = _PARTS) -> AsyncGenerator[Item, None]:
+    """The items, by a thread of their own; close it to end that. Conflict at too many of them."""
+    if not _FOLLOWERS.acquire(blocking=False):
+        raise Conflict("too many followers", remedy="end some of them, or use one for all")
+    return _in_thread(items, lag)
+
+
 async def _text(items: AsyncIterator[BaseModel], sse: bool) -> AsyncIterator[str]:
     async for item in items:
         yield render(item, sse)
@@ -84,7 +86,7 @@ async def _not_empty(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             yield part
 
 
-async def _in_thread(items: Iterator[Item], lag: int = _QUEUE) -> AsyncIterator[Item]:
+async def _in_thread(items: Iterator[Item], lag: int) -> AsyncGenerator[Item, None]:
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[Item | None] = asyncio.Queue()
     room = threading.Semaphore(lag)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import httpx
 import typer
@@ -14,6 +14,9 @@ from app.cli.failures import Refused
 from app.domain.errors import AgentUnavailable
 from app.domain.explain import FieldError
 from app.settings import load
+
+if TYPE_CHECKING:
+    from websockets.sync.client import ClientConnection
 
 Api = Annotated[
     str | None,
@@ -95,6 +98,14 @@ class Client:
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
+    def socket(self, path: str) -> ClientConnection:
+        """A WebSocket. Raises OSError, `websockets.exceptions.InvalidHandshake`."""
+        from websockets.sync.client import connect, unix_connect
+
+        if self.url.startswith("unix:"):
+            return unix_connect(self.url.removeprefix("unix:"), f"ws://cse{path}")
+        return connect("ws" + self.url.removeprefix("http") + path, proxy=None)
+
     def _unreachable(self, error: httpx.TransportError) -> AgentUnavailable:
         if isinstance(error, httpx.ReadTimeout):
             return AgentUnavailable(f"the server at {self.url} does not answer in time")
@@ -113,12 +124,16 @@ def _default() -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def refused(problem: dict[str, Any]) -> Refused:
+    """From `application/problem+json`. Raises KeyError, TypeError where it is not."""
+    slug = str(problem["type"]).rpartition(":")[2]
+    fields = [FieldError.model_validate(field) for field in problem.get("errors", [])]
+    return Refused(slug, problem["detail"], problem.get("remedy"), fields)
+
+
 def _refusal(answer: httpx.Response) -> Refused:
     try:
-        problem = answer.json()
-        slug = str(problem["type"]).rpartition(":")[2]
-        fields = [FieldError.model_validate(field) for field in problem.get("errors", [])]
-        return Refused(slug, problem["detail"], problem.get("remedy"), fields)
+        return refused(answer.json())
     except (ValueError, KeyError, TypeError):
         remedy = "is this a CSE server?"
         return Refused("unknown", f"{answer.status_code} from {answer.url}", remedy, [])

@@ -24,12 +24,19 @@ def execute(
     name: str,
     command: Annotated[list[str], typer.Argument(help="Program and arguments.")],
     api: Api = None,
+    terminal: Annotated[
+        bool, typer.Option("--terminal", "-t", help="In a terminal of its own, as a shell wants.")
+    ] = False,
     timeout: Annotated[float, typer.Option(help="Seconds; then it is killed.")] = 60.0,
     as_json: AsJson = False,
 ) -> None:
     """Run a command in a running application's surroundings, with its elements linked."""
     words = command[1:] if command[0] == "--" else command
     try:
+        if terminal:
+            from app.cli.terminal import run
+
+            raise Failed(run(Client(api), name, words))
         result = Client(api).call(
             "POST",
             f"/v1/applications/{name}/exec",

@@ -46,6 +46,12 @@ class NotFound(CseError):
     slug = "not-found"
 
 
+class Gone(CseError):
+    """What is asked for was there once, and is kept no longer."""
+
+    slug = "gone"
+
+
 class Conflict(CseError):
     """The request contradicts the present state of another resource."""
 

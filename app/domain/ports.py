@@ -26,6 +26,7 @@ from app.domain.observed import (
     Observed,
     Report,
 )
+from app.domain.terminal import TerminalInput, TerminalPart, TerminalSession, TerminalSize
 from app.domain.usage import Usage
 
 ReportKind = Literal["sockets", "faults", "counters"]
@@ -61,6 +62,9 @@ class Runtime(Protocol):
 
     def exec(self, name: str, command: list[str], *, timeout_s: float = 60.0) -> ExecResult:
         """Run a command in the running application's surroundings, with its elements linked."""
+
+    def terminal(self, name: str, command: list[str], size: TerminalSize) -> TerminalSession:
+        """The same in a terminal of its own, beside the running application."""
 
     def pids(self, name: str) -> list[int]:
         """All processes of the application, in the host's process namespace."""
@@ -100,6 +104,15 @@ class Agent(Protocol):
 
     def exec(self, name: str, command: list[str], *, timeout_s: float = 60.0) -> ExecResult:
         """See `Runtime.exec`."""
+
+    def terminal(self, name: str, command: list[str], size: TerminalSize) -> Iterator[TerminalPart]:
+        """See `Runtime.terminal`; who stops reading the parts ends the command."""
+
+    def terminal_input(self, session: str, typed: TerminalInput) -> None:
+        """Type into a terminal whose parts are being read; NotFound where it has ended."""
+
+    def terminal_resize(self, session: str, size: TerminalSize) -> None:
+        """Change the size of a terminal whose parts are being read."""
 
     def configure(
         self, name: str, spec: ApplicationSpec, settings: dict[str, dict[str, Any]]

@@ -16,7 +16,9 @@ from typing import Literal
 from app.domain.errors import Conflict, NotFound, TimedOut
 from app.domain.launch import Launch
 from app.domain.observed import ExecResult, LogLine, Observed, State
+from app.domain.terminal import TerminalSession, TerminalSize
 from app.runtimes.fake_program import Program, exists
+from app.runtimes.fake_terminal import FakeTerminal
 
 _pids = itertools.count(100_001)
 _LONGEST_DELAY_S = 30.0
@@ -202,9 +204,7 @@ class FakeRuntime:
 
     def exec(self, name: str, command: list[str], *, timeout_s: float = 60.0) -> ExecResult:
         """See `Runtime.exec`."""
-        application = self._get(name)
-        if application.observed.state is not State.RUNNING:
-            raise Conflict(f"'{name}' is not running", remedy=f"start it: cse start {name}")
+        application = self._running(name)
         output: dict[str, list[str]] = {"stdout": [], "stderr": []}
         program = application.new_program(
             command, lambda stream, text: output[stream].append(text + "\n")
@@ -220,10 +220,21 @@ class FakeRuntime:
             exit_code=status, stdout="".join(output["stdout"]), stderr="".join(output["stderr"])
         )
 
+    def terminal(self, name: str, command: list[str], size: TerminalSize) -> TerminalSession:
+        """See `Runtime.terminal`."""
+        application = self._running(name)
+        return FakeTerminal(command, size, lambda write: application.new_program(command, write))
+
     def pids(self, name: str) -> list[int]:
         """See `Runtime.pids`."""
         pid = self._get(name).observed.pid
         return [pid] if pid is not None else []
+
+    def _running(self, name: str) -> _Application:
+        application = self._get(name)
+        if application.observed.state is not State.RUNNING:
+            raise Conflict(f"'{name}' is not running", remedy=f"start it: cse start {name}")
+        return application
 
     def _get(self, name: str) -> _Application:
         with self._lock:

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 
 SERVERS = frozenset({"nginx", "redis-server", "python3", "memcached", "cat", "node", "socat"})
 """Programs that run until they are signalled."""
-_SIMPLE = frozenset({"true", "false", "echo", "sleep", "sh", "env", "pwd", "id"})
+_SIMPLE = frozenset({"true", "false", "echo", "sleep", "sh", "env", "pwd", "id", "stty"})
 
 
 class Ended(Exception):
@@ -48,6 +48,8 @@ class Program:
         self._signals = threading.Condition()
         self._pending: list[int] = []
         self._traps: dict[int, str] = {}
+        self.size = (0, 0)
+        """Rows and columns of its terminal, where it has one."""
 
     def kill(self, number: int) -> None:
         """Deliver a signal."""
@@ -74,6 +76,8 @@ class Program:
                 self._write(stream, " ".join(arguments))
             case "pwd":
                 self._write(stream, self._directory)
+            case "stty":
+                self._write(stream, "{} {}".format(*self.size))
             case "env":
                 for key, value in sorted(self._environment.items()):
                     self._write(stream, f"{key}={value}")
@@ -116,6 +120,8 @@ class Program:
 
     def _take(self, number: int) -> None:
         action = self._traps.get(number)
+        if action is None and number == signal.SIGWINCH:
+            return
         if action is None or number == signal.SIGKILL:
             raise Ended(128 + number)
         if action:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection, Row, delete, insert, select
+from sqlalchemy import Connection, Row, delete, func, insert, select
 
+from app.domain.errors import Gone
 from app.domain.observed import Report
 from app.store.clock import now, stamp
 from app.store.records import Event
@@ -71,6 +72,19 @@ class Events:
         if application is not None:
             query = query.where(events.c.application == application)
         return [_event(row) for row in self._connection.execute(query)][::-1]
+
+    def require(self, seen: int) -> None:
+        """Raises `Gone` where events after `seen` have been deleted, or it is not of this store."""
+        bounds = self._connection.execute(select(func.min(events.c.id), func.max(events.c.id)))
+        first, last = bounds.one()
+        if (first is None and seen == 0) or (first is not None and first - 1 <= seen <= last):
+            return
+        what = "is newer than any event here" if seen > (last or 0) else "is kept no longer"
+        raise Gone(
+            f"what followed event {seen} {what}; there are {first or 0} to {last or 0}",
+            remedy="read the state anew, then follow from the last event that "
+            "GET /v1/events?limit=1 shows",
+        )
 
     def trim(self, keep: int) -> None:
         """Delete all but about the last `keep`."""

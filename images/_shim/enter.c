@@ -88,6 +88,10 @@ int enter_main(int directory, const struct spec *spec, char **command)
     if (child < 0) return fail("fork");
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (isatty(0)) { /* job control needs a session whose leader is in there, too */
+            setsid();
+            ioctl(0, TIOCSCTTY, 0);
+        }
         const char *step = become_program(spec);
         if (step) _exit(fail(step));
         prctl(PR_SET_PDEATHSIG, SIGKILL); /* changing the user cleared it */

@@ -23,6 +23,7 @@ from app.domain.errors import Conflict, NotFound, TimedOut
 from app.domain.launch import Launch
 from app.domain.observed import Observed, State
 from app.domain.ports import Runtime
+from app.domain.terminal import TerminalSession, TerminalSize
 from app.runtimes.fake import FakeRuntime
 
 IMAGE = "debian:trixie-slim"
@@ -325,3 +326,59 @@ def _await_line(subject: Subject, short: str, text: str) -> None:
     while text not in subject.texts(short):
         assert time.monotonic() < deadline, "the program did not get ready"
         time.sleep(0.02)
+
+
+def typed_into(terminal: TerminalSession, wanted: bytes, seconds: float = 20) -> bytes:
+    """What the terminal shows until this is in it."""
+    shown, deadline = b"", time.monotonic() + seconds
+    while wanted not in shown:
+        assert time.monotonic() < deadline, shown
+        data = terminal.read(1.0)
+        assert data is not None, shown
+        shown += data
+    return shown
+
+
+def test_a_terminal_shows_what_the_command_writes_and_its_status(subject: Subject) -> None:
+    subject.started("a", "sleep", "60")
+    size = TerminalSize(rows=30, columns=100)
+    terminal = subject.runtime.terminal(
+        subject.name("a"), ["sh", "-c", "sleep 0.3; stty size; exit 7"], size
+    )
+    shown = b""
+    while (data := terminal.read(5)) is not None:
+        shown += data
+    assert shown == b"30 100\r\n"
+    assert terminal.close() == terminal.close() == 7
+
+
+def test_a_terminal_takes_what_is_typed(subject: Subject) -> None:
+    subject.started("a", "sleep", "60")
+    command = ["sh", "-c", "echo ready; exec cat"]
+    terminal = subject.runtime.terminal(subject.name("a"), command, TerminalSize())
+    typed_into(terminal, b"ready\r\n")
+    terminal.write(b"hello\r")
+    typed_into(terminal, b"hello\r\n")
+    terminal.write(b"\x03")
+    while terminal.read(5) is not None:
+        pass
+    assert terminal.close() == 130
+
+
+def test_closing_a_terminal_ends_its_command(subject: Subject) -> None:
+    subject.started("a", "sleep", "60")
+    terminal = subject.runtime.terminal(subject.name("a"), ["sleep", "1000"], TerminalSize())
+    assert terminal.close() == 137
+    assert terminal.read(1) is None
+    assert seen_state(subject) is State.RUNNING
+
+
+def seen_state(subject: Subject) -> State | None:
+    seen = subject.seen("a")
+    return seen.state if seen else None
+
+
+def test_a_terminal_needs_a_running_program(subject: Subject) -> None:
+    subject.ended("a", "true")
+    with pytest.raises(Conflict, match="not running"):
+        subject.runtime.terminal(subject.name("a"), ["sh"], TerminalSize())

@@ -19,11 +19,13 @@ from typing import Any
 from app.domain.errors import Conflict, CseError, HostLacks, NotFound, TimedOut
 from app.domain.launch import Launch
 from app.domain.observed import ExecResult, Finding, LogLine, Observed, State
+from app.domain.terminal import TerminalSession, TerminalSize
 from app.runtimes import preflight, rundir
 from app.runtimes.docker import container, inspected, processes, streams
 from app.runtimes.docker.containers import Containers
 from app.runtimes.docker.engine import Engine, Refused
 from app.runtimes.docker.imagefiles import ImageFiles, inspect
+from app.runtimes.docker.terminal import ContainerTerminal
 
 _NOTICE_WAIT_S = 2.0
 _DEFAULT_GRACE_S = 10.0
@@ -177,10 +179,11 @@ class DockerRuntime:
 
     def exec(self, name: str, command: list[str], *, timeout_s: float = 60.0) -> ExecResult:
         """See `Runtime.exec`. Docker gives the command the container's environment and user."""
-        identity = self._containers.id_of(name)
-        if self._containers.inspect(identity)["State"]["Status"] != "running":
-            raise Conflict(f"'{name}' is not running", remedy=f"start it: cse start {name}")
-        return streams.execute(self._engine, identity, name, command, timeout_s)
+        return streams.execute(self._engine, self._running(name), name, command, timeout_s)
+
+    def terminal(self, name: str, command: list[str], size: TerminalSize) -> TerminalSession:
+        """See `Runtime.terminal`."""
+        return ContainerTerminal(self._engine, self._running(name), name, command, size)
 
     def doctor(self) -> list[Finding]:
         """Whether Docker can be used here."""
@@ -194,6 +197,13 @@ class DockerRuntime:
         return [Finding(check="docker", ok=True, observation=text)]
 
     # ---- helpers
+
+    def _running(self, name: str) -> str:
+        """The container's id; Conflict where it does not run."""
+        identity = self._containers.id_of(name)
+        if self._containers.inspect(identity)["State"]["Status"] != "running":
+            raise Conflict(f"'{name}' is not running", remedy=f"start it: cse start {name}")
+        return identity
 
     def _files(self, launch: Launch) -> ImageFiles:
         image = inspect(self._engine, str(launch.spec.image))

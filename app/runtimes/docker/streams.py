@@ -65,7 +65,7 @@ def execute(
         try:
             stdout, stderr = output.read_both(connection, timeout_s)
         except TimedOut as error:
-            _end(int(api.exec_inspect(exec_id).get("Pid") or 0))
+            end_command(int(api.exec_inspect(exec_id).get("Pid") or 0))
             raise TimedOut(f"'{command[0]}' did not end within {timeout_s:g} s") from error
         finally:
             connection.close()
@@ -80,7 +80,7 @@ def execute(
     )
 
 
-def _end(pid: int) -> None:
+def end_command(pid: int) -> None:
     """Docker has no call that ends an exec'ed command."""
     if pid:
         with contextlib.suppress(OSError):

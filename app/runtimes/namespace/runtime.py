@@ -23,6 +23,7 @@ from pathlib import Path
 from app.domain.errors import Conflict, HostLacks, NotFound, RuntimeFailure, TimedOut
 from app.domain.launch import Launch
 from app.domain.observed import ExecResult, LogLine, Observed, State
+from app.domain.terminal import TerminalSession, TerminalSize
 from app.runtimes import preflight, rundir
 from app.runtimes.changes import Changes
 from app.runtimes.namespace import logs, sandbox, status, users
@@ -30,6 +31,7 @@ from app.runtimes.namespace.cgroups import ControlGroups
 from app.runtimes.namespace.examined import Examined
 from app.runtimes.namespace.watch import Watcher
 from app.runtimes.readable import readable
+from app.runtimes.terminal import PseudoTerminal
 
 NAME = "namespace"
 _ANNOUNCE_TIMEOUT_S = 60.0
@@ -167,8 +169,7 @@ class NamespaceRuntime:
 
     def exec(self, name: str, command: list[str], *, timeout_s: float = 60.0) -> ExecResult:
         """See `Runtime.exec`."""
-        if self._observed(name).state is not State.RUNNING:
-            raise Conflict(f"'{name}' is not running", remedy=f"start it: cse start {name}")
+        self._require_running(name)
         process = subprocess.Popen(
             [self._shim, "exec", self._directory(name), *command],
             stdin=subprocess.DEVNULL,
@@ -188,6 +189,15 @@ class NamespaceRuntime:
             stdout=out.decode(errors="replace"),
             stderr=err.decode(errors="replace"),
         )
+
+    def terminal(self, name: str, command: list[str], size: TerminalSize) -> TerminalSession:
+        """See `Runtime.terminal`."""
+        self._require_running(name)
+        words = [str(self._shim), "exec", str(self._directory(name)), *command]
+        try:
+            return PseudoTerminal(words, size, self._inherited)
+        except OSError as error:
+            raise HostLacks(f"no terminal can be opened: {error.strerror}") from error
 
     def pids(self, name: str) -> list[int]:
         """See `Runtime.pids`."""
@@ -296,6 +306,10 @@ class NamespaceRuntime:
 
     def _directory(self, name: str) -> Path:
         return rundir.application_directory(self._state, name)
+
+    def _require_running(self, name: str) -> None:
+        if self._observed(name).state is not State.RUNNING:
+            raise Conflict(f"'{name}' is not running", remedy=f"start it: cse start {name}")
 
     def _require_shim(self) -> None:
         if not self._shim.exists():

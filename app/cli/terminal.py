@@ -1,0 +1,97 @@
+"""`cse exec -t`: this terminal becomes the keyboard and screen of a command in an application."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import termios
+import threading
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+from urllib.parse import urlencode
+
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.sync.client import ClientConnection
+
+from app.cli.client import Client, refused
+from app.domain.errors import AgentUnavailable
+
+_KEYBOARD = 0
+_BLOCK = 4096
+
+
+def run(client: Client, name: str, command: list[str]) -> int:
+    """The command's exit code. Raises `Refused`, `AgentUnavailable`."""
+    size = shutil.get_terminal_size()
+    query = [("command", word) for word in command]
+    query += [("rows", str(size.lines)), ("columns", str(size.columns))]
+    try:
+        connection = client.socket(f"/v1/applications/{name}/exec?{urlencode(query)}")
+    except (OSError, InvalidHandshake) as error:
+        raise AgentUnavailable(f"the server at {client.url} takes no terminal: {error}") from error
+    with connection, _raw_keyboard(), _told_of_resizing(connection):
+        threading.Thread(target=_type, args=(connection,), daemon=True).start()
+        return _show(connection)
+
+
+def _show(connection: ClientConnection) -> int:
+    try:
+        for message in connection:
+            if isinstance(message, bytes):
+                sys.stdout.buffer.write(message)
+                sys.stdout.buffer.flush()
+                continue
+            told: dict[str, Any] = json.loads(message)
+            if "problem" in told:
+                raise refused(told["problem"])
+            if "exit_code" in told:
+                return int(told["exit_code"])
+    except ConnectionClosed as error:
+        raise AgentUnavailable(f"the server has gone away: {error}") from error
+    raise AgentUnavailable("the server closed the terminal before the command's end")
+
+
+def _type(connection: ClientConnection) -> None:
+    with suppress(ConnectionClosed):
+        while data := os.read(_KEYBOARD, _BLOCK):
+            connection.send(data)
+        connection.send(b"\x04")  # the end of a file is Ctrl-D to a terminal
+
+
+@contextmanager
+def _raw_keyboard() -> Iterator[None]:
+    """Every key goes to the command, Ctrl-C too; as before afterwards."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    try:
+        tty.setraw(sys.stdin)
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+@contextmanager
+def _told_of_resizing(connection: ClientConnection) -> Iterator[None]:
+    def tell(*_: object) -> None:
+        size = shutil.get_terminal_size()
+        told = {"resize": {"rows": size.lines, "columns": size.columns}}
+        # Not in the handler: it may have interrupted a send that holds the connection's lock.
+        threading.Thread(target=_send, args=(connection, json.dumps(told)), daemon=True).start()
+
+    before = signal.signal(signal.SIGWINCH, tell)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGWINCH, before)
+
+
+def _send(connection: ClientConnection, text: str) -> None:
+    with suppress(ConnectionClosed):
+        connection.send(text)
