@@ -94,10 +94,11 @@ class SettingsSchema:
                 yield from self._branches(schema.get(keyword, []))
 
     def host_paths(self, value: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-        """Place and text of each value whose schema says `format: host-path`."""
+        """Place and text of each value whose schema says that it is a path of the host."""
         seen = set()
         for schema, node, place in self._walk(self._schema, value, ()):
-            is_path = schema.get("format") == "host-path" and isinstance(node, str)
+            form = schema.get("format")
+            is_path = form in ("host-path", "host-directory") and isinstance(node, str)
             if is_path and place not in seen:
                 seen.add(place)
                 yield place, node

@@ -36,7 +36,9 @@ class ElementManifest(Model):
     settings: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
     """JSON Schema (2020-12) of an object. Extension keywords: `unit`; `apply`: `live` or
     `restart`; `format: host-path` marks a path of the host that is mounted read-only into the
-    application and replaced by its path there."""
+    application and replaced by its path there, `host-directory` a directory that is mounted for
+    reading and writing, `memory-bytes` the size of a file system in memory, replaced by its
+    path."""
     environment: dict[str, str] = {}
     """Set in the application; `{setting}` stands for a setting's value, and a variable whose
     settings are all absent is not set. For elements that read no settings file."""

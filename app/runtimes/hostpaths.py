@@ -1,31 +1,48 @@
-"""Settings that name paths of the host, found by their schema and replaced.
+"""Settings that stand for something the runtime must bring, found by their schema and replaced.
 
-Called by `rundir`: a setting marked `format: host-path` in an element's manifest names something
-that the application cannot see; it is bound to a place that it can see, and the setting then
-names that place.
+Called by `rundir`. Their formats in an element's manifest: `host-path`, a path of the host that is
+bound read-only to a place which the application can see; `host-directory`, the same for a
+directory that the element writes to; `memory-bytes`, the size of a file system in memory that is
+made for the application. The setting then names that place.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
+
+FORMATS = {"host-path": str, "host-directory": str, "memory-bytes": int}
 
 
-def replace_host_paths(
+@dataclass(frozen=True)
+class Place:
+    """Something to be brought to `target`, a path of the application."""
+
+    format: Literal["host-path", "host-directory", "memory-bytes"]
+    value: Any
+    """Path on the host, or bytes."""
+    pointer: str
+    """JSON pointer of the setting."""
+    target: str
+
+
+def replace_places(
     settings: dict[str, Any], schema: dict[str, Any], directory: str, first: int
-) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """(settings with `directory/<n>` in place of host paths, [(host path, JSON pointer)]).
+) -> tuple[dict[str, Any], list[Place]]:
+    """(settings with paths below `directory` in place of what they stand for, those places).
 
     Numbers count from `first` in the order of the list returned.
     """
-    found: list[tuple[str, str]] = []
+    found: list[Place] = []
 
     def visit(value: Any, schemas: list[dict[str, Any]], pointer: str) -> Any:
         schemas = [part for one in schemas for part in _alternatives(one, schema)]
-        if isinstance(value, str):
-            if any(one.get("format") == "host-path" for one in schemas):
-                found.append((value, pointer))
-                return f"{directory}/{first + len(found) - 1}"
-            return value
+        for form, kind in FORMATS.items():
+            if type(value) is kind and any(one.get("format") == form for one in schemas):
+                folder = "memory" if form == "memory-bytes" else "files"
+                target = f"{directory}/{folder}/{first + len(found)}"
+                found.append(Place(form, value, pointer, target))  # type: ignore[arg-type]
+                return target
         if isinstance(value, dict):
             return {
                 key: visit(member, _member_schemas(schemas, key), f"{pointer}/{key}")

@@ -27,7 +27,7 @@ from app.domain.errors import HostLacks, InvalidSpecification
 from app.domain.launch import BoundElement, Launch
 from app.domain.network import NetworkBinding
 from app.runtimes.conf import flatten, resolvers, to_lines
-from app.runtimes.hostpaths import replace_host_paths
+from app.runtimes.hostpaths import Place, replace_places
 
 INSIDE = "/run/cse"
 """Where the application sees its run directory."""
@@ -43,13 +43,22 @@ class Bind:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """A file system in memory for the application alone."""
+
+    target: str
+    size: int | None = None
+    """Bytes; None: as much as the kernel gives."""
+
+
+@dataclass(frozen=True)
 class RunDirectory:
     """What a runtime must give to the program; `binds` are in mounting order (outer first)."""
 
     path: Path
     """`STATE/apps/NAME` on the host."""
     binds: list[Bind]
-    tmpfs: list[str]
+    tmpfs: list[Memory]
     environment: dict[str, str]
 
 
@@ -79,7 +88,8 @@ def build(
     binds += _name_files(launch, run)
     preload: list[str] = []
     environment: dict[str, str] = {}
-    files = 0
+    memories = [Memory(f"{INSIDE}/private")]
+    count = 0
     for bound in launch.linked:
         manifest = bound.element.manifest
         libraries = _libraries(bound, target)
@@ -89,19 +99,19 @@ def build(
         if bound.link == "preload":
             overlays = manifest.libraries[target].preload
             preload += [f"{INSIDE}/lib/{manifest.name}/{file}" for file in overlays]
-        settings, paths = replace_host_paths(
-            bound.settings, manifest.settings, f"{INSIDE}/files", files
-        )
-        for host_path, pointer in paths:
-            place = f"{run}/files/{files}"
-            _mount_point(place, host_path, f"/elements/{manifest.name}/settings{pointer}")
-            binds.append(Bind(host_path, f"{INSIDE}/files/{files}", True))
-            files += 1
+        settings, places = replace_places(bound.settings, manifest.settings, INSIDE, count)
+        count += len(places)
+        for place in places:
+            _prepare(run, place, f"/elements/{manifest.name}/settings{place.pointer}")
+            if place.format == "memory-bytes":
+                memories.append(Memory(place.target, place.value))
+            else:
+                binds.append(Bind(place.value, place.target, place.format == "host-path"))
         environment |= dict(_environment(manifest.environment, flatten(settings)))
         _write(f"{run}/{manifest.kind}.conf", _conf(launch, bound, settings))
     if preload:
         environment["LD_PRELOAD"] = ":".join(preload)
-    return RunDirectory(top, binds, [f"{INSIDE}/private"], environment)
+    return RunDirectory(top, binds, memories, environment)
 
 
 def write_settings(state: Path, launch: Launch) -> None:
@@ -110,11 +120,11 @@ def write_settings(state: Path, launch: Launch) -> None:
     What is bound into the application stays: settings that name host paths cannot change.
     """
     run = application_directory(state, launch.name) / "run"
-    files = 0
+    count = 0
     for bound in launch.linked:
         schema = bound.element.manifest.settings
-        settings, paths = replace_host_paths(bound.settings, schema, f"{INSIDE}/files", files)
-        files += len(paths)
+        settings, places = replace_places(bound.settings, schema, INSIDE, count)
+        count += len(places)
         _write(f"{run}/{bound.element.manifest.kind}.conf", _conf(launch, bound, settings))
 
 
@@ -199,17 +209,20 @@ def _directory(path: str) -> None:
         os.mkdir(path, 0o755)
 
 
-def _mount_point(place: str, host_path: str, pointer: str) -> None:
-    _directory(os.path.dirname(place))
-    if os.path.isdir(host_path):
-        _directory(place)
-    elif os.path.exists(host_path):
-        Path(place).touch()
+def _prepare(run: str, place: Place, pointer: str) -> None:
+    """The mount point of what a setting stands for."""
+    point = run + place.target.removeprefix(INSIDE)
+    _directory(os.path.dirname(point))
+    if place.format == "memory-bytes" or os.path.isdir(place.value):
+        _directory(point)
+    elif os.path.exists(place.value) and place.format == "host-path":
+        Path(point).touch()
     else:
+        what = "file or directory" if place.format == "host-path" else "directory"
         raise InvalidSpecification(
-            f"{host_path} does not exist on this host",
+            f"{place.value} is no {what} of this host",
             pointer=pointer,
-            remedy="give the path of an existing file or directory",
+            remedy=f"give the path of an existing {what}",
         )
 
 

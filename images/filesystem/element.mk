@@ -1,5 +1,5 @@
 # The file-system element: the overlay libcse-fs.so and, opened by it when an archive is first
-# used, libcse-archive.so with libarchive's tar reader and the decompressors linked in.
+# used, libcse-archive.so with libarchive's readers and the decompressors linked in.
 # Third-party code is compiled without sanitizers, once per target, readers only.
 
 FS      := $(call libdir,filesystem)
@@ -8,7 +8,8 @@ FS_ZCC   = $(say) $(PYTHON) -m ziglang cc -target $(ZIG_$(LIBC))
 FS_3RD   = $(FS_ZCC) -O2 -g -std=gnu11 -fPIC -fvisibility=hidden -w -MMD -MP
 FS_HERE := $(IMAGES)/filesystem
 
-CFLAGS_filesystem := -D_GNU_SOURCE -I$(IMAGES)/filesystem -I$(call source,libarchive)/libarchive -I$(call source,zlib)
+CFLAGS_filesystem := -D_GNU_SOURCE -I$(IMAGES)/filesystem -I$(call source,libarchive)/libarchive -I$(call source,zlib) \
+  -I$(call source,libzstd)/lib -I$(call source,lz4)/lib -I$(call source,xz-utils)/src/liblzma/api
 
 # $(1) source package, $(2) paths below it without .c, $(3) flags
 define fs_third_party
@@ -18,7 +19,7 @@ $(addprefix $(FS_TPO)/$(1)/,$(addsuffix .o,$(2))): $(FS_TPO)/$(1)/%.o: $(BUILD)/
 	$$(FS_3RD) $(3) -c $$(call source,$(1))/$$*.c -o $$@
 endef
 
-FS_ZLIB := adler32 crc32 inffast inflate inftrees zutil
+FS_ZLIB := adler32 crc32 inffast inflate inftrees uncompr zutil
 FS_BZ2  := bzlib crctable decompress huffman randtable compress blocksort
 FS_ZSTD := $(addprefix lib/common/,debug entropy_common error_private fse_decompress xxhash zstd_common) \
            $(addprefix lib/decompress/,huf_decompress zstd_ddict zstd_decompress zstd_decompress_block)
@@ -29,25 +30,30 @@ FS_LZMA := $(addprefix src/liblzma/,\
                filter_flags_decoder index_decoder index_hash stream_decoder stream_flags_decoder \
                vli_decoder lzip_decoder) \
              check/check check/crc32_fast check/crc64_fast check/sha256 lz/lz_decoder \
-             lzma/lzma_decoder lzma/lzma2_decoder lzma/lzma_encoder_presets delta/delta_common delta/delta_decoder \
+             common/stream_buffer_decoder lzma/lzma_decoder lzma/lzma2_decoder lzma/lzma_encoder_presets delta/delta_common delta/delta_decoder \
              $(addprefix simple/,simple_coder simple_decoder x86 powerpc ia64 arm armthumb arm64 sparc riscv))
 FS_ARCHIVE := $(addprefix libarchive/archive_,acl check_magic entry entry_sparse entry_stat entry_strmode \
-             entry_xattr options pack_dev random rb read read_add_passphrase read_open_filename read_open_fd \
+             entry_xattr options pack_dev ppmd7 random rb read read_add_passphrase read_open_filename read_open_fd \
              read_set_options read_support_filter_none \
-             read_support_filter_bzip2 read_support_filter_gzip read_support_filter_xz \
-             read_support_filter_zstd read_support_format_tar string string_sprintf util \
+             read_support_filter_bzip2 read_support_filter_compress read_support_filter_gzip \
+             read_support_filter_lz4 read_support_filter_xz read_support_filter_zstd \
+             read_support_format_7zip read_support_format_cpio read_support_format_iso9660 \
+             read_support_format_tar string string_sprintf util \
              version_details virtual)
+FS_ARCHIVE += libarchive/xxhash
+FS_LZ4  := lib/lz4
 FS_LZMA_INC := $(addprefix -I$(call source,xz-utils)/src/,common liblzma/api liblzma/common liblzma/check liblzma/lz \
              liblzma/rangecoder liblzma/lzma liblzma/delta liblzma/simple)
 
 $(eval $(call fs_third_party,zlib,$(FS_ZLIB),-DHAVE_UNISTD_H -DHAVE_STDARG_H))
 $(eval $(call fs_third_party,bzip2,$(FS_BZ2),-DBZ_NO_STDIO))
+$(eval $(call fs_third_party,lz4,$(FS_LZ4),))
 $(eval $(call fs_third_party,libzstd,$(FS_ZSTD),-DZSTD_DISABLE_ASM -DZSTDLIB_VISIBILITY= -I$(call source,libzstd)/lib))
 $(eval $(call fs_third_party,xz-utils,$(FS_LZMA),-DLZMA_API_STATIC -include $(FS_HERE)/third-party/lzma-config.h $(FS_LZMA_INC)))
 $(eval $(call fs_third_party,libarchive,$(FS_ARCHIVE),-D__LIBARCHIVE_BUILD -DLIBARCHIVE_STATIC -DPLATFORM_CONFIG_H='"$(FS_HERE)/third-party/archive-config.h"' \
-  -I$(call source,zlib) -I$(call source,bzip2) -I$(call source,xz-utils)/src/liblzma/api -I$(call source,libzstd)/lib))
+  -I$(call source,zlib) -I$(call source,bzip2) -I$(call source,xz-utils)/src/liblzma/api -I$(call source,libzstd)/lib -I$(call source,lz4)/lib))
 
-FS_THIRD_PARTY = $(foreach package,zlib bzip2 libzstd xz-utils libarchive,$(FS_OBJECTS_$(package)))
+FS_THIRD_PARTY = $(foreach package,zlib bzip2 libzstd lz4 xz-utils libarchive,$(FS_OBJECTS_$(package)))
 
 fs-third-party: $(FS_THIRD_PARTY)
 .PHONY: fs-third-party
@@ -57,7 +63,7 @@ fs-third-party: $(FS_THIRD_PARTY)
 FS_ARCHIVE_OBJECTS := $(patsubst $(IMAGES)/%.c,$(OBJ)/%.o,$(wildcard $(FS_HERE)/archive/*.c))
 FS_OVERLAY_OBJECTS := $(patsubst $(IMAGES)/%.c,$(OBJ)/%.o,$(wildcard $(FS_HERE)/*.c))
 
-$(FS_ARCHIVE_OBJECTS): $(BUILD)/sources/libarchive/.fetched $(BUILD)/sources/zlib/.fetched
+$(FS_ARCHIVE_OBJECTS): $(foreach package,libarchive libzstd lz4 xz-utils zlib,$(BUILD)/sources/$(package)/.fetched)
 
 $(FS)/libcse-archive.so: $(FS_ARCHIVE_OBJECTS) $(FS_THIRD_PARTY)
 	@mkdir -p $(@D)

@@ -26,12 +26,14 @@
 enum { FS_MOUNTS_MAX = 64, FS_LAYERS_MAX = 16 };
 
 struct fs_archive;
+struct fs_computed;
 
 struct fs_layer {
     const char *root; /* a real path without symbolic links */
     size_t root_length;
     const char *whiteouts;      /* cow's upper only: markers that hide what lies in layers below */
     struct fs_archive *archive; /* root is the skeleton of this archive */
+    const struct fs_computed *computed; /* root is what a command wrote */
 };
 
 struct fs_mount {
@@ -173,6 +175,14 @@ int fs_archive_fill(struct fs_archive *archive, uint32_t entry);
 /* Fills every shared library of the archive, before the dynamic loader reads behind our back. */
 void fs_archive_fill_libraries(struct fs_archive *archive);
 void fs_archive_fix(struct fs_archive *archive, uint32_t entry, struct stat *status);
+
+/* ---- computed.c ------------------------------------------------------------------------------ */
+
+/* The computed file that settings below `prefix` describe; NULL: none that can be made. */
+struct fs_computed *fs_computed_new(const char *mount, const char *prefix);
+const char *fs_computed_root(const struct fs_computed *computed);
+/* Runs the command where there is no version yet, or, for an open, none that still counts. */
+int fs_computed_ready(const struct fs_computed *computed, bool opened);
 
 /* ---- shadow.c ------------------------------------------------------------------------------ */
 

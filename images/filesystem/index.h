@@ -14,9 +14,10 @@
 #define CSE_INDEX_MAGIC "CSEIDX1"
 
 enum cse_archive_format {
-    CSE_FORMAT_TAR = 1,    /* uncompressed: data lies at a known offset */
-    CSE_FORMAT_TAR_STREAM, /* compressed: one sequential pass */
+    CSE_FORMAT_PLAIN = 1, /* tar, cpio, iso9660: each member is reached by itself */
+    CSE_FORMAT_STREAM,    /* compressed, or 7z: one sequential pass */
     CSE_FORMAT_ZIP,
+    CSE_FORMAT_SQUASHFS,
 };
 
 enum {                        /* cse_index_entry.state */
@@ -42,7 +43,7 @@ struct cse_index_header {
 struct cse_index_entry {
     uint64_t size;
     int64_t mtime;
-    uint64_t source_at; /* zip: the local header; tar: the header block; stream: its ordinal */
+    uint64_t source_at; /* where the reader of its format finds it */
     uint64_t packed_at; /* 1 + offset in the pack file; 0: not kept */
     uint32_t mtime_ns;
     uint32_t mode;              /* type and permissions */
@@ -51,7 +52,7 @@ struct cse_index_entry {
     uint32_t target;            /* symlink: its text; hard link: the entry it is a name of */
     uint32_t is_hard_link;
     uint32_t parent, first_child, next_sibling, next_in_bucket;
-    uint32_t method;      /* zip compression method */
+    uint32_t method;      /* zip: compression; plain: what source_at means */
     uint64_t stored_size; /* zip: compressed bytes */
     uint32_t crc;
     uint32_t links; /* st_nlink */

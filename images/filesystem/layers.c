@@ -117,6 +117,10 @@ static int lookup_directory(const struct fs_layer *layer, const char *rel, mode_
     memcpy(real, layer->root, root);
     if (length > 0 || root == 0) real[root++] = '/';
     memcpy(real + root, rel, length + 1);
+    if (layer->computed != NULL) {
+        int error = length > 0 ? -ENOTDIR : fs_computed_ready(layer->computed, false);
+        if (error != 0) return error;
+    }
     const char *slash = strrchr(rel, '/');
     if (slash != NULL) {
         long parents = check_parents(real, root - 1, root + (size_t)(slash - rel));
@@ -270,7 +274,7 @@ int fs_real_content(struct fs_where *where)
     if (where->layer < 0) return -ENOENT;
     if (S_ISDIR(where->mode) && where->mount->shadow != NULL) return fs_shadow(where, true);
     const struct fs_layer *layer = &where->mount->layers[where->layer];
-    int error = 0;
+    int error = layer->computed != NULL ? fs_computed_ready(layer->computed, true) : 0;
     if (layer->archive != NULL) {
         if (S_ISDIR(where->mode))
             error = fs_archive_list(layer->archive, where->entry);

@@ -153,6 +153,33 @@ static void add_archive(struct fs_mount *mount, const char *prefix)
     mount->links_inside |= fs_archive_links_inside(archive);
 }
 
+static void add_computed(struct fs_mount *mount, const char *prefix)
+{
+    struct fs_computed *computed = fs_computed_new(mount->path, prefix);
+    struct fs_layer *layer = computed ? new_layer(mount) : NULL;
+    mount->read_only = true;
+    if (layer == NULL) {
+        fs_report(mount->path, "", "has no command");
+        mount->error = -EINVAL;
+        return;
+    }
+    set_root(layer, fs_computed_root(computed));
+    layer->computed = computed;
+}
+
+/* The runtime makes the memory, of the size that was asked for, and tells where it is. */
+static void add_memory(struct fs_mount *mount, const char *place)
+{
+    if (place != NULL && place[0] == '/') {
+        add_directory(mount, place);
+        return;
+    }
+    fs_report(
+        mount->path, "",
+        "is memory that nobody made: a runtime does, or give as its size the path of a tmpfs");
+    mount->error = -EIO;
+}
+
 static void add_upper(struct fs_mount *mount)
 {
     char data[PATH_MAX];
@@ -186,8 +213,12 @@ static void add_source(struct fs_mount *mount, const char *prefix, int depth)
     if (depth > 8 || mount->error != 0) return;
     if (source == NULL || strcmp(source, "redirect") == 0) {
         add_directory(mount, setting(prefix, "from"));
-    } else if (strcmp(source, "archive") == 0) {
+    } else if (strcmp(source, "archive") == 0 || strcmp(source, "squashfs") == 0) {
         add_archive(mount, prefix);
+    } else if (strcmp(source, "memory") == 0 && depth == 0) {
+        add_memory(mount, setting(prefix, "size"));
+    } else if (strcmp(source, "computed") == 0 && depth == 0) {
+        add_computed(mount, prefix);
     } else if (strcmp(source, "union") == 0) {
         mount->read_only |= depth == 0;
         for (int i = 0; mount->error == 0; i++) {
@@ -258,7 +289,8 @@ static void read_mount(const char *prefix, const char *path)
     if (mount->layer_count == 1 && mount->layers[0].archive != NULL) mount->read_only = true;
     if (mount->layer_count > 1) mount->shadow = keep_path(private_path, "m", fs_mount_count);
     bool archive = false;
-    for (int i = 0; i < mount->layer_count; i++) archive |= mount->layers[i].archive != NULL;
+    for (int i = 0; i < mount->layer_count; i++)
+        archive |= mount->layers[i].archive != NULL || mount->layers[i].computed != NULL;
     if ((mount->shadow != NULL || archive) && !have_private() && mount->error == 0) {
         fs_report(mount->path, "", "cannot be shown: the run directory's private/ is not writable");
         mount->error = -EIO;

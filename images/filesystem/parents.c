@@ -41,6 +41,7 @@ mode_t fs_mount_kind(const char *path)
     const struct fs_mount *mount = fs_mount_of(path);
     if (mount == NULL || path[mount->length] != '\0') return S_IFDIR; /* on the way to one */
     if (mount->error != 0) return 0;
+    if (mount->layers[0].computed != NULL) return S_IFREG;
     for (int i = 0; i < mount->layer_count; i++)
         if (mount->layers[i].archive != NULL) return S_IFDIR; /* known without reading it */
     struct stat status;

@@ -170,7 +170,9 @@ def test_a_bomb_is_refused_by_what_it_declares(mount: Make, tmp_path: Path) -> N
 # ---- damage -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.xz", "tar.zst", "zip"])
+@pytest.mark.parametrize(
+    "kind", ["tar", "tar.gz", "tar.xz", "tar.zst", "tar.lz4", "zip", "7z", "cpio.gz", "squashfs"]
+)
 @pytest.mark.parametrize("left", [0.0, 0.3, 0.9], ids=["empty", "third", "tail-missing"])
 def test_a_truncated_archive_fails_with_eio(
     left: float, kind: str, mount: Make, tmp_path: Path
@@ -192,7 +194,7 @@ def test_something_else_is_no_archive(mount: Make, tmp_path: Path) -> None:
     archive.write_bytes(os.urandom(5000))
     overlay = mount(archive)
     assert "Input/output error" in overlay.run(["ls", MOUNT]).stderr
-    assert "is damaged or no tar or zip archive" in overlay.errors
+    assert "is damaged or no archive of a known kind" in overlay.errors
 
 
 def test_a_missing_archive_fails_cleanly(mount: Make, tmp_path: Path) -> None:

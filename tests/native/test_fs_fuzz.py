@@ -25,7 +25,9 @@ def test_no_archive_breaks_the_reader(tmp_path: Path) -> None:
     if not objects:
         pytest.skip("the third-party libraries are not built; run `make native`")
     fuzzer = tmp_path / "fuzz"
-    includes = [ELEMENT, SOURCES / "libarchive/libarchive", SOURCES / "zlib"]
+    libraries = ("libarchive/libarchive", "zlib", "libzstd/lib", "lz4/lib")
+    includes = [ELEMENT, *(SOURCES / name for name in libraries)]
+    includes.append(SOURCES / "xz-utils/src/liblzma/api")
     subprocess.run(
         [
             *("clang", "-O1", "-g", "-D_GNU_SOURCE", "-fsanitize=fuzzer,address,undefined"),
@@ -49,12 +51,13 @@ def test_no_archive_breaks_the_reader(tmp_path: Path) -> None:
             f"-max_total_time={SECONDS}",
             "-max_len=65536",
             "-rss_limit_mb=1024",
+            "-timeout=60",
             str(seeds),
         ],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=120,
+        timeout=300,
     )
     assert found.returncode == 0, found.stderr[-5000:]

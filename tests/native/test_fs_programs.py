@@ -21,7 +21,7 @@ from tests.native.fs_harness import MOUNT, TIME, Overlay, bare, make_tree, pack
 pytestmark = pytest.mark.native
 LibDir = Callable[[str], Path]
 NOBODY = 65534
-ARCHIVES = ("tar.gz", "tar.xz", "tar.zst", "zip")
+ARCHIVES = ("tar.gz", "tar.xz", "tar.zst", "zip", "7z", "cpio.gz", "iso", "squashfs.zst")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from app.domain.launch import BoundMount, Launch
 from app.domain.network import NetworkBinding, NetworkSpec, mac_for
 from app.domain.observed import State
 from app.runtimes.docker import container, inspected, output
-from app.runtimes.rundir import Bind, RunDirectory
+from app.runtimes.rundir import Bind, Memory, RunDirectory
 
 ADDRESS = IPv4Address("10.210.0.7")
 BINDING = NetworkBinding(network=NetworkSpec(name="default"), address=ADDRESS, mac=mac_for(ADDRESS))
@@ -28,7 +28,7 @@ DIRECTORY = RunDirectory(
         Bind("/state/apps/web/run", "/run/cse", True),
         Bind("/state/apps/web/data", "/run/cse/data", False),
     ],
-    ["/run/cse/private"],
+    [Memory("/run/cse/private")],
     {"LD_PRELOAD": "/run/cse/lib/network-lwip/libcse-net.so"},
 )
 

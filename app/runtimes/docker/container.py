@@ -12,7 +12,7 @@ from typing import Any
 
 from app.domain.errors import InvalidSpecification
 from app.domain.launch import Launch
-from app.runtimes.rundir import Bind, RunDirectory
+from app.runtimes.rundir import Bind, Memory, RunDirectory
 
 INSTALLATION_LABEL = "cse.installation"
 ID_LABEL = "cse.id"
@@ -82,7 +82,10 @@ def body(
         "HostConfig": {
             **_host(launch),
             "Mounts": _mounts(binds),
-            "Tmpfs": dict.fromkeys([*spec.tmpfs, *directory.tmpfs], tmpfs),
+            "Tmpfs": {
+                memory.target: tmpfs if memory.size is None else f"{tmpfs},size={memory.size}"
+                for memory in [*map(Memory, spec.tmpfs), *directory.tmpfs]
+            },
         },
     }
 

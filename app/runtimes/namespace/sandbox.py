@@ -19,7 +19,7 @@ from app.domain.launch import Launch
 from app.runtimes.namespace.users import User
 from app.runtimes.namespace.view import EMPTY
 from app.runtimes.preflight import DEFAULT_PATH
-from app.runtimes.rundir import INSIDE, RunDirectory
+from app.runtimes.rundir import INSIDE, Memory, RunDirectory
 
 _OPEN_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
 """As this process was started with them: the agent raises its own (see `raise_open_files`)."""
@@ -127,7 +127,7 @@ def _bubblewrap(
     mounts = [
         (mount.source, _real_target(mount.target), mount.read_only) for mount in launch.mounts
     ]
-    tmpfs = [*launch.spec.tmpfs, *run.tmpfs]
+    tmpfs = [*map(Memory, launch.spec.tmpfs), *run.tmpfs]
     empty = [*EMPTY, *(path for path in hidden if not _within(path, EMPTY))]
     root, sealed = _root([*(target for _, target, _ in mounts), *launch.spec.tmpfs], empty)
     words += [*root, "--dev", "/dev", "--proc", "/proc"]
@@ -138,8 +138,10 @@ def _bubblewrap(
     for bind in run.binds:
         target = os.path.realpath(bind.target) if _within(bind.target, ["/etc"]) else bind.target
         words += ["--ro-bind" if bind.read_only else "--bind", bind.source, target]
-    for path in tmpfs:
-        words += [*_parents(path), "--perms", "1777", "--tmpfs", _real_target(path)]
+    for memory in tmpfs:
+        size = [] if memory.size is None else ["--size", str(memory.size)]
+        words += [*_parents(memory.target), "--perms", "1777", *size]
+        words += ["--tmpfs", _real_target(memory.target)]
     for source, target, read_only in mounts:
         words += _parents(target)
         words += ["--ro-bind" if read_only else "--bind", source, target]

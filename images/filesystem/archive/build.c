@@ -3,7 +3,7 @@
  * An archive is a stranger. No name may lead out of its root, no member may hang below something
  * that is not a directory, nothing but files, directories and links is taken, and limits hold for
  * number, declared bytes and ratio. A bad member is skipped and reported; a limit fails the whole.
- * Used by tar.c and zip.c, called through provider.c.
+ * Used by libarchive.c, zip.c and squashfs.c, called through provider.c.
  */
 #include "build.h"
 
@@ -267,7 +267,8 @@ int builder_add(struct builder *b, const struct member *member, uint32_t *number
     int length = normal_name(b, member->name, path, &why);
     if (length == -2) return 0;
     if (why == NULL) why = why_not(b, member, path);
-    if (why == NULL && length == 0 && !S_ISDIR(member->mode)) why = "has an empty name";
+    bool directory = S_ISDIR(member->mode) && !member->is_hard_link;
+    if (why == NULL && length == 0 && !directory) why = "has an empty name";
     if (why != NULL) {
         b->say(b->context, member->name, why);
         return 0;
@@ -291,7 +292,7 @@ int builder_add(struct builder *b, const struct member *member, uint32_t *number
         if (error != 0) return error;
     }
     struct cse_index_entry *entry = &b->entries[at];
-    if (!S_ISDIR(member->mode) && entry->first_child != CSE_NO_ENTRY) {
+    if (!directory && entry->first_child != CSE_NO_ENTRY) {
         b->say(b->context, member->name, "takes the name of a directory with members");
         return 0;
     }
@@ -301,8 +302,9 @@ int builder_add(struct builder *b, const struct member *member, uint32_t *number
         if (target == UINT32_MAX) return ENOMEM;
     }
     /* As when unpacking, a later member replaces an earlier one of the same name. */
-    entry->mode = (member->mode & (S_IFMT | 07777)) | (member->is_hard_link ? S_IFREG : 0);
-    entry->size = S_ISLNK(member->mode)  ? strlen(member->target)
+    uint32_t type = member->is_hard_link ? S_IFREG : member->mode & S_IFMT;
+    entry->mode = type | (member->mode & 07777);
+    entry->size = S_ISLNK(entry->mode)   ? strlen(member->target)
                   : S_ISREG(entry->mode) ? member->size
                                          : 0;
     entry->mtime = member->mtime;
@@ -314,7 +316,7 @@ int builder_add(struct builder *b, const struct member *member, uint32_t *number
     entry->target = target;
     entry->is_hard_link = member->is_hard_link;
     entry->packed_at = 0;
-    if (S_ISLNK(member->mode)) b->has_symlinks = true;
+    if (S_ISLNK(entry->mode)) b->has_symlinks = true;
     *number = at;
     return 0;
 }
@@ -322,7 +324,7 @@ int builder_add(struct builder *b, const struct member *member, uint32_t *number
 /* ---- finishing ---------------------------------------------------------------------------- */
 
 /* The file that a hard link leads to, through other hard links; CSE_NO_ENTRY: none. */
-static uint32_t link_end(const struct builder *b, uint32_t number)
+uint32_t builder_first_name(const struct builder *b, uint32_t number)
 {
     char path[NAME_LIMIT + 8];
     const char *why;
@@ -356,11 +358,12 @@ static void resolve_hard_links(struct builder *b)
     for (uint32_t i = 1; i < b->count; i++) {
         struct cse_index_entry *entry = &b->entries[i];
         if (!entry->is_hard_link) continue;
-        uint32_t target = link_end(b, i);
+        uint32_t target = builder_first_name(b, i);
         if (target == CSE_NO_ENTRY) {
             b->say(b->context, b->strings + entry->path,
                    "is a hard link to a file that is not there");
             unlink_entry(b, i);
+            entry->is_hard_link = 0; /* its number stays, and nothing leads to it */
             continue;
         }
         const struct cse_index_entry *file = &b->entries[target];

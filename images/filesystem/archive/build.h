@@ -1,4 +1,4 @@
-/* Collects the entries of an archive and writes the index; used by tar.c and zip.c. */
+/* Collects the entries of an archive and writes the index; used by the readers of formats. */
 #ifndef CSE_ARCHIVE_BUILD_H
 #define CSE_ARCHIVE_BUILD_H
 
@@ -43,6 +43,7 @@ int builder_start(struct builder *b);
 /* Adds a member after checking it. 0 with *number set, or with CSE_NO_ENTRY when it was skipped
  * and reported; else the errno that ends the build. */
 int builder_add(struct builder *b, const struct member *member, uint32_t *number);
+uint32_t builder_first_name(const struct builder *b, uint32_t number);
 /* Resolves hard links and writes the index. */
 int builder_finish(struct builder *b, int index);
 /* Writes it once more. */
@@ -57,9 +58,13 @@ extern struct cse_tree_host tree_host;
 int write_all(int fd, const void *data, size_t size, uint64_t offset);
 int read_all(int fd, void *data, size_t size, uint64_t offset);
 
-int tar_build(struct builder *b, int archive);
-int tar_fill(int archive, const struct cse_index_header *index, const struct cse_index_entry *entry,
-             int out, cse_tree_say *say, void *context);
+int libarchive_build(struct builder *b, int archive);
+int libarchive_fill(int archive, const struct cse_index_header *index,
+                    const struct cse_index_entry *entry, int out, cse_tree_say *say, void *context);
+bool squashfs_recognised(int archive, uint64_t size);
+int squashfs_build(struct builder *b, int archive);
+int squashfs_fill(int archive, const struct cse_index_header *index,
+                  const struct cse_index_entry *entry, int out, cse_tree_say *say, void *context);
 bool zip_recognised(int archive, uint64_t size);
 int zip_build(struct builder *b, int archive);
 int zip_fill(int archive, const struct cse_index_header *index, const struct cse_index_entry *entry,

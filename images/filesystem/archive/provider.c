@@ -30,8 +30,9 @@ static int build(int archive, int index, int pack, const struct cse_tree_limits 
     };
     int error = builder_start(&b);
     if (error == 0)
-        error = zip_recognised(archive, b.archive_size) ? zip_build(&b, archive)
-                                                        : tar_build(&b, archive);
+        error = zip_recognised(archive, b.archive_size)        ? zip_build(&b, archive)
+                : squashfs_recognised(archive, b.archive_size) ? squashfs_build(&b, archive)
+                                                               : libarchive_build(&b, archive);
     if (error == 0) error = builder_finish(&b, index);
     if (error == ENOSPC && b.packed > 0) { /* the index matters more than what is kept */
         builder_keep_nothing(&b);
@@ -48,7 +49,9 @@ static int fill(int archive, const struct cse_index_header *index, uint32_t numb
     const struct cse_index_entry *entry = &cse_index_entries(index)[number];
     if (entry->size == 0) return 0;
     if (index->format == CSE_FORMAT_ZIP) return zip_fill(archive, index, entry, out, say, context);
-    return tar_fill(archive, index, entry, out, say, context);
+    if (index->format == CSE_FORMAT_SQUASHFS)
+        return squashfs_fill(archive, index, entry, out, say, context);
+    return libarchive_fill(archive, index, entry, out, say, context);
 }
 
 __attribute__((visibility("default"))) const struct cse_tree_provider cse_tree_provider = {

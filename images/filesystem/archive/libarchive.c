@@ -1,12 +1,14 @@
-/* tar, plain or compressed with gzip, xz, zstd or bzip2, through libarchive.
+/* tar, cpio, iso9660 and 7z, plain or compressed (gzip, xz, lzma, lzip, zstd, bzip2, lz4,
+ * compress), through libarchive.
  *
- * Plain: each member is read at its own offset. Compressed: only one pass in order is cheap, so
- * indexing keeps contents in the pack file as they stream by, up to a bound; what did not fit is
- * reached with a reader that stays open, so that reading files in archive order is one pass again.
+ * Plain tar, cpio and iso9660: each member is read at its own offset. 7z and whatever is
+ * compressed: only one pass in order is cheap, so indexing keeps contents in the pack file as they
+ * stream by, up to a bound; what did not fit is reached with a reader that stays open, so that
+ * reading files in archive order is one pass again.
  *
  * A compressed stream is read to its end before anything of it is shown, so its checksums hold for
- * all that is kept; each member's own is taken then, and compared when it is read once more. A
- * plain tar has no checksum of contents: what it holds is shown.
+ * all that is kept; each member's own is taken then, and compared when it is read once more. Plain
+ * tar, cpio and iso9660 have no checksum of contents: what they hold is shown.
  */
 #include "build.h"
 
@@ -20,14 +22,19 @@
 #include <unistd.h>
 #include <zlib.h>
 
-/* The filter's own end, which the reader of tar never comes to: it stops at tar's end mark, before
+/* The filter's own end, which readers of formats never come to: they stop at their end mark, before
  * the checksums of the compressed stream. Of libarchive's archive_read_private.h. */
 struct archive_read;
 const void *__archive_read_ahead(struct archive_read *, size_t, ssize_t *);
 int64_t __archive_read_consume(struct archive_read *, int64_t);
 
 enum { READ_BLOCK = 128 << 10, COPY_BLOCK = 32 << 10, CRC_PART = 1 << 30 };
-enum { IN_ONE_PIECE = 1 }; /* cse_index_entry.method: source_at is where the data begin */
+enum { COMPARED = 512, ONE_PIECE_MAX = 1 << 30 };
+enum {                   /* cse_index_entry.method of plain archives: source_at is */
+       AT_HEADER = 0,    /* where tar's header begins */
+       IN_ONE_PIECE = 1, /* where the data begin */
+       IN_TURN = 2,      /* the number of members before it */
+};
 
 enum { WHY_BYTES = 200 };
 
@@ -45,10 +52,17 @@ static struct archive *open_reader(int archive, off_t offset, char *why)
     struct archive *reader = archive_read_new();
     if (reader == NULL) return NULL;
     archive_read_support_format_tar(reader);
+    archive_read_support_format_cpio(reader);
+    archive_read_support_format_iso9660(reader);
+    archive_read_support_format_7zip(reader);
     archive_read_support_filter_gzip(reader);
     archive_read_support_filter_xz(reader);
+    archive_read_support_filter_lzma(reader);
+    archive_read_support_filter_lzip(reader);
     archive_read_support_filter_zstd(reader);
     archive_read_support_filter_bzip2(reader);
+    archive_read_support_filter_lz4(reader);
+    archive_read_support_filter_compress(reader);
     if (archive_read_open_fd(reader, archive, READ_BLOCK) == ARCHIVE_OK) return reader;
     snprintf(why, WHY_BYTES, "%s", reason(reader));
     archive_read_free(reader);
@@ -108,39 +122,78 @@ static int read_to_end(struct builder *b, struct archive *reader)
     return available < 0 ? EIO : 0;
 }
 
+/* Whether the present member's data lie in one piece, as they are, at *at of a plain archive. */
+static bool one_piece(const struct builder *b, struct archive *reader, struct archive_entry *found,
+                      int archive, uint64_t size, uint64_t *at)
+{
+    const void *data = NULL;
+    char same[COMPARED];
+    size_t length = 0;
+    la_int64_t first = 0;
+    if (size == 0 || size > ONE_PIECE_MAX || archive_entry_sparse_reset(found) != 0) return false;
+    if ((archive_format(reader) & ARCHIVE_FORMAT_BASE_MASK) == ARCHIVE_FORMAT_ISO9660) {
+        /* Its reader goes there with the first block only, and may unpack it (zisofs). */
+        if (archive_read_data_block(reader, &data, &length, &first) != ARCHIVE_OK || first != 0)
+            return false;
+    }
+    int64_t begin = archive_filter_bytes(reader, 0);
+    if (begin <= 0 || (uint64_t)begin > b->archive_size || size > b->archive_size - (uint64_t)begin)
+        return false;
+    *at = (uint64_t)begin;
+    if (data == NULL) return true;
+    size_t compared = length < sizeof same ? length : sizeof same;
+    return read_all(archive, same, compared, *at) == 0 && memcmp(same, data, compared) == 0;
+}
+
 static int add_member(struct builder *b, struct archive *reader, struct archive_entry *found,
-                      uint64_t ordinal)
+                      int archive, uint64_t ordinal)
 {
     const char *name = archive_entry_pathname(found);
     const char *hard = archive_entry_hardlink(found);
     const char *link = hard ? hard : archive_entry_symlink(found);
+    bool cpio = (archive_format(reader) & ARCHIVE_FORMAT_BASE_MASK) == ARCHIVE_FORMAT_CPIO;
+    bool empty = (hard != NULL && !cpio) || archive_entry_size(found) < 0;
     struct member member = {
         .name = name ? name : "",
         .target = link ? link : "",
         .is_hard_link = hard != NULL,
         .mode = (uint32_t)archive_entry_mode(found),
-        .size = hard || archive_entry_size(found) < 0 ? 0 : (uint64_t)archive_entry_size(found),
+        .size = empty ? 0 : (uint64_t)archive_entry_size(found),
         .mtime = archive_entry_mtime(found),
         .mtime_ns = (uint32_t)archive_entry_mtime_nsec(found),
-        .source_at =
-            b->format == CSE_FORMAT_TAR ? (uint64_t)archive_read_header_position(reader) : ordinal,
+        .source_at = ordinal,
     };
-    if (b->format == CSE_FORMAT_TAR && member.size > 0 && archive_entry_sparse_reset(found) == 0) {
-        int64_t at = archive_filter_bytes(reader, 0); /* the data begin here, in one piece */
-        if (at > 0 && (uint64_t)at <= b->archive_size &&
-            member.size <= b->archive_size - (uint64_t)at) {
-            member.source_at = (uint64_t)at;
+    if (b->format == CSE_FORMAT_PLAIN && (S_ISREG(member.mode) || hard != NULL)) {
+        bool tar = (archive_format(reader) & ARCHIVE_FORMAT_BASE_MASK) == ARCHIVE_FORMAT_TAR;
+        if (tar) member.source_at = (uint64_t)archive_read_header_position(reader);
+        if (one_piece(b, reader, found, archive, member.size, &member.source_at))
             member.method = IN_ONE_PIECE;
-        }
+        else
+            member.method = tar ? AT_HEADER : IN_TURN;
     }
     uint32_t number;
     int error = builder_add(b, &member, &number);
-    if (error == 0 && number != CSE_NO_ENTRY && b->format == CSE_FORMAT_TAR_STREAM)
-        error = keep(b, reader, number);
-    return error;
+    if (error != 0 || number == CSE_NO_ENTRY) return error;
+    if (hard != NULL && member.size > 0) { /* cpio has the data at the last name of a file */
+        number = builder_first_name(b, number);
+        if (number == CSE_NO_ENTRY) return 0;
+        b->entries[number].size = member.size;
+        b->entries[number].source_at = member.source_at;
+        b->entries[number].method = member.method;
+    }
+    return b->format == CSE_FORMAT_STREAM ? keep(b, reader, number) : 0;
 }
 
-int tar_build(struct builder *b, int archive)
+/* Formats in which each member can be reached by itself. */
+static bool is_plain(struct archive *reader)
+{
+    int format = archive_format(reader) & ARCHIVE_FORMAT_BASE_MASK;
+    return archive_filter_code(reader, 0) == ARCHIVE_FILTER_NONE &&
+           (format == ARCHIVE_FORMAT_TAR || format == ARCHIVE_FORMAT_CPIO ||
+            format == ARCHIVE_FORMAT_ISO9660);
+}
+
+int libarchive_build(struct builder *b, int archive)
 {
     char why[WHY_BYTES], text[256];
     struct archive *reader = open_reader(archive, 0, why);
@@ -150,17 +203,15 @@ int tar_build(struct builder *b, int archive)
         for (uint64_t ordinal = 0; error == 0; ordinal++) {
             got = archive_read_next_header(reader, &found);
             if (got != ARCHIVE_OK && got != ARCHIVE_WARN) break;
-            if (ordinal == 0) {
-                bool plain = archive_filter_code(reader, 0) == ARCHIVE_FILTER_NONE;
-                b->format = plain ? CSE_FORMAT_TAR : CSE_FORMAT_TAR_STREAM;
-            }
-            error = add_member(b, reader, found, ordinal);
+            if (ordinal == 0) b->format = is_plain(reader) ? CSE_FORMAT_PLAIN : CSE_FORMAT_STREAM;
+            error = add_member(b, reader, found, archive, ordinal);
         }
     }
-    if (error == 0 && got == ARCHIVE_EOF && b->format == CSE_FORMAT_TAR_STREAM)
+    if (error == 0 && got == ARCHIVE_EOF && reader != NULL &&
+        archive_filter_code(reader, 0) != ARCHIVE_FILTER_NONE)
         error = read_to_end(b, reader);
     if (error == EIO || (error == 0 && got != ARCHIVE_EOF)) {
-        snprintf(text, sizeof text, "is damaged or no tar or zip archive: %s",
+        snprintf(text, sizeof text, "is damaged or no archive of a known kind: %s",
                  reader != NULL ? reason(reader) : why);
         b->say(b->context, "", text);
         error = EIO;
@@ -229,7 +280,7 @@ static int fill_from_stream(int archive, const struct cse_index_header *index,
     int error = got == ARCHIVE_OK || got == ARCHIVE_WARN
                     ? copy_data(cursor->reader, entry->size, out, 0, &crc)
                     : EIO;
-    if (error == 0 && crc != entry->crc) {
+    if (error == 0 && index->format == CSE_FORMAT_STREAM && crc != entry->crc) {
         *why = "is not what it was when the archive was indexed";
         free_cursor(cursor);
         return EIO;
@@ -271,13 +322,13 @@ static int fill_at_offset(int archive, const struct cse_index_entry *entry, int 
     return error;
 }
 
-int tar_fill(int archive, const struct cse_index_header *index, const struct cse_index_entry *entry,
-             int out, cse_tree_say *say, void *context)
+int libarchive_fill(int archive, const struct cse_index_header *index,
+                    const struct cse_index_entry *entry, int out, cse_tree_say *say, void *context)
 {
     const char *why = "cannot be read from the archive";
-    int error = index->format == CSE_FORMAT_TAR
-                    ? fill_at_offset(archive, entry, out)
-                    : fill_from_stream(archive, index, entry, out, &why);
+    bool in_turn = index->format == CSE_FORMAT_STREAM || entry->method == IN_TURN;
+    int error = in_turn ? fill_from_stream(archive, index, entry, out, &why)
+                        : fill_at_offset(archive, entry, out);
     if (error != 0) say(context, cse_index_text(index, entry->path), why);
     return error;
 }
