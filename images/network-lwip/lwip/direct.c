@@ -210,7 +210,7 @@ static ssize_t put(struct sock *s, const struct iovec *parts, int count, bool mo
         }
     }
 full:
-    if (done > 0 && !s->cork && !more) tcp_output(pcb);
+    if (done > 0) tcp_push(s, more || s->cork);
     return done > 0 ? (ssize_t)done : -EAGAIN;
 }
 

@@ -332,6 +332,7 @@ void tcp_deliver(struct sock *s);
 void tcp_consume(struct sock *s, size_t bytes);
 void tcp_take(struct sock *s); /* program's bytes to lwIP */
 void tcp_finish(struct sock *s);
+void tcp_push(struct sock *s, bool more);
 void tcp_half_close(struct sock *s);
 void tcp_reset_program(struct sock *s, int error);
 void tcp_spoil_end(const struct end *end);

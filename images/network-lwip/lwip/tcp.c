@@ -71,7 +71,17 @@ void tcp_apply_options(struct sock *s)
     else
         tcp_nagle_enable(pcb);
     if (s->max_segment != 0 && pcb->mss > s->max_segment) pcb->mss = (u16_t)s->max_segment;
-    tcp_output(pcb);
+    tcp_push(s, s->cork);
+}
+
+/* Sends what was written; if more is to come, full segments only (the rest after 200 ms). */
+void tcp_push(struct sock *s, bool more)
+{
+    if (more)
+        tcp_set_flags(s->tcp, TF_CORK);
+    else
+        tcp_clear_flags(s->tcp, TF_CORK);
+    tcp_output(s->tcp);
 }
 
 /* ---- from the network ----------------------------------------------------------------------- */
@@ -344,7 +354,7 @@ void tcp_take(struct sock *s)
 {
     int fd = sock_end(s);
     uint32_t generation = s->generation;
-    bool wrote = false;
+    bool wrote = s->stash != NULL;
     if (fd < 0) return;
     while (s->tx_ready && s->state == CONNECTED) {
         struct tcp_pcb *pcb = s->tcp;
@@ -377,7 +387,7 @@ void tcp_take(struct sock *s)
         }
     }
     if (instance->generations[s->index] != generation) return;
-    if (wrote && s->tcp != NULL && !s->cork) tcp_output(s->tcp);
+    if (wrote && s->tcp != NULL) tcp_push(s, s->cork);
 }
 
 /* The program is done with the connection: FIN, or RST where data was left unread. */

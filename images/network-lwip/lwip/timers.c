@@ -340,6 +340,7 @@ static void fire(struct tcp_pcb *pcb)
         if (pcb->persist_backoff > 0 && !probe_window(pcb, now)) return;
         if (keeps_alive(pcb) && !keep_alive(pcb, now)) return;
         if (output_failed(pcb) || (pcb->unsent != NULL && pcb->unacked == NULL)) {
+            tcp_clear_flags(pcb, TF_CORK);
             TCP_EVENT_POLL(pcb, ignored);
             tcp_output(pcb);
         }

@@ -717,6 +717,149 @@ CASE(threads_in_one_set)
     printf("all bytes %d\n", together);
 }
 
+/* Pieces with MSG_MORE, or under TCP_CORK: all but the last is owed by the stack at once, the last
+ * after 200 ms. The writer keeps the connection open, so that nothing else sends it. */
+static size_t read_all_of_much(int flags)
+{
+    static char piece[9000], bytes[60000];
+    size_t sent = 0, got = 0;
+    fcntl(b, F_SETFL, O_NONBLOCK);
+    fcntl(a, F_SETFL, O_NONBLOCK);
+    int set = set_with(a, EPOLLIN, 7);
+    change(set, EPOLL_CTL_ADD, b, EPOLLOUT, 8);
+    while (got < 5000000) {
+        struct epoll_event events[2];
+        int count = epoll_wait(set, events, 2, 20000);
+        if (count <= 0) break;
+        for (int i = 0; i < count; i++) {
+            ssize_t done;
+            if (events[i].data.fd == 7) {
+                while ((done = read(a, bytes, sizeof bytes)) > 0) got += (size_t)done;
+                continue;
+            }
+            while (sent < 5000000 &&
+                   (done = send(b, piece,
+                                5000000 - sent < sizeof piece ? 5000000 - sent : sizeof piece,
+                                flags)) > 0)
+                sent += (size_t)done;
+            if (sent == 5000000) epoll_ctl(set, EPOLL_CTL_DEL, b, NULL);
+        }
+    }
+    close(set);
+    return got;
+}
+
+/* Sent with nothing in flight that an acknowledgement could follow, and after the timers of all that
+ * was sent before. */
+static void little_arrives(int flags)
+{
+    struct pollfd readable = {a, POLLIN, 0};
+    pause_ms(1500);
+    tell("a little", send(b, "xy", 2, flags));
+    tell("poll", poll(&readable, 1, 20000));
+    get("read");
+}
+
+CASE(more_is_always_to_come)
+{
+    little_arrives(MSG_MORE);
+    printf("%zu\n", read_all_of_much(MSG_MORE));
+    little_arrives(MSG_MORE);
+}
+
+CASE(corked)
+{
+    int on = 1, off = 0;
+    setsockopt(b, IPPROTO_TCP, TCP_CORK, &on, sizeof on);
+    little_arrives(0);
+    printf("%zu\n", read_all_of_much(0));
+    tell("a little", send(b, "xy", 2, 0));
+    setsockopt(b, IPPROTO_TCP, TCP_CORK, &off, sizeof off);
+    struct pollfd readable = {a, POLLIN, 0};
+    tell("poll", poll(&readable, 1, 20000));
+    get("uncorked");
+}
+
+/* Two servers, each with a set and a thread of its own, hand each connection to the other after
+ * each message, as haproxy and Go's runtime do with idle ones. */
+enum { HANDED = 6, MESSAGES = 200, LIVES = 4, PIECE = 3000 };
+static int server_sets[2];
+
+static void serve(int which, int fd)
+{
+    char bytes[PIECE];
+    ssize_t got = recv(fd, bytes, sizeof bytes, MSG_PEEK);
+    if (got < 0) return;
+    if (got == 0) {
+        epoll_ctl(server_sets[which], EPOLL_CTL_DEL, fd, NULL);
+        close(fd);
+        return;
+    }
+    if (got < PIECE) return; /* level-triggered: reported again */
+    struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP, .data.fd = fd};
+    epoll_ctl(server_sets[which], EPOLL_CTL_DEL, fd, NULL);
+    recv(fd, bytes, sizeof bytes, 0);
+    epoll_ctl(server_sets[!which], EPOLL_CTL_ADD, fd, &event);
+    send(fd, bytes, sizeof bytes, MSG_NOSIGNAL);
+}
+
+static void *serve_set(void *which)
+{
+    struct epoll_event events[HANDED];
+    for (;;) {
+        int count = epoll_wait(server_sets[(long)which], events, HANDED, -1);
+        for (int i = 0; i < count; i++) {
+            if (events[i].data.fd == -1) return NULL;
+            serve((int)(long)which, events[i].data.fd);
+        }
+    }
+}
+
+static void *ask_often(void *address)
+{
+    long answered = 0;
+    char bytes[PIECE] = {0};
+    for (int life = 0; life < LIVES; life++) {
+        int fd = socket(AF_INET, SOCK_STREAM, 0);
+        if (connect(fd, address, sizeof(struct sockaddr_in))) break;
+        for (int i = 0; i < MESSAGES / LIVES; i++) {
+            if (send(fd, bytes, sizeof bytes, MSG_NOSIGNAL) != sizeof bytes) break;
+            if (recv(fd, bytes, sizeof bytes, MSG_WAITALL) != sizeof bytes) break;
+            answered++;
+        }
+        close(fd);
+    }
+    return (void *)answered;
+}
+
+CASE(handed_between_sets_of_threads)
+{
+    struct sockaddr_in at = {
+        .sin_family = AF_INET, .sin_port = htons(7312), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int on = 1, listener = socket(AF_INET, SOCK_STREAM, 0), end = eventfd(1, 0);
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(listener, (struct sockaddr *)&at, sizeof at) || listen(listener, 64)) exit(2);
+    pthread_t servers[2], askers[HANDED];
+    for (int i = 0; i < 2; i++) server_sets[i] = epoll_create1(0);
+    for (long i = 0; i < 2; i++) pthread_create(&servers[i], NULL, serve_set, (void *)i);
+    for (int i = 0; i < HANDED; i++) pthread_create(&askers[i], NULL, ask_often, &at);
+    for (int i = 0; i < HANDED * LIVES; i++) {
+        int fd = accept(listener, NULL, NULL);
+        struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP, .data.fd = fd};
+        epoll_ctl(server_sets[i % 2], EPOLL_CTL_ADD, fd, &event);
+    }
+    for (int i = 0; i < HANDED; i++) {
+        void *answered;
+        pthread_join(askers[i], &answered);
+        printf("answered %ld\n", (long)answered);
+    }
+    for (int i = 0; i < 2; i++) {
+        struct epoll_event event = {.events = EPOLLIN, .data.fd = -1};
+        epoll_ctl(server_sets[i], EPOLL_CTL_ADD, end, &event);
+    }
+    for (int i = 0; i < 2; i++) pthread_join(servers[i], NULL);
+}
+
 #define RUN(name)                                                                                  \
     if (strcmp(wanted, #name) == 0) name()
 
@@ -749,5 +892,8 @@ int main(int count, char **words)
     RUN(jump_out_of_a_wait);
     RUN(cancelled_thread);
     RUN(threads_in_one_set);
+    RUN(more_is_always_to_come);
+    RUN(corked);
+    RUN(handed_between_sets_of_threads);
     return 0;
 }
