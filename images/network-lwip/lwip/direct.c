@@ -324,6 +324,7 @@ bool direct_turn(void)
 {
     bool any = false;
     instance->visits++;
+    wire_follow();
     if (wire_pending()) any = wire_read(WIRE_READS);
     if (me.device_ready) {
         me.device_ready = false;

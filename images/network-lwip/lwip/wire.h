@@ -110,6 +110,7 @@ void wire_ask(struct wire *wire);
 int wire_make_bells(void);
 void wire_lead(void);   /* this process leads now, or has a new broker */
 void wire_serve(void);  /* in each round of a pump */
+void wire_follow(void); /* in each turn of a thread */
 int wire_timeout(void); /* ms until wire_serve is needed, -1: never */
 struct cse_message;
 bool wire_message(struct cse_message *message); /* from the broker; true if it was for us */

@@ -37,7 +37,9 @@ union control {
     char bytes[CMSG_SPACE(GRANTS_MAX * FDS_EACH * sizeof(int))];
 };
 
-static uint64_t asked_ms; /* when this process last asked for descriptors */
+/* When this process last asked for descriptors, and at which state of the wires. */
+static uint64_t asked_ms;
+static uint32_t asked_changes, followed_changes;
 
 static bool leading(void)
 {
@@ -60,8 +62,9 @@ static void ask_process(uint16_t slot)
 static void ask_for_descriptors(void)
 {
     uint64_t now = now_ms();
-    if (now < asked_ms + AGAIN_MS) return;
+    if (asked_changes == wires->changes && now < asked_ms + AGAIN_MS) return;
     asked_ms = now;
+    asked_changes = wires->changes;
     if (leading()) {
         for (uint16_t i = 0; i < instance->process_top; i++)
             if (i != me.slot) ask_process(i);
@@ -209,14 +212,22 @@ static bool busy(const struct wire *wire)
            (wire->queued != 0 || wire->blocked || wire_map_of(wire) == NULL);
 }
 
+/* Whoever runs the stack has what wires there are. A thread of a process that lacks one may have
+ * taken the wake that was meant for it: the leader, who has them all, is rung. */
+void wire_follow(void)
+{
+    uint32_t now = wires->changes;
+    if (__builtin_expect(followed_changes == now, 1)) return;
+    wires->work = true;
+    if (follow_changes())
+        followed_changes = now;
+    else if (instance->leader != NO_PROCESS && instance->leader != me.slot)
+        process_ring(instance->leader);
+}
+
 void wire_serve(void)
 {
-    static uint32_t seen;
-    if (seen != wires->changes) {
-        uint32_t now = wires->changes;
-        if (follow_changes()) seen = now;
-        wires->work = true;
-    }
+    wire_follow();
     if (!leading() || !wires->work) return;
     wires->work = false;
     uint64_t now = now_ms();

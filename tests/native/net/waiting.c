@@ -749,8 +749,8 @@ static size_t read_all_of_much(int flags)
     return got;
 }
 
-/* Sent with nothing in flight that an acknowledgement could follow, and after the timers of all that
- * was sent before. */
+/* Sent with nothing in flight that an acknowledgement could follow, and after the timers of all
+ * that was sent before. */
 static void little_arrives(int flags)
 {
     struct pollfd readable = {a, POLLIN, 0};
