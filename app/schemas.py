@@ -18,7 +18,7 @@ from app.api.app import description
 from app.domain.application import ApplicationSpec
 from app.domain.element import ElementManifest
 from app.domain.network import NetworkSpec
-from app.domain.stack import Stack
+from app.domain.stack import StackFile
 from app.domain.volume import VolumeSpec
 from app.settings import product_version, reference
 
@@ -27,7 +27,7 @@ _MODELS: dict[str, type[BaseModel]] = {
     "application": ApplicationSpec,
     "element": ElementManifest,
     "network": NetworkSpec,
-    "stack": Stack,
+    "stack": StackFile,
     "volume": VolumeSpec,
 }
 # What validators accept beside the model itself, which pydantic cannot know.
@@ -48,7 +48,8 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
             if name == "Restart":
                 alternatives.append({"type": "string", "examples": ["always", "on-failure:3"]})
             definitions[name] = {"anyOf": alternatives}
-    if model is Stack:
+    if model is StackFile:
+        schema["required"] = []  # what is included may have the applications
         for section in ("ApplicationSpec", "NetworkSpec", "VolumeSpec"):
             definitions[section]["required"] = [
                 field for field in definitions[section].get("required", []) if field != "name"

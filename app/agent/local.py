@@ -406,16 +406,19 @@ class LocalAgent:
         """For the broker's thread, which must never wait for this object's lock: whoever has
         that may be waiting for the broker."""
         wiring = self._wiring if launch.network is not None else None
-        by_packet_socket = any(
-            bound.settings.get("transport") == "packet"
-            for bound in launch.elements
-            if bound.element.manifest.kind == "network"
-        )
+
+        def by_packet_socket() -> bool:
+            present = self._launches.get(launch.name, launch)  # may be configured since
+            return any(
+                bound.settings.get("transport") == "packet"
+                for bound in present.elements
+                if bound.element.manifest.kind == "network"
+            )
 
         def make(vnet_hdr: bool) -> int:
             if wiring is None or launch.network is None:
                 raise Conflict(f"'{launch.name}' is on no network")
-            if by_packet_socket:
+            if by_packet_socket():
                 return wiring.open_packet_socket(launch.name, launch.network)
             return wiring.open_tap(launch.name, launch.network, vnet_hdr=vnet_hdr)
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Query, Response
+from fastapi import APIRouter, Body, Query, Response
 
-from app.api import admission
-from app.api.problems import RESPONSES, PreconditionFailed
+from app.api import admission, planning, preconditions
+from app.api.preconditions import IfMatch, IfNoneMatch
+from app.api.problems import RESPONSES
 from app.api.resources import Application, Page, application, etag
 from app.api.services import Given, Services
 from app.domain.application import ApplicationSpec
+from app.domain.change import Effect, Plan, ResourceChange
 from app.domain.errors import AgentUnavailable, InvalidSpecification, TimedOut
 from app.domain.model import Name
 from app.domain.observed import State
 from app.domain.status import Status
 from app.store.records import ApplicationRecord, Desired
+from app.store.store import Transaction
 
 router = APIRouter(prefix="/v1/applications", tags=["applications"], responses=RESPONSES)
 
@@ -23,7 +26,6 @@ Wait = Annotated[
     float,
     Query(ge=0, le=600, description="Seconds to wait until the application is as asked."),
 ]
-IfMatch = Annotated[str | None, Header(description="Only if the resource still has this ETag.")]
 _EXAMPLES: dict[str, Any] = {
     "web": {
         "summary": "nginx on a private TCP/IP stack, documents from an archive",
@@ -105,38 +107,57 @@ def get(services: Given, name: str, wait: Wait = 0.0) -> Response:
 
 @router.put("/{name}", operation_id="replaceApplication", response_model=Application)
 def replace(
-    services: Given, name: Name, spec: Spec, wait: Wait = 10.0, if_match: IfMatch = None
+    services: Given,
+    name: Name,
+    spec: Spec,
+    wait: Wait = 10.0,
+    if_match: IfMatch = None,
+    if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """Make the application so: created, replaced where anything differs, else left alone."""
-    if spec.name != name:
-        raise InvalidSpecification(
-            f"the specification is for '{spec.name}', the path for '{name}'",
-            pointer="/name",
-            remedy="use the same name in both; an application cannot be renamed",
-        )
-    spec = admission.with_defaults(services, spec)
+    """Make the application so: created, changed as gently as what differs allows, or left alone.
+
+    `POST …/plan` says what would happen. To change one that is there, its ETag in `If-Match` is
+    required (428), or `*` to overrule whatever it has become.
+    """
+    spec = _named(services, name, spec)
     with services.store.read() as transaction:
-        present = transaction.applications.find(name)
-    _check_match(present, if_match)
-    if present is not None and present.spec == spec and present.desired == "running":
+        present = _present(transaction, name)
+    preconditions.check(_tag(present), if_match, if_none_match)
+    change = planning.of_application(present, spec, services.catalog)
+    if present is not None and change.action == "unchanged":
         return _answer(present, services.convergence.status(name), 200)
     admitted = _admit(services, spec)
     admission.ensure_network(services, admitted.network, "/network/name")
     with services.store.write() as transaction:
-        _check_match(transaction.applications.find(name), if_match)
-        act = transaction.applications.replace if present else transaction.applications.insert
-        record = act(services.store.installation, spec, admitted.network, admitted.coverage)
-        verb = "replaced" if present else "created"
-        transaction.events.add(verb, name, verb)
+        present = _present(transaction, name)
+        preconditions.check(_tag(present), if_match, if_none_match)
+        preconditions.require(present, if_match, f"application '{name}'")
+        change = planning.of_application(present, spec, services.catalog)
+        record = _carry_out(services, transaction, change, admitted)
     services.convergence.wake(name)
     return _answer(record, _await(services, record, wait), 200 if present else 201)
+
+
+@router.post("/{name}/plan", operation_id="planApplication")
+def plan(services: Given, name: Name, spec: Spec) -> Plan:
+    """What a PUT of this specification would change, and who would notice; nothing is done.
+
+    `version` is the ETag to give the PUT in `If-Match`; empty where there is none yet.
+    """
+    spec = _named(services, name, spec)
+    _admit(services, spec)
+    with services.store.read() as transaction:
+        present = _present(transaction, name)
+    change = planning.of_application(present, spec, services.catalog)
+    version = _tag(present) or ""
+    return planning.disrupted(services, Plan(name=name, version=version, changes=[change]))
 
 
 @router.delete("/{name}", status_code=204, operation_id="deleteApplication")
 def delete(services: Given, name: str, wait: Wait = 30.0, if_match: IfMatch = None) -> Response:
     """End the program and remove everything made for it. 202 while that is under way."""
     with services.store.read() as transaction:
-        _check_match(transaction.applications.get(name), if_match)
+        preconditions.check(etag(transaction.applications.get(name)), if_match)
     gone = _remove(services, name, wait)
     return Response(status_code=204 if gone else 202)
 
@@ -164,6 +185,48 @@ def restart(services: Given, name: str, wait: Wait = 30.0) -> Response:
 
 def _admit(services: Services, spec: ApplicationSpec) -> admission.Admitted:
     return admission.admit(services, spec, admission.known_to(services, spec))
+
+
+def _named(services: Services, name: str, spec: ApplicationSpec) -> ApplicationSpec:
+    if spec.name != name:
+        raise InvalidSpecification(
+            f"the specification is for '{spec.name}', the path for '{name}'",
+            pointer="/name",
+            remedy="use the same name in both; an application cannot be renamed",
+        )
+    return admission.with_defaults(services, spec)
+
+
+def _present(transaction: Transaction, name: str) -> ApplicationRecord | None:
+    """None also where it is being removed: that is the end of it."""
+    record = transaction.applications.find(name)
+    return None if record is None or record.desired == "removed" else record
+
+
+def _tag(record: ApplicationRecord | None) -> str | None:
+    return etag(record) if record is not None else None
+
+
+def _carry_out(
+    services: Services,
+    transaction: Transaction,
+    change: ResourceChange,
+    admitted: admission.Admitted,
+) -> ApplicationRecord:
+    """Record a creation or a change, with its event."""
+    applications, spec = transaction.applications, admitted.spec
+    if change.action == "unchanged":  # somebody else has just made the same change
+        return applications.get(spec.name)
+    if change.action == "change" and change.effect is not Effect.RECREATE:
+        record = applications.change(spec, restart=change.effect is Effect.RESTART)
+        verb = "changed"
+    else:
+        is_new = change.action == "create"
+        act = applications.insert if is_new else applications.replace
+        record = act(services.store.installation, spec, admitted.network, admitted.coverage)
+        verb = "created" if is_new else "replaced"
+    transaction.events.add(verb, spec.name, verb)
+    return record
 
 
 def _wish(
@@ -234,16 +297,6 @@ def _answer(record: ApplicationRecord, status: Status, code: int) -> Response:
         {"ETag": etag(record), "Location": f"/v1/applications/{record.name}"},
         media_type="application/json",
     )
-
-
-def _check_match(record: ApplicationRecord | None, if_match: str | None) -> None:
-    if if_match is None or (if_match == "*" and record is not None):
-        return
-    if record is None or if_match != etag(record):
-        raise PreconditionFailed(
-            "If-Match does not name the present version",
-            remedy=f"read it again; it is {etag(record)}" if record else "it does not exist",
-        )
 
 
 def _fits(labels: dict[str, str], wanted: list[str] | None) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
+from app.api import preconditions
+from app.api.preconditions import IfMatch, IfNoneMatch
 from app.api.problems import RESPONSES
-from app.api.resources import ElementResource, Page
+from app.api.resources import ElementResource, Page, etag_of
 from app.api.services import Given
 from app.domain.element import Element
 from app.domain.errors import Conflict, InvalidSpecification
@@ -36,32 +38,44 @@ def networks(services: Given) -> Page[NetworkSpec]:
 
 
 @router.post("/networks", status_code=201, operation_id="createNetwork", tags=["networks"])
-def create_network(services: Given, spec: NetworkSpec) -> NetworkSpec:
+def create_network(services: Given, spec: NetworkSpec, response: Response) -> NetworkSpec:
     """Make a new network, on the host too."""
     with services.store.read() as transaction:
         if transaction.networks.find(spec.name):
             raise _taken("network", spec.name)
-    return put_network(services, spec.name, spec)
+    return put_network(services, spec.name, spec, response, None)
 
 
 @router.get("/networks/{name}", operation_id="getNetwork", tags=["networks"])
-def network(services: Given, name: str) -> NetworkSpec:
+def network(services: Given, name: str, response: Response) -> NetworkSpec:
     """One network."""
     with services.store.read() as transaction:
-        return transaction.networks.get(name)
+        found = transaction.networks.get(name)
+    response.headers["ETag"] = etag_of(found)
+    return found
 
 
 @router.put("/networks/{name}", operation_id="replaceNetwork", tags=["networks"])
-def put_network(services: Given, name: Name, spec: NetworkSpec) -> NetworkSpec:
-    """Make the network so, on the host too."""
+def put_network(
+    services: Given,
+    name: Name,
+    spec: NetworkSpec,
+    response: Response,
+    if_match: IfMatch = None,
+    if_none_match: IfNoneMatch = None,
+) -> NetworkSpec:
+    """Make the network so, on the host too; to change one, say which version (`If-Match`)."""
     _same_name(name, spec.name)
     with services.store.write() as transaction:
-        is_new = transaction.networks.find(name) is None
+        present = transaction.networks.find(name)
+        _check(present, spec, if_match, if_none_match)
+        is_new = present is None
         if transaction.networks.put(spec):
             # Within the transaction: what the host cannot make is not recorded either.
             services.convergence.ensure_network(spec)
             verb = "created" if is_new else "changed"
             transaction.events.add(f"network-{verb}", None, f"network '{name}' {verb}")
+    response.headers["ETag"] = etag_of(spec)
     return spec
 
 
@@ -87,22 +101,41 @@ def volumes(services: Given) -> Page[VolumeSpec]:
 
 
 @router.post("/volumes", status_code=201, operation_id="createVolume", tags=["volumes"])
-def create_volume(services: Given, spec: VolumeSpec) -> VolumeSpec:
+def create_volume(services: Given, spec: VolumeSpec, response: Response) -> VolumeSpec:
     """Make a new volume."""
     with services.store.read() as transaction:
         if spec.name in {volume.name for volume in transaction.volumes.all()}:
             raise _taken("volume", spec.name)
-    return put_volume(services, spec.name, spec)
+    return put_volume(services, spec.name, spec, response, None)
+
+
+@router.get("/volumes/{name}", operation_id="getVolume", tags=["volumes"])
+def volume(services: Given, name: str, response: Response) -> VolumeSpec:
+    """One volume."""
+    with services.store.read() as transaction:
+        found = transaction.volumes.get(name)
+    response.headers["ETag"] = etag_of(found)
+    return found
 
 
 @router.put("/volumes/{name}", operation_id="replaceVolume", tags=["volumes"])
-def put_volume(services: Given, name: Name, spec: VolumeSpec) -> VolumeSpec:
-    """Make a volume, or change its labels; its content is kept."""
+def put_volume(
+    services: Given,
+    name: Name,
+    spec: VolumeSpec,
+    response: Response,
+    if_match: IfMatch = None,
+    if_none_match: IfNoneMatch = None,
+) -> VolumeSpec:
+    """Make a volume, or change its labels (`If-Match` says which version); its content is kept."""
     _same_name(name, spec.name)
     with services.store.write() as transaction:
+        present = {volume.name: volume for volume in transaction.volumes.all()}.get(name)
+        _check(present, spec, if_match, if_none_match)
         if transaction.volumes.put(spec):
             services.agent.ensure_volume(name)
             transaction.events.add("volume-changed", None, f"volume '{name}' created or changed")
+    response.headers["ETag"] = etag_of(spec)
     return spec
 
 
@@ -129,6 +162,17 @@ def _resource(element: Element) -> ElementResource:
         settings=manifest.settings,
         needs=list(manifest.needs),
     )
+
+
+def _check(
+    present: NetworkSpec | VolumeSpec | None,
+    wanted: NetworkSpec | VolumeSpec,
+    if_match: str | None,
+    if_none_match: str | None,
+) -> None:
+    preconditions.check(etag_of(present) if present else None, if_match, if_none_match)
+    if present != wanted:
+        preconditions.require(present, if_match, f"'{wanted.name}'")
 
 
 def _same_name(path: str, body: str) -> None:

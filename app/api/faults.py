@@ -11,6 +11,7 @@ from fastapi import APIRouter, Body, Response
 from app.api.problems import RESPONSES
 from app.api.resources import Page
 from app.api.services import Given, Services
+from app.domain.application import ApplicationSpec
 from app.domain.errors import AgentUnavailable, Conflict, InvalidSpecification, TimedOut
 from app.domain.explain import did_you_mean
 from app.domain.fault import Counters, Fault, FaultSpec
@@ -35,17 +36,9 @@ def add(
     response: Response,
 ) -> Fault:
     """Begin now. The instance itself ends it after `for`, whoever is there then."""
-    created = datetime.now(UTC)
-    fault = Fault(
-        id=f"f-{secrets.token_hex(4)}",
-        application=name,
-        spec=spec,
-        seed=spec.seed if spec.seed is not None else secrets.randbits(32),
-        created=created,
-        ends=created + timedelta(seconds=spec.duration) if spec.duration is not None else None,
-    )
+    fault = new_fault(name, spec, f"f-{secrets.token_hex(4)}")
     if spec.only_resets:
-        fault = fault.model_copy(update={"ends": created})
+        fault = fault.model_copy(update={"ends": fault.created})
     with services.store.write() as transaction:
         record = transaction.applications.get(name)
         _must_have_stack(services, name)
@@ -97,14 +90,33 @@ def remove(services: Given, name: str, fault_id: str) -> Response:
     return Response(status_code=204)
 
 
-def _must_have_stack(services: Services, name: str) -> None:
-    with services.store.read() as transaction:
-        spec = transaction.applications.get(name).spec
+def new_fault(application: str, spec: FaultSpec, identity: str, stack: str | None = None) -> Fault:
+    """Beginning now."""
+    created = datetime.now(UTC)
+    return Fault(
+        id=identity,
+        application=application,
+        spec=spec,
+        seed=spec.seed if spec.seed is not None else secrets.randbits(32),
+        created=created,
+        ends=created + timedelta(seconds=spec.duration) if spec.duration is not None else None,
+        stack=stack,
+    )
+
+
+def has_stack(services: Services, spec: ApplicationSpec) -> bool:
+    """Whether it uses a network element that is a library: faults are made in there."""
     used = [
         services.catalog.entry(element, use.path).element.manifest
         for element, use in spec.elements.items()
     ]
-    if not any(one.kind == "network" and one.provided_by != "kernel" for one in used):
+    return any(one.kind == "network" and one.provided_by != "kernel" for one in used)
+
+
+def _must_have_stack(services: Services, name: str) -> None:
+    with services.store.read() as transaction:
+        spec = transaction.applications.get(name).spec
+    if not has_stack(services, spec):
         raise Conflict(
             f"'{name}' has no private network stack whose packets could meet a fault",
             remedy="give it a network element, for example network-lwip",

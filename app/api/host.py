@@ -17,6 +17,8 @@ router = APIRouter(responses=RESPONSES)
 
 EXTENSIONS = {
     "events-resync": "GET /v1/events answers 410 where events are kept no longer",
+    "plans": "POST …/plan of applications and stacks, versions in If-Match",
+    "stack-faults": "a stack may declare faults",
     "exec-terminal": "WebSocket /v1/applications/NAME/exec",
     "capture-websocket": "WebSocket /v1/applications/NAME/capture",
 }

@@ -34,6 +34,12 @@ class PreconditionFailed(errors.CseError):
     slug = "precondition-failed"
 
 
+class PreconditionRequired(errors.CseError):
+    """A change of what is there has to say which version of it is meant."""
+
+    slug = "precondition-required"
+
+
 STATUS: dict[type[errors.CseError], HTTPStatus] = {
     errors.InvalidSpecification: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.PreflightRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -41,6 +47,7 @@ STATUS: dict[type[errors.CseError], HTTPStatus] = {
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.Gone: HTTPStatus.GONE,
     PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
+    PreconditionRequired: HTTPStatus.PRECONDITION_REQUIRED,
     errors.HostLacks: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.AgentUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.TimedOut: HTTPStatus.GATEWAY_TIMEOUT,

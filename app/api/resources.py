@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Generic, Literal, TypeVar
@@ -9,6 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import Field
 
 from app.domain.application import ApplicationSpec, PublishedPort
+from app.domain.change import Kind
 from app.domain.model import Model
 from app.domain.observed import Coverage, Finding, State
 from app.domain.status import Status
@@ -103,9 +105,10 @@ class SettingsChange(Model):
 class Change(Model):
     """What applying a stack did to one resource."""
 
-    kind: Literal["network", "volume", "application"]
+    kind: Kind
     name: str
-    change: Literal["created", "replaced", "unchanged", "removed"]
+    change: Literal["created", "changed", "replaced", "unchanged", "removed"]
+    """`changed`: what runs goes on, or is restarted; `replaced`: it was made anew."""
 
 
 class StackResult(Model):
@@ -156,6 +159,11 @@ def application(record: ApplicationRecord, status: Status) -> Application:
 def etag(record: ApplicationRecord) -> str:
     """Differs after every change of the specification or the desired state."""
     return f'"{record.id}.{record.generation}"'
+
+
+def etag_of(spec: Model) -> str:
+    """Of a resource that is its specification: a network, a volume."""
+    return f'"{hashlib.sha256(spec.model_dump_json().encode()).hexdigest()[:16]}"'
 
 
 def _status(record: ApplicationRecord, status: Status) -> ApplicationStatus:

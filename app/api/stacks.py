@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Header, Query
 
-from app.api import admission
+from app.api import admission, planning
 from app.api.admission import Admitted, Known
-from app.api.problems import RESPONSES
+from app.api.faults import has_stack, new_fault
+from app.api.planning import LABEL
+from app.api.problems import RESPONSES, PreconditionFailed
 from app.api.resources import Change, StackResult
 from app.api.services import Given, Services
 from app.domain.application import ApplicationSpec
+from app.domain.change import Effect, Plan, ResourceChange
 from app.domain.errors import Conflict, CseError, InvalidSpecification
-from app.domain.explain import FieldError, InvalidFields, pointer_to
+from app.domain.explain import FieldError, InvalidFields, did_you_mean, pointer_to
 from app.domain.model import Name
 from app.domain.network import DEFAULT_NETWORK, NetworkSpec
 from app.domain.stack import Stack
@@ -24,7 +27,24 @@ from app.store.store import Transaction
 
 router = APIRouter(prefix="/v1/stacks", tags=["stacks"], responses=RESPONSES)
 
-LABEL = "cse.stack"
+
+IfMatch = Annotated[
+    str | None, Header(description="`version` of a plan: refused (412) where it is stale.")
+]
+Prune = Annotated[
+    bool, Query(description="Remove applications and faults of this stack that it lists no more.")
+]
+
+
+@router.post("/{name}/plan", operation_id="planStack")
+def plan(services: Given, name: Name, stack: Stack, prune: Prune = False) -> Plan:
+    """What applying would change, field by field, and who would notice; nothing is done."""
+    stack = _checked(services, name, stack)
+    _admit_all(services, stack)
+    with services.store.read() as transaction:
+        _check_owners(transaction, stack)
+        found = planning.of_stack(transaction, services.catalog, stack, prune=prune)
+    return planning.disrupted(services, found)
 
 
 @router.put("/{name}", operation_id="applyStack")
@@ -32,31 +52,26 @@ def apply(
     services: Given,
     name: Name,
     stack: Stack,
-    prune: Annotated[
-        bool, Query(description="Remove applications of this stack that it no longer lists.")
-    ] = False,
+    prune: Prune = False,
+    if_match: IfMatch = None,
 ) -> StackResult:
-    """Make networks, volumes and applications so; what already is so is left alone.
+    """Make networks, volumes, applications and faults so; what already is so is left alone.
 
     Nothing is changed where anything in it cannot be accepted. Answers when all is recorded;
     `GET /v1/applications/{name}?wait=` tells when each runs.
     """
-    if stack.name != name:
-        raise InvalidSpecification(
-            f"the stack is called '{stack.name}', the path says '{name}'",
-            pointer="/name",
-            remedy="use the same name in both",
-        )
-    stack = _labelled(services, stack)
-    _check_keys(stack)
+    stack = _checked(services, name, stack)
     admitted = _admit_all(services, stack)
     _ensure_networks(services, stack, admitted)
     with services.store.write() as transaction:
-        changes = _record(services, transaction, stack, admitted, prune)
+        _check_owners(transaction, stack)
+        found = planning.of_stack(transaction, services.catalog, stack, prune=prune)
+        _check_version(found, if_match)
+        changes = [
+            _carry_out(services, transaction, stack, change, admitted) for change in found.changes
+        ]
         transaction.events.add("applied", None, f"stack '{name}' applied")
-    for change in changes:
-        if change.kind == "application" and change.change != "unchanged":
-            services.convergence.wake(change.name)
+    _tell(services, stack, changes)
     return StackResult(name=name, changes=changes)
 
 
@@ -76,6 +91,18 @@ def delete(services: Given, name: Name) -> StackResult:
         services.convergence.wake(member)
     changes = [Change(kind="application", name=member, change="removed") for member in names]
     return StackResult(name=name, changes=changes)
+
+
+def _checked(services: Services, name: str, stack: Stack) -> Stack:
+    """The stack with its name on everything in it; what can be wrong with it by itself is told."""
+    if stack.name != name:
+        raise InvalidSpecification(
+            f"the stack is called '{stack.name}', the path says '{name}'",
+            pointer="/name",
+            remedy="use the same name in both",
+        )
+    _check_keys(stack)
+    return _labelled(services, stack)
 
 
 def _labelled(services: Services, stack: Stack) -> Stack:
@@ -131,12 +158,43 @@ def _admit_all(services: Services, stack: Stack) -> dict[str, Admitted]:
     errors: list[FieldError] = []
     for key, spec in stack.applications.items():
         errors += admission.faults(services, spec, names, pointer_to(["applications", key]))
+    errors += _fault_errors(services, stack, set(names.depends_on))
     if errors:
         raise InvalidFields(errors)
     return {
         key: admission.admit(services, spec, names, pointer_to(["applications", key]))
         for key, spec in stack.applications.items()
     }
+
+
+def _fault_errors(services: Services, stack: Stack, known: set[str]) -> Iterator[FieldError]:
+    for key, fault in stack.faults.items():
+        place = pointer_to(["faults", key])
+        peer = fault.to if fault.to and fault.to[0].isalpha() else None
+        for field, name in (("cut", fault.cut), ("to", peer)):
+            if name is not None and name not in known:
+                detail = f"there is no application '{name}'"
+                remedy = did_you_mean(name, known)
+                yield FieldError(pointer=f"{place}/{field}", detail=detail, remedy=remedy)
+        spec = stack.applications.get(fault.application)
+        if spec is None:
+            yield FieldError(
+                pointer=f"{place}/application",
+                detail=f"the stack has no application '{fault.application}'",
+                remedy=did_you_mean(fault.application, stack.applications),
+            )
+        elif not has_stack(services, spec):
+            yield FieldError(
+                pointer=f"{place}/application",
+                detail=f"'{fault.application}' has no private network stack to meet a fault",
+                remedy="give it a network element, for example network-lwip",
+            )
+        if fault.spec.only_resets:
+            yield FieldError(
+                pointer=f"{place}/reset",
+                detail="a reset is done once and does not last; a stack says what is to last",
+                remedy=f"reset by hand: cse fault add {fault.application} --reset {fault.reset}",
+            )
 
 
 def _ensure_networks(services: Services, stack: Stack, admitted: dict[str, Admitted]) -> None:
@@ -159,60 +217,110 @@ def _ensure_networks(services: Services, stack: Stack, admitted: dict[str, Admit
         raise
 
 
-def _record(
+def _check_owners(transaction: Transaction, stack: Stack) -> None:
+    """A stack changes only what it made."""
+    for network in stack.networks.values():
+        before = transaction.networks.find(network.name)
+        if before is not None and network.name != DEFAULT_NETWORK:
+            _check_owner("network", before, stack.name, pointer_to(["networks", network.name]))
+    volumes = {volume.name: volume for volume in transaction.volumes.all()}
+    for name in stack.volumes:
+        if name in volumes:
+            _check_owner("volume", volumes[name], stack.name, pointer_to(["volumes", name]))
+    for key in stack.applications:
+        record = transaction.applications.find(key)
+        if record is not None and record.desired != "removed":
+            place = pointer_to(["applications", key])
+            _check_owner("application", record.spec, stack.name, place)
+
+
+def _check_version(found: Plan, if_match: str | None) -> None:
+    if if_match is not None and if_match.strip('"') not in ("*", found.version):
+        raise PreconditionFailed(
+            "the plan is stale: the stack, or what it was compared with, has changed since",
+            remedy="make the plan anew: cse plan",
+        )
+
+
+def _carry_out(
     services: Services,
     transaction: Transaction,
     stack: Stack,
+    change: ResourceChange,
     admitted: dict[str, Admitted],
-    prune: bool,
-) -> list[Change]:
-    changes: list[Change] = []
-    for network in stack.networks.values():
-        place = pointer_to(["networks", network.name])
-        before = transaction.networks.find(network.name)
-        if before is not None and network.name != DEFAULT_NETWORK:
-            _check_owner("network", before, stack.name, place)
-        changed = _at(place, partial(transaction.networks.put, network))
-        changes.append(_change("network", network.name, before is not None, changed))
-    volumes = {volume.name: volume for volume in transaction.volumes.all()}
-    for volume in stack.volumes.values():
-        present = volumes.get(volume.name)
-        if present is not None:
-            _check_owner("volume", present, stack.name, pointer_to(["volumes", volume.name]))
-        changed = transaction.volumes.put(volume)
-        changes.append(_change("volume", volume.name, present is not None, changed))
-    if prune:
-        for record in transaction.applications.all():
-            ours = record.spec.labels.get(LABEL) == stack.name
-            if ours and record.name not in stack.applications and record.desired != "removed":
-                transaction.applications.set_desired(record.name, "removed")
-                changes.append(Change(kind="application", name=record.name, change="removed"))
-    for key, item in admitted.items():
-        changes.append(_record_application(services, transaction, stack.name, key, item))
-    return changes
+) -> Change:
+    """Record one change of the plan."""
+    if change.action == "unchanged":
+        return _change(change, "unchanged")
+    name = change.name
+    if change.kind == "network":
+        place = pointer_to(["networks", name])
+        _at(place, partial(transaction.networks.put, stack.networks[name]))
+    elif change.kind == "volume":
+        transaction.volumes.put(stack.volumes[name])
+    elif change.kind == "fault":
+        _record_fault(transaction, stack, change)
+    elif change.action == "remove":
+        transaction.applications.set_desired(name, "removed")
+    else:
+        return _record_application(services, transaction, stack.name, change, admitted[name])
+    verb = {"create": "created", "change": "changed", "remove": "removed"}[change.action]
+    return _change(change, verb)
 
 
 def _record_application(
-    services: Services, transaction: Transaction, stack: str, key: str, item: Admitted
+    services: Services,
+    transaction: Transaction,
+    stack: str,
+    change: ResourceChange,
+    item: Admitted,
 ) -> Change:
-    place = pointer_to(["applications", key])
-    applications, present = transaction.applications, transaction.applications.find(key)
-    if present is not None:
-        _check_owner("application", present.spec, stack, place)
-        if present.spec == item.spec and present.desired == "running":
-            return Change(kind="application", name=key, change="unchanged")
-    act = applications.replace if present else applications.insert
+    applications, key = transaction.applications, change.name
+    if change.action == "change" and change.effect is not Effect.RECREATE:
+        applications.change(item.spec, restart=change.effect is Effect.RESTART)
+        transaction.events.add("changed", key, f"changed by stack '{stack}'")
+        return _change(change, "changed")
+    act = applications.insert if change.action == "create" else applications.replace
     installation = services.store.installation
+    place = pointer_to(["applications", key])
     _at(place, partial(act, installation, item.spec, item.network, item.coverage))
-    verb = "replaced" if present else "created"
+    verb = "created" if change.action == "create" else "replaced"
     transaction.events.add(verb, key, f"{verb} by stack '{stack}'")
-    return _change("application", key, present is not None, True)
+    return _change(change, verb)
+
+
+def _record_fault(transaction: Transaction, stack: Stack, change: ResourceChange) -> None:
+    if change.action == "remove":
+        transaction.faults.remove(change.name)
+        return
+    wanted, identity = stack.faults[change.name], planning.fault_id(stack.name, change.name)
+    transaction.faults.remove(identity)
+    fault = new_fault(wanted.application, wanted.spec, identity, stack.name)
+    place = pointer_to(["faults", change.name])
+    _at(place, partial(transaction.faults.add, fault))
+    transaction.events.add("fault-started", wanted.application, f"{identity}: by stack")
+
+
+def _tell(services: Services, stack: Stack, changes: list[Change]) -> None:
+    """The loops that carry it out, after the commit."""
+    for change in changes:
+        if change.kind == "application" and change.change != "unchanged":
+            services.convergence.wake(change.name)
+    if any(change.kind == "fault" and change.change != "unchanged" for change in changes):
+        with services.store.read() as transaction:
+            concerned = {*(fault.application for fault in stack.faults.values())}
+            concerned |= {
+                record.name
+                for record in transaction.applications.all()
+                if record.spec.labels.get(LABEL) == stack.name
+            }
+        for name in sorted(concerned):
+            services.faults.apply(name)
 
 
 def _check_owner(
     kind: str, spec: NetworkSpec | VolumeSpec | ApplicationSpec, stack: str, place: str
 ) -> None:
-    """A stack changes only what it made."""
     owner = spec.labels.get(LABEL)
     if owner != stack:
         belongs = f"belongs to stack '{owner}'" if owner else "was not made by a stack"
@@ -232,6 +340,5 @@ def _at(place: str, act: Callable[[], object]) -> bool:
         raise
 
 
-def _change(kind: str, name: str, existed: bool, changed: bool) -> Change:
-    verb = "unchanged" if not changed else "replaced" if existed else "created"
-    return Change.model_validate({"kind": kind, "name": name, "change": verb})
+def _change(change: ResourceChange, verb: str) -> Change:
+    return Change.model_validate({"kind": change.kind, "name": change.name, "change": verb})

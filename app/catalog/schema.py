@@ -74,8 +74,13 @@ class SettingsSchema:
         return filled
 
     def is_live(self, place: Sequence[str]) -> bool:
-        """Whether a running program takes a change there: the deepest `apply` on the way says."""
-        live, schemas = False, [self._schema]
+        """Whether a running program takes a change there."""
+        return self.apply(place) == "live"
+
+    def apply(self, place: Sequence[str]) -> str | None:
+        """`live` or `restart`: the deepest `apply` on the way says; None where none does."""
+        word: str | None = None
+        schemas = [self._schema]
         for name in place:
             found: list[Schema] = []
             for schema in self._branches(schemas):
@@ -83,9 +88,9 @@ class SettingsSchema:
                 if isinstance(below, dict):
                     found.append(self._resolve(below))
             schemas = found
-            for word in [schema["apply"] for schema in schemas if "apply" in schema]:
-                live = word == "live"
-        return live
+            for schema in schemas:
+                word = schema.get("apply", word)
+        return word
 
     def _branches(self, schemas: list[Schema]) -> Iterator[Schema]:
         for schema in map(self._resolve, schemas):

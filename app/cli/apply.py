@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +18,11 @@ from app.domain.errors import CseError
 
 File = Annotated[str, typer.Option("--file", "-f", help="The stack file; '-' is standard input.")]
 
+Var = Annotated[
+    list[str] | None,
+    typer.Option("--var", metavar="NAME=VALUE", help="A variable of the file; may be repeated."),
+]
+
 
 def register(commands: typer.Typer) -> None:
     """Add the command."""
@@ -24,6 +31,10 @@ def register(commands: typer.Typer) -> None:
 
 def apply(
     file: File,
+    var: Var = None,
+    plan: Annotated[
+        str | None, typer.Option(help="Version that 'cse plan' showed: refused where it is stale.")
+    ] = None,
     api: Api = None,
     runtime: Annotated[
         RuntimeName | None, typer.Option(help="For every application of the file.")
@@ -39,12 +50,12 @@ def apply(
 ) -> None:
     """Make networks, volumes and applications as a file says.
 
-    What is so already is left alone, what differs is replaced; where anything cannot be accepted,
-    nothing is changed.
+    What is so already is left alone, what differs is changed as gently as it allows ('cse plan'
+    tells); where anything cannot be accepted, nothing is changed.
     """
     client = Client(api)
-    source = stackfile.read(file) if file == "-" else _read(file)
-    result = send(client, source, runtime, prune)
+    with prepared(client, file, var, runtime) as stack:
+        result = put(client, stack, prune, plan)
     failed = follow(client, result, timeout if wait else 0.0, quiet=as_json)
     if as_json:
         show_json(result)
@@ -52,22 +63,45 @@ def apply(
         raise Failed(ExitStatus.FAILED)
 
 
-def send(
-    client: Client, source: stackfile.StackFile, runtime: RuntimeName | None, prune: bool = False
-) -> dict[str, Any]:
-    """Have the server check and record it; errors are shown with the file's lines."""
+@contextmanager
+def prepared(
+    client: Client, file: str, var: list[str] | None, runtime: RuntimeName | None
+) -> Iterator[dict[str, Any]]:
+    """The file's stack as the server takes it; errors are shown with the file's lines."""
+    source = stackfile.read(file, var or [])
+    with explained(source):
+        yield ready(client, source, runtime)
+
+
+@contextmanager
+def explained(source: stackfile.StackFile) -> Iterator[None]:
+    """What the server says of the stack is shown with the file's lines."""
     try:
-        source.resolve_paths(lambda: schemas(client))
-        source.override(runtime=runtime.value if runtime else None)
-        stack = source.stack
-        name = str(stack.get("name", "default"))
-        result: dict[str, Any] = client.call(
-            "PUT", f"/v1/stacks/{name}", stack, query={"prune": prune}, timeout_s=600
-        )
-        return result
+        yield
     except CseError as error:
-        status = report(source.explain(error), source=source.name, lines=source.lines)
-        raise Failed(status) from error
+        raise Failed(report(source.explain(error), places=source.places)) from error
+
+
+def ready(
+    client: Client, source: stackfile.StackFile, runtime: RuntimeName | None
+) -> dict[str, Any]:
+    """Paths absolute, `--runtime` applied."""
+    source.resolve_paths(lambda: schemas(client))
+    source.override(runtime=runtime.value if runtime else None)
+    return source.stack
+
+
+def put(
+    client: Client, stack: dict[str, Any], prune: bool = False, plan: str | None = None
+) -> dict[str, Any]:
+    """Have the server check and record it."""
+    path = f"/v1/stacks/{stack.get('name', 'default')}"
+    headers = {"If-Match": f'"{plan}"'} if plan else None
+    query = {"prune": prune}
+    result: dict[str, Any] = client.call(
+        "PUT", path, stack, query=query, headers=headers, timeout_s=600
+    )
+    return result
 
 
 def schemas(client: Client) -> dict[str, dict[str, Any]]:
@@ -114,10 +148,3 @@ def _tell(name: str, verb: str, status: dict[str, Any]) -> None:
     coverage = status.get("coverage") or {}
     if coverage.get("verdict") == "kernel":
         say(f"  on the kernel's own service: {coverage['reason']}")
-
-
-def _read(file: str) -> stackfile.StackFile:
-    try:
-        return stackfile.read(file)
-    except CseError as error:
-        raise Failed(report(error, source=file)) from error

@@ -57,13 +57,16 @@ class Client:
         body: Any = None,
         *,
         query: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
         timeout_s: float = _ANSWER_S,
     ) -> Any:
         """The answer's JSON; None where it has no body. Raises `Refused`, `AgentUnavailable`."""
         wanted = {key: value for key, value in (query or {}).items() if value is not None}
         timeout = httpx.Timeout(timeout_s, connect=_CONNECT_S)
         try:
-            answer = self._http.request(method, path, params=wanted, json=body, timeout=timeout)
+            answer = self._http.request(
+                method, path, params=wanted, json=body, headers=headers, timeout=timeout
+            )
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
         if answer.is_error:

@@ -29,6 +29,7 @@ _STATUS: dict[str, ExitStatus] = {
     errors.PreflightRefused.slug: ExitStatus.INVALID,
     errors.NotFound.slug: ExitStatus.NOT_FOUND,
     errors.Conflict.slug: ExitStatus.CONFLICT,
+    "precondition-failed": ExitStatus.CONFLICT,
     errors.AgentUnavailable.slug: ExitStatus.UNREACHABLE,
     errors.HostLacks.slug: ExitStatus.HOST_LACKS,
 }
@@ -70,24 +71,22 @@ def fields_of(error: errors.CseError) -> list[FieldError]:
     return []
 
 
-def report(
-    error: errors.CseError, *, source: str = "", lines: Mapping[str, int] | None = None
-) -> int:
-    """Write the error to standard error; `lines`: pointer → line of the file `source`."""
+def report(error: errors.CseError, *, places: Mapping[str, str] | None = None) -> int:
+    """Write the error to standard error; `places`: pointer → `FILE:LINE`."""
     fields = fields_of(error)
     for field in fields:
-        _write(_place(field.pointer, source, lines or {}), field.detail, field.remedy)
+        _write(_place(field.pointer, places or {}), field.detail, field.remedy)
     if not fields:
         _write("error", error.detail, error.remedy)
     return status_of(error)
 
 
-def _place(pointer: str, source: str, lines: Mapping[str, int]) -> str:
+def _place(pointer: str, places: Mapping[str, str]) -> str:
     """The line of the pointer, or of the nearest thing around it."""
     nearest = pointer
-    while nearest and nearest not in lines:
+    while nearest and nearest not in places:
         nearest = nearest.rpartition("/")[0]
-    where = f"{source}:{lines[nearest]}: " if nearest in lines else ""
+    where = f"{places[nearest]}: " if nearest in places else ""
     return f"{where}{pointer}" if pointer else f"{where}error"
 
 

@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 
 from app.cli import evidence, stackfile
-from app.cli.apply import File, follow, send
+from app.cli.apply import File, explained, follow, put, ready
 from app.cli.client import Client
 from app.cli.failures import ExitStatus, Failed, report
 from app.cli.output import say, show_table, state, urls
@@ -113,7 +113,8 @@ def _serving(
 
 def _start(client: Client, source: stackfile.StackFile, runtime: RuntimeName | None) -> None:
     """Apply the stack and show what runs, and what shows that its services are its own."""
-    result = send(client, source, runtime)
+    with explained(source):
+        result = put(client, ready(client, source, runtime))
     failed = follow(client, result, _START_S)
     names = [change["name"] for change in result["changes"] if change["kind"] == "application"]
     if failed:

@@ -139,6 +139,8 @@ class Fault(Model):
     seed: int
     created: datetime
     ends: datetime | None = None
+    stack: str | None = None
+    """The stack that declares it."""
     remaining: float | None = None
     """Seconds until it reverts."""
     counters: dict[str, int] = {}

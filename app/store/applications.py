@@ -164,6 +164,23 @@ class Applications:
         )
         return record.model_copy(update={"desired": desired, "generation": record.generation + 1})
 
+    def change(self, spec: ApplicationSpec, *, restart: bool) -> ApplicationRecord:
+        """Another specification of what goes on under the same id, as the present one allows;
+        `restart`: with another start of its program."""
+        record = self.get(spec.name)
+        again = (restart or record.desired != "running") and record.run_done > 0
+        run_wanted = record.run_done + 1 if again else record.run_wanted
+        generation = record.generation + 1
+        self._update(
+            spec.name,
+            spec=spec.model_dump_json(),
+            desired="running",
+            generation=generation,
+            run_wanted=run_wanted,
+            updated=now(),
+        )
+        return self.get(spec.name)
+
     def set_settings(self, name: str, element: str, settings: dict[str, Any]) -> ApplicationRecord:
         """Other settings of one element; what runs goes on under the same id."""
         record = self.get(name)

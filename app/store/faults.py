@@ -54,6 +54,7 @@ class Faults:
                 seed=str(fault.seed),
                 created=fault.created.isoformat(),
                 ends=fault.ends.isoformat() if fault.ends else None,
+                stack=fault.stack,
             )
         )
 
@@ -71,4 +72,5 @@ def _fault(row: Row[tuple[object, ...]]) -> Fault:
         seed=int(values["seed"]),
         created=datetime.fromisoformat(values["created"]),
         ends=datetime.fromisoformat(values["ends"]) if values["ends"] else None,
+        stack=values["stack"],
     )

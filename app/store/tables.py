@@ -80,6 +80,7 @@ faults = Table(
     Column("seed", String(20), nullable=False),
     Column("created", _TIME, nullable=False),
     Column("ends", _TIME),
+    Column("stack", _NAME),
 )
 """Those that hold; one that has ended is an event."""
 

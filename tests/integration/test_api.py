@@ -230,7 +230,11 @@ def test_put_creates_replaces_and_leaves_alone(plane: Plane) -> None:
     assert (same.status_code, same.headers["etag"]) == (200, first.headers["etag"])
     assert same.json()["status"]["pid"] == first.json()["status"]["pid"]
 
-    changed = plane.http.put("/v1/applications/a", json={**body, "environment": {"A": "1"}})
+    other = {**body, "environment": {"A": "1"}}
+    blind = plane.http.put("/v1/applications/a", json=other)
+    assert blind.status_code == 428 and "If-Match" in blind.json()["remedy"]
+    seen = {"If-Match": first.headers["etag"]}
+    changed = plane.http.put("/v1/applications/a", json=other, headers=seen)
     assert changed.status_code == 200
     assert changed.json()["id"] != first.json()["id"]
     assert changed.json()["status"]["address"] == first.json()["status"]["address"]
@@ -429,10 +433,9 @@ def test_networks_and_volumes_in_use_stay(plane: Plane) -> None:
     plane.create("a", **NET, network={"name": "n"}, mounts=mounts)
     assert plane.http.delete("/v1/networks/n").status_code == 409
     assert plane.http.delete("/v1/volumes/v").status_code == 409
-    assert (
-        plane.http.put("/v1/networks/n", json={"name": "n", "subnet": "10.8.0.0/29"}).status_code
-        == 409
-    )
+    moved = {"name": "n", "subnet": "10.8.0.0/29"}
+    anyhow = {"If-Match": "*"}
+    assert plane.http.put("/v1/networks/n", json=moved, headers=anyhow).status_code == 409
     # 10.9.0.0/29 has 6 hosts; one is the gateway.
     for index in range(4):
         plane.create(f"b{index}", **NET, network={"name": "n"})

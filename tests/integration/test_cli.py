@@ -186,3 +186,46 @@ def test_hundred_followers_do_not_stop_the_server(url: str, cse: Cse, stack: Pat
         one.close()
     cse("rm", "quiet")
     until(lambda: not [t for t in threading.enumerate() if t.name == "follow"])
+
+
+def test_plan_apply_diff_destroy(cse: Cse, stack: Path, tmp_path: Path) -> None:
+    file = str(stack)
+    status, out, _ = cse("plan", "-f", file)
+    assert status == 0 and "+ application web: create" in out
+    version = out.split("version ")[1].split()[0]
+    assert cse("apply", "-f", file, "--plan", version)[0] == 0
+    assert cse("diff", "-f", file) == (0, "", "")
+
+    other = tmp_path / "other.yaml"
+    other.write_text(STACK.replace("1200", "1300").replace("echo out", "echo more"))
+    status, out, _ = cse("plan", "-f", str(other))
+    assert "~ application web: recreate" in out
+    assert "/elements/net-a/settings/mss: 1200 → 1300  [recreate]" in out
+    assert "disrupts job" in out
+    status, out, _ = cse("diff", "-f", str(other))
+    assert status == 1
+    assert "-/elements/net-a/settings/mss: 1200" in out
+    assert "+/elements/net-a/settings/mss: 1300" in out
+    status, _, err = cse("apply", "-f", str(other), "--plan", version)
+    assert status == 5 and "stale" in err
+
+    status, out, _ = cse("destroy", "demo")
+    assert status == 0 and "web: removed" in out and "volume" not in out
+    status, out, _ = cse("destroy", "-f", file, "--volumes")
+    assert status == 0 and "volume data: removed" in out
+    assert json.loads(cse("ps", "--json")[1]) == []
+
+
+def test_an_error_in_an_included_file_names_it(cse: Cse, tmp_path: Path) -> None:
+    (tmp_path / "part.yaml").write_text("applications:\n  a:\n    comand: [x]\n")
+    (tmp_path / "top.yaml").write_text("include: part.yaml\napplications: {}\n")
+    status, _, err = cse("apply", "-f", str(tmp_path / "top.yaml"))
+    assert status == 2 and "part.yaml:3: /applications/a/comand" in err
+
+
+def test_variables_on_the_command_line(cse: Cse, tmp_path: Path) -> None:
+    path = tmp_path / "v.yaml"
+    path.write_text("variables: {app: null}\napplications: {one: {command: [echo, '${app}']}}\n")
+    assert cse("apply", "-f", str(path))[0] == 2
+    assert cse("apply", "-f", str(path), "--var", "app=hello")[0] == 0
+    assert "hello" in cse("logs", "one")[1]

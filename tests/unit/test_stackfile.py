@@ -120,3 +120,85 @@ def test_what_is_neither(text: str) -> None:
         parse_bytes(text)
     with pytest.raises(ValueError, match="write for example"):
         parse_seconds(text)
+
+
+VARIABLES = """\
+variables: {port: 8081, image: null, name: web}
+applications:
+  web:
+    command: [sh, -c, "echo ${name}:${port} $${HOME} $x"]
+    ports: [{host_port: "${port}", container_port: 80}]
+    environment: {IMAGE: "${image}"}
+"""
+
+
+def test_variables_keep_their_type_where_they_stand_alone(tmp_path: Path) -> None:
+    (tmp_path / "stack.yaml").write_text(VARIABLES)
+    source = stackfile.read(str(tmp_path / "stack.yaml"), ["image=nginx", "port=9000"])
+    web = Stack.model_validate(source.stack).applications["web"]
+    assert web.command[2] == "echo web:9000 ${HOME} $x"
+    assert web.ports[0].host_port == 9000 and web.environment == {"IMAGE": "nginx"}
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "said"),
+    [
+        (VARIABLES, [], "--var image=VALUE"),
+        (VARIABLES, ["image"], "NAME=VALUE"),
+        ("variables: {a: 1}\napplications: {b: {command: ['${c}']}}", [], "no variable 'c'"),
+        ("variables: [a]\napplications: {}", [], "not a map"),
+    ],
+)
+def test_bad_variables_name_the_remedy(
+    tmp_path: Path, text: str, given: list[str], said: str
+) -> None:
+    (tmp_path / "stack.yaml").write_text(text)
+    with pytest.raises(InvalidSpecification) as caught:
+        stackfile.read(str(tmp_path / "stack.yaml"), given)
+    assert said in str(caught.value)
+
+
+def test_a_file_without_variables_keeps_the_shells(tmp_path: Path) -> None:
+    source = written(tmp_path, "applications: {a: {command: [sh, -c, 'echo ${HOME}']}}")
+    assert source.stack["applications"]["a"]["command"][2] == "echo ${HOME}"
+
+
+def test_included_files_bring_their_own_paths_variables_and_lines(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "db.yaml").write_text(
+        "variables: {tier: db}\n"
+        "networks: {inner: {subnet: 10.9.0.0/24}}\n"
+        "applications:\n"
+        "  db:\n"
+        "    command: [redis-server]\n"
+        "    labels: {tier: '${tier}'}\n"
+        "    mounts: [{from: conf, path: /c}]\n"
+    )
+    text = "variables: {tier: store}\ninclude: parts/db.yaml\napplications: {web: {command: [x]}}\n"
+    source = written(tmp_path, text)
+    source.resolve_paths(schemas)
+    stack = Stack.model_validate(source.stack)
+    assert sorted(stack.applications) == ["db", "web"] and "inner" in stack.networks
+    assert stack.applications["db"].mounts[0].source == str(tmp_path / "parts" / "conf")
+    assert stack.applications["db"].labels == {"tier": "store"}
+    assert source.places["/applications/db/command"].endswith("parts/db.yaml:5")
+    assert source.places["/applications/web"].endswith("stack.yaml:3")
+
+
+@pytest.mark.parametrize(
+    ("included", "said"),
+    [
+        ("include: stack.yaml\napplications: {}", "includes itself"),
+        ("applications: {web: {command: [y]}}", "'web' is in"),
+    ],
+)
+def test_included_files_that_cannot_be(tmp_path: Path, included: str, said: str) -> None:
+    (tmp_path / "part.yaml").write_text(included)
+    with pytest.raises(InvalidSpecification) as caught:
+        written(tmp_path, "include: [part.yaml]\napplications: {web: {command: [x]}}\n")
+    assert said in str(caught.value)
+
+
+def test_a_missing_include_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSpecification, match=r"none\.yaml: No such file"):
+        written(tmp_path, "include: none.yaml\n")
