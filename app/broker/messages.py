@@ -42,10 +42,7 @@ def parse(data: bytes) -> Message:
     """One packet. Raises BadMessage."""
     if not data or len(data) > MAX_BYTES:
         raise BadMessage("empty or too long")
-    try:
-        text = data.rstrip(b"\0").decode()
-    except UnicodeDecodeError as error:
-        raise BadMessage("not UTF-8") from error
+    text = data.rstrip(b"\0").decode(errors="replace")  # names of files are any bytes
     verb, _, rest = text.partition(" ")
     if not re.fullmatch(r"[a-z]{1,16}", verb):
         raise BadMessage("no verb")

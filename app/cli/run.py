@@ -131,6 +131,8 @@ def _run(
                 launch = under(debugger, launch)
             return _in_foreground(agent, launch)
         finally:
+            for report in agent.reports(after=0):
+                sys.stderr.write(f"cse: {report.text}\n")
             agent.remove(spec.name)
             with store.write() as transaction:
                 transaction.applications.forget(spec.name)

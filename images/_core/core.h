@@ -135,6 +135,10 @@ int cse_broker_connect(int timeout_ms);
 bool cse_broker_send(int broker, const char *text, const int *fds, int fd_count);
 /* One message; 1 received, 0 timed out, -1 broker gone. Received descriptors are protected. */
 int cse_broker_receive(int broker, struct cse_message *message, int timeout_ms);
+/* Tells the agent what the user has to know ("… is not an archive"): an event of the application.
+ * On a connection of its own, for elements that need none otherwise. Waits until it is recorded, at
+ * most 200 ms; nothing happens where the broker is away. */
+void cse_tell(const char *text);
 /* The value of `key=` in a message of space-separated words, copied to `out`; false if absent. */
 bool cse_message_field(const char *text, const char *key, char *out, size_t size);
 

@@ -82,7 +82,8 @@ bool fs_ready(void);
 const struct fs_mount *fs_mount_of(const char *path);
 /* Whether some mount point lies below this normal absolute path. */
 bool fs_mount_below(const char *path);
-/* A line in <run dir>/data/filesystem.errors, which the agent shows. */
+/* An event of the application, and for whoever works without an agent a line in
+ * <run dir>/data/filesystem.errors. */
 void fs_report(const char *mount, const char *entry, const char *what);
 /* <run dir>/private/fs, which exists then; and its device. */
 const char *fs_private(void);

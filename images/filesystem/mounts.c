@@ -61,8 +61,9 @@ void fs_report(const char *mount, const char *entry, const char *what)
     if (used > (int)sizeof line - 2) used = sizeof line - 2;
     for (int i = 0; i < used; i++)
         if ((unsigned char)line[i] < ' ') line[i] = '?'; /* names are the archive's bytes */
+    cse_trace("%.*s", used, line);
+    cse_tell(line);
     line[used++] = '\n';
-    cse_trace("%.*s", used - 1, line);
     int fd = raw_open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (fd < 0) return;
     raw(SYS_write, fd, line, used);

@@ -121,3 +121,20 @@ def test_run_tells_why_it_did_not_start(tmp_path: Path) -> None:
         )
         assert done.returncode == 125, done.stderr
         assert said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.native
+def test_run_tells_what_elements_report(tmp_path: Path) -> None:
+    """A damaged archive: the program sees an error of the system, its user the reason."""
+    environment = {**os.environ, "CSE_STATE_DIR": str(tmp_path / "state")}
+    (tmp_path / "site.zip").write_bytes(b"no archive")
+    mount = f"filesystem.mounts=[{{path: /srv, source: archive, from: {tmp_path}/site.zip}}]"
+    done = subprocess.run(
+        [*CSE, "run", "-e", "filesystem", "--set", mount, "--", "ls", "/srv"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "cse: /srv: is damaged or no tar or zip archive" in done.stderr
