@@ -137,4 +137,4 @@ def test_run_tells_what_elements_report(tmp_path: Path) -> None:
         cwd=ROOT,
     )
     assert done.returncode == 2, done.stderr
-    assert "cse: /srv: is damaged or no tar or zip archive" in done.stderr
+    assert "cse: /srv: is damaged or no archive" in done.stderr
