@@ -10,11 +10,12 @@ JOBS    ?= $(shell nproc)
 
 PY      := .venv/bin/python
 IMAGES  := $(MAKE) --no-print-directory -C images -j$(JOBS)
+DASHBOARD := app/dashboard
 C_FILES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup native native-all images schemas run test test-asan check check-python check-c \
-        check-generated check-tree format bench bench-network lock clean
+.PHONY: help setup native native-all dashboard dashboard-or-not images schemas run test test-asan check check-python check-c \
+        check-dashboard check-generated check-tree format bench bench-network lock clean
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of:"
@@ -32,18 +33,35 @@ native-all: setup ## build them for every libc and machine: glibc, musl × x86_6
 	@for target in glibc-x86_64 musl-x86_64 glibc-aarch64 musl-aarch64; do \
 	  echo "== $$target" && $(IMAGES) TARGET=$$target VARIANT=release || exit 1; done
 
-images: native ## build the container images; starts Docker where none answers
+dashboard: setup ## build the dashboard into build/dashboard; the server serves it under /
+	@command -v npm >/dev/null || { echo "dashboard: needs Node.js 18.18 or newer and npm; 'make setup' as root installs them" >&2; exit 1; }
+	@$(MAKE) --no-print-directory build/dashboard/index.html
+
+# The API and the CLI are whole without it; the server's page says then how to build it.
+dashboard-or-not: setup
+	@$(MAKE) --no-print-directory dashboard || echo "dashboard: not built; going on without it" >&2
+
+build/dashboard/index.html: schemas/openapi.json $(DASHBOARD)/node_modules/.package-lock.json \
+        $(shell find $(DASHBOARD) -name node_modules -prune -o -name schema.d.ts -o -type f -print 2>/dev/null)
+	@cd $(DASHBOARD) && npm run --silent build -- --logLevel warn
+
+# No script of a package is run: none is needed.
+$(DASHBOARD)/node_modules/.package-lock.json: $(DASHBOARD)/package-lock.json
+	@echo "dashboard: installing the locked npm packages" >&2
+	@cd $(DASHBOARD) && npm ci --ignore-scripts --silent && touch node_modules/.package-lock.json
+
+images: native dashboard-or-not ## build the container images; starts Docker where none answers
 	@images/docker.sh
 	@docker compose build
 
 schemas: setup ## make everything that is generated from the code anew
 	@$(PY) -m app.schemas
 
-run: native ## start the server and examples/two-webs.yaml; Ctrl-C removes all of it. RUNTIME=docker
+run: native dashboard-or-not ## start the server and examples/two-webs.yaml; Ctrl-C removes all of it. RUNTIME=docker
 	@if [ "$(RUNTIME)" = docker ]; then $(MAKE) --no-print-directory images; fi
 	@.venv/bin/cse up -f examples/two-webs.yaml --runtime $(RUNTIME)
 
-test: native ## all tests that this machine can run; the others say why they are skipped
+test: native dashboard-or-not ## all tests that this machine can run; the others say why they are skipped
 	@$(IMAGES) TARGET=$(TARGET) VARIANT=debug network-lwip
 	@images/docker.sh || echo "docker tests will be skipped" >&2
 	@if docker info >/dev/null 2>&1; then docker compose build --quiet; fi
@@ -54,7 +72,7 @@ test-asan: setup # the native tests on libraries with address and undefined-beha
 	@$(IMAGES) TARGET=$(TARGET) VARIANT=asan
 	@$(PY) -m pytest tests/native --variant asan
 
-check: check-python check-c check-generated check-tree ## linters, types, import contracts, formats, drift
+check: check-python check-c check-dashboard check-generated check-tree ## linters, types, import contracts, formats, drift
 
 check-python: setup
 	@.venv/bin/ruff check
@@ -66,6 +84,12 @@ check-c: setup
 	@.venv/bin/clang-format --dry-run -Werror $(C_FILES)
 	@$(IMAGES) -k tidy
 
+check-dashboard: setup
+	@if command -v npm >/dev/null; then \
+	  $(MAKE) --no-print-directory $(DASHBOARD)/node_modules/.package-lock.json && \
+	  cd $(DASHBOARD) && npm run --silent check; \
+	else echo "check-dashboard: no npm; left out" >&2; fi
+
 check-generated: setup # schemas and reference pages are what the code says
 	@$(PY) -m app.schemas --check
 
@@ -76,6 +100,7 @@ format: setup ## apply the formats that `check` asks for
 	@.venv/bin/ruff format
 	@.venv/bin/ruff check --fix --select I
 	@.venv/bin/clang-format -i $(C_FILES)
+	@test ! -d $(DASHBOARD)/node_modules || { cd $(DASHBOARD) && npm run --silent format; }
 
 bench: native ## measure; prints ratios and writes build/bench/*.json. BENCH='start memory' for some
 	@$(PY) -m tests.bench $(BENCH)

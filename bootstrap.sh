@@ -21,9 +21,10 @@ packages='
 make:build gcc:build libc6-dev:build clang:build lld:build llvm:build patch:build xz-utils:build
 bzip2:build zstd:build ca-certificates:build
 python3:all python3-venv:all
+nodejs:dashboard npm:dashboard chromium:test
 bubblewrap:run iproute2:run nftables:run procps:run curl:run nginx-light:example
 redis-server:example redis-tools:example
-sqlite3:test git:test strace:test tcpdump:test patchelf:test gdb:test iperf3:test socat:test memcached:test nodejs:test wrk:test
+sqlite3:test git:test strace:test tcpdump:test patchelf:test gdb:test iperf3:test socat:test memcached:test wrk:test
 apache2-bin:test apache2-utils:test haproxy:test rsync:test
 iputils-ping:test traceroute:test bind9-dnsutils:test
 zip:test unzip:test p7zip-full:test cpio:test genisoimage:test squashfs-tools:test lz4:test lzip:test
@@ -43,6 +44,7 @@ missing_packages() {
         installed "$name" && continue
         case $name in
         nodejs) command -v node >/dev/null && continue ;;
+        npm | chromium) command -v "$name" >/dev/null && continue ;;
         python3-venv) "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null && continue ;;
         python3 | git | curl | gcc | clang | make) command -v "$name" >/dev/null && continue ;;
         esac

@@ -88,6 +88,7 @@ class ControlPlane:
                 version=product_version(),
                 default_runtime=settings.runtime,
                 paths_are_visible=settings.paths_are_visible,
+                dashboard_dir=settings.dashboard_dir,
                 loopback_only=not settings.allow_remote,
             )
         )

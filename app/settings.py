@@ -40,9 +40,9 @@ def _default_state() -> Path:
     return Path(base) / "cse"
 
 
-def _default_elements() -> Path:
-    built = _PROJECT / "build" / "elements"
-    installed = Path("/usr/share/cse/elements")
+def _built(what: str) -> Path:
+    built = _PROJECT / "build" / what
+    installed = Path("/usr/share/cse") / what
     return installed if not built.is_dir() and installed.is_dir() else built
 
 
@@ -52,8 +52,10 @@ class Settings(Model):
     state_dir: Path = Field(default_factory=_default_state)
     """Where everything that lasts is kept: store, logs, run directories, volumes. By default
     `/var/lib/cse` as root, else `~/.local/state/cse`."""
-    elements_dir: Path = Field(default_factory=_default_elements)
+    elements_dir: Path = Field(default_factory=lambda: _built("elements"))
     """The built elements: one folder each with `element.json` and `lib/`."""
+    dashboard_dir: Path = Field(default_factory=lambda: _built("dashboard"))
+    """The built dashboard (`make dashboard`), served under `/`."""
     listen: str = "127.0.0.1:8420"
     """`HOST:PORT`, or `unix:PATH` for a Unix socket."""
     allow_remote: bool = False

@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,10 @@ def _lacks_docker() -> str | None:
 def _lacks_browser() -> str | None:
     if importlib.util.find_spec("playwright") is None:
         return "no browser to drive: the Python package playwright is not installed"
+    if shutil.which("chromium") is None:
+        return "no browser to drive: `make setup` as root installs Debian's chromium"
+    if not (ROOT / "build/dashboard/index.html").is_file():
+        return "the dashboard is not built; run `make dashboard`"
     return None
 
 

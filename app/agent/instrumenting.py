@@ -72,7 +72,9 @@ def _number(text: str) -> int | float | str:
 
 
 def usage(
-    asked: dict[str, Callable[[float], list[dict[str, str]]]], pids: Callable[[str], list[int]]
+    asked: dict[str, Callable[[float], list[dict[str, str]]]],
+    pids: Callable[[str], list[int]],
+    wires: Callable[[str], list[str]],
 ) -> list[Usage]:
     """All were asked at once; one that does not answer in time is shown without counters."""
     until = time.monotonic() + _COUNTERS_S
@@ -87,7 +89,9 @@ def usage(
         for pid in pids(name):
             used = _process(pid)
             memory, cpu = memory + used[0], cpu + used[1]
-        found.append(Usage(application=name, counters=counters, memory=memory, cpu=cpu))
+        found.append(
+            Usage(application=name, counters=counters, wires=wires(name), memory=memory, cpu=cpu)
+        )
     return found
 
 

@@ -259,7 +259,7 @@ class LocalAgent:
         """See `Agent.usage`."""
         running = [one.name for one in self.observe() if one.pid is not None]
         asked = {name: self._ask_counters(name) for name in running}
-        return instrumenting.usage(asked, self._pids)
+        return instrumenting.usage(asked, self._pids, self._broker.wires)
 
     def capture(self, name: str, request: CaptureRequest) -> Iterator[Pcapng]:
         """See `Agent.capture`."""

@@ -13,6 +13,7 @@ from fastapi_offline import FastAPIOffline
 from app.api import (
     applications,
     catalogue,
+    dashboard,
     events,
     faults,
     host,
@@ -35,6 +36,7 @@ def create_app(services: Services) -> FastAPI:
     api = _routes(services.version)
     api.state.services = services
     problems.install(api)
+    dashboard.install(api, services.dashboard_dir)
     api.add_middleware(Guard, loopback_only=services.loopback_only)
     return api
 
@@ -63,4 +65,5 @@ def _routes(version: str) -> FastAPI:
     rooms = (applications, stacks, observing, instances, catalogue, events, faults, host)
     for room in (*rooms, instruments, websockets):
         api.include_router(room.router)
+    api.include_router(faults.everywhere)
     return api

@@ -1,11 +1,8 @@
-"""Health, doctor, and the one page for people."""
+"""Health and doctor."""
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 from fastapi import APIRouter
-from fastapi.responses import HTMLResponse
 
 from app.api.problems import RESPONSES
 from app.api.resources import Doctor, Health, Index
@@ -65,9 +62,3 @@ def doctor(services: Given) -> Doctor:
         for folder, why in services.catalog.faults().items()
     ]
     return Doctor(findings=findings)
-
-
-@router.get("/", include_in_schema=False)
-def page() -> HTMLResponse:
-    """The applications at a glance."""
-    return HTMLResponse(files("app.api").joinpath("page.html").read_text(encoding="utf-8"))

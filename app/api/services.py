@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -30,6 +31,8 @@ class Services:
     default_runtime: RuntimeName = RuntimeName.NAMESPACE
     paths_are_visible: bool = True
     """Whether this process sees the host's files; otherwise only the agent can tell."""
+    dashboard_dir: Path = Path("build/dashboard")
+    """The dashboard's built files; need not be there."""
     loopback_only: bool = True
     """Requests must name a loopback host: keeps web pages in a browser away from the API."""
 

@@ -136,6 +136,12 @@ class Broker:
                 return {}
             return {"live": bool(session.instance), **session.details()}
 
+    def wires(self, name: str) -> list[str]:
+        """Applications to which this one's instance has a wire."""
+        with self._lock:
+            session = self._sessions.get(name)
+            return self._wires.peers(session) if session is not None else []
+
     def close(self) -> None:
         """Ends the thread; instances go on and reconnect to the next broker."""
         os.eventfd_write(self._wake, 1)

@@ -79,6 +79,11 @@ class Wires:
                 self.drop(session, address)
                 self._unwire(session, address)
 
+    def peers(self, session: Session) -> list[str]:
+        """Names of the applications at the other ends."""
+        owners = (self._owner(session, address) for address in session.wires)
+        return sorted(owner.name for owner in owners if owner is not None)
+
     def drop(self, session: Session, address: str) -> None:
         """The session's instance has let go of one wire, or lost it: the other end is told."""
         peer = self._owner(session, address)

@@ -123,7 +123,8 @@ def _start(client: Client, source: stackfile.StackFile, runtime: RuntimeName | N
     _show_evidence(client, names)
     say("")
     _show_applications(client, names)
-    say(f"\nAPI: {client.url.rstrip('/')}/v1/docs   Ctrl-C removes all of it.")
+    url = client.url.rstrip("/")
+    say(f"\nDashboard: {url}/   API: {url}/v1/docs   Ctrl-C removes all of it.")
 
 
 def _show_applications(client: Client, names: list[str]) -> None:

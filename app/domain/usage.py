@@ -13,6 +13,8 @@ class Usage(Model):
     application: str
     counters: dict[str, int] = {}
     """Of its network instance; empty while it has none."""
+    wires: list[str] = []
+    """Applications to which it has a wire."""
     memory: int
     """Resident bytes of all its processes; pages that they share count for each."""
     cpu: float

@@ -1,0 +1,91 @@
+"""A control plane that can be lost and come back on the same port, with applications to look at.
+
+Used by the fixtures of this directory and by `tests/browser/pictures.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.acceptance.world import ROOT, free_port, until
+
+NETWORK = "look"
+SUBNET = f"10.{140 + os.getpid() % 30}.0.0/20"
+TALKER = (
+    'i=0; while :; do i=$((i+1)); printf "\\033[32mline\\033[0m %s\\n" $i; '
+    'echo "warning $i" >&2; sleep 0.3; done'
+)
+
+
+class Server:
+    """`cse serve` with a state directory of its own."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.api = httpx.Client(base_url=self.url, timeout=60)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        environment = {
+            **os.environ,
+            "CSE_STATE_DIR": str(self.state),
+            "CSE_LISTEN": f"127.0.0.1:{self.port}",
+        }
+        with (self.state / "serve.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(Path(sys.executable).with_name("cse")), "serve"],
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+            )
+        until(lambda: self.api.get("/v1/health").json()["agent"] == "ok", 30)
+        network = {"name": NETWORK, "subnet": SUBNET}
+        assert self.api.put(f"/v1/networks/{NETWORK}", json=network).status_code == 200
+
+    def kill(self) -> None:
+        """As a crash does it: applications go on."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """Remove every application, then end."""
+        assert self._process is not None
+        with contextlib.suppress(httpx.HTTPError):
+            self.remove_all()
+        self.api.close()
+        self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def remove_all(self) -> None:
+        """Every application and network of this server."""
+        for item in self.api.get("/v1/applications").json()["items"]:
+            self.api.delete(f"/v1/applications/{item['name']}", params={"wait": 30})
+        for item in self.api.get("/v1/networks").json()["items"]:
+            if item["name"] != "default":  # which is not on the host: nobody uses it here
+                self.api.delete(f"/v1/networks/{item['name']}")
+
+    def run(self, name: str, command: list[str], **spec: Any) -> dict[str, Any]:
+        """Create an application; it runs when this returns."""
+        body = {"name": name, "command": command, "network": {"name": NETWORK}, **spec}
+        answer = self.api.post("/v1/applications", params={"wait": 30}, json=body)
+        assert answer.status_code == 201, answer.text
+        made: dict[str, Any] = answer.json()
+        assert made["status"]["state"] == "running", made["status"]
+        return made
