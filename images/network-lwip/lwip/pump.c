@@ -26,7 +26,14 @@
 #define EPOLLEXCLUSIVE (1u << 28)
 #endif
 
-enum { EVENTS = 64, READS = 64, STACK_BYTES = 256 * 1024, TRIM_MS = 500, RECONNECT_MS = 1000 };
+enum {
+    EVENTS = 64,
+    READS = 64,
+    STACK_BYTES = 256 * 1024,
+    TRIM_MS = 500,
+    RECONNECT_MS = 1000,
+    COUNTERS_MS = 1000
+};
 
 /* The device wakes one sleeper: a thread of the program that waits for it, else the pump. */
 static void watch_device(void)
@@ -118,6 +125,36 @@ bool pump_hear_broker(int timeout_ms)
     return true;
 }
 
+/* The latest totals, at most once a second; what changes in between is told when that is over. */
+static uint64_t counters_told_ms, counters_told;
+
+static uint64_t counted(void)
+{
+    const struct wires *wires = &instance->wires;
+    return instance->rx_packets + instance->tx_packets + wires->rx_packets + wires->tx_packets +
+           wires->spoofed + wires->errors;
+}
+
+/* Milliseconds until the totals may be told; -1: nothing is new. */
+static int counters_due(void)
+{
+    if (me.broker < 0 || counted() == counters_told) return -1;
+    uint64_t due = counters_told_ms + COUNTERS_MS, now = now_ms();
+    return due > now ? (int)(due - now) : 0;
+}
+
+static void tell_counters(void)
+{
+    struct pollfd ready = {me.broker, POLLOUT, 0};
+    if (counters_due() != 0) return;
+    counters_told_ms = now_ms(); /* a broker that does not read is asked again after a second */
+    if (syscall(SYS_ppoll, &ready, 1, &(struct timespec){0, 0}, NULL, 0) != 1) return;
+    counters_told = counted();
+    char text[1024];
+    report_counters(text, sizeof text);
+    host->broker_send(me.broker, text, NULL, 0);
+}
+
 static void find_broker_again(void)
 {
     static uint64_t last;
@@ -133,26 +170,11 @@ static void find_broker_again(void)
         host->broker_send(me.broker, "register", fds, 4)) {
         wire_lead();
         pump_watch_fd(me.broker, PUMP_BROKER);
+        counters_told = UINT64_MAX; /* nothing was told to this one */
     } else {
         host->own_close(me.broker);
         me.broker = -1;
     }
-}
-
-static void tell_counters(void)
-{
-    static uint64_t last, told;
-    const struct wires *wires = &instance->wires;
-    uint64_t now = now_ms(), packets = instance->rx_packets + instance->tx_packets +
-                                       wires->rx_packets + wires->tx_packets + wires->errors;
-    struct pollfd ready = {me.broker, POLLOUT, 0};
-    if (me.broker < 0 || now < last + 1000 || packets == told) return;
-    if (syscall(SYS_ppoll, &ready, 1, &(struct timespec){0, 0}, NULL, 0) != 1) return;
-    last = now;
-    told = packets;
-    char text[1024];
-    report_counters(text, sizeof text);
-    host->broker_send(me.broker, text, NULL, 0);
 }
 
 /* ---- the loop ------------------------------------------------------------------------------ */
@@ -261,8 +283,9 @@ static int sleep_time(void)
         trimmed = timeout > TRIM_MS && !trimmed;
         if (me.broker < 0 && host->setting("tap") == NULL && (timeout < 0 || timeout > 1000))
             timeout = RECONNECT_MS;
-        int due = wire_timeout();
-        if (due >= 0 && (timeout < 0 || due < timeout)) timeout = due;
+        const int due[] = {wire_timeout(), counters_due()};
+        for (int i = 0; i < 2; i++)
+            if (due[i] >= 0 && (timeout < 0 || due[i] < timeout)) timeout = due[i];
     }
     if (tick && (timeout < 0 || timeout > TICK_MS)) timeout = TICK_MS;
     if (leading() && wire_pending() && direct_leaves_to_pump()) timeout = 0;
