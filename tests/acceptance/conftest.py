@@ -25,9 +25,9 @@ def docker_lacks() -> str | None:
     return None if image.returncode == 0 else f"no image {IMAGE}; `make images` builds it"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """The REST interface of a control plane of our own."""
+    """The REST interface of a control plane of our own, gone before other tests take its subnet."""
     if os.geteuid() != 0 or not Path("/dev/net/tun").exists():
         pytest.skip("private network stacks need root and /dev/net/tun")
     with control_plane(tmp_path_factory.mktemp("s")) as client:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
-from tests.acceptance.world import World, maps
+from tests.acceptance.world import World, maps, until
 
 
 def _echo(address: str, text: bytes) -> bytes:
@@ -15,6 +16,12 @@ def _echo(address: str, text: bytes) -> bytes:
         connection.sendall(text)
         connection.shutdown(socket.SHUT_WR)
         return b"".join(iter(lambda: connection.recv(4096), b""))
+
+
+def _arenas(world: World, name: str) -> set[int]:
+    """Inodes of the arenas that its processes map; one that ends meanwhile is an OSError."""
+    mapped = [row for pid in world.pids(name) for row in maps(pid)]
+    return {row[2] for row in mapped if row[3].startswith("/memfd:cse-net")}
 
 
 @pytest.mark.parametrize("count", [2, 100, pytest.param(1000, marks=pytest.mark.slow)])
@@ -29,11 +36,10 @@ def test_all_serve_the_same_port_at_once(world: World, count: int) -> None:
     addresses = {name: world.address(name) for name in names}
     assert len(set(addresses.values())) == count
 
-    for name, address in addresses.items():
-        assert _echo(address, name.encode()) == name.encode()
+    for name, address in addresses.items():  # the last ones may not listen yet
+        assert until(partial(_echo, address, name.encode()), 60) == name.encode()
 
-    arenas = set()
+    arenas: set[int] = set()
     for name in names:
-        pid = world.pids(name)[0]
-        arenas |= {row[2] for row in maps(pid) if row[3].startswith("/memfd:cse-net")}
+        arenas |= until(partial(_arenas, world, name))
     assert len(arenas) == count

@@ -69,7 +69,7 @@ class World:
             body.setdefault("image", IMAGE)
         body.setdefault("network", {"name": NETWORK})
         self._started.append(name)
-        answer = self.api.post("/v1/applications", params={"wait": 30}, json=body)
+        answer = self.api.post("/v1/applications", params={"wait": 120}, json=body, timeout=150)
         assert answer.status_code == 201, answer.text
         resource: dict[str, Any] = answer.json()
         assert resource["status"]["state"] == "running", resource["status"]

@@ -153,7 +153,8 @@ def test_asked_by_both_at_once_there_is_one(broker: Broker, tmp_path: Path) -> N
     live(broker, a, b)
     a.ask(b.address)
     b.ask(str(a.binding.address6))
-    assert a.hear_wire()[0]["side"] == "0" and b.hear_wire()[0]["side"] == "1"
+    # Whose question came first is the scheduler's affair.
+    assert {instance.hear_wire()[0]["side"] for instance in (a, b)} == {"0", "1"}
     assert a.library.silent() and b.library.silent()
 
 

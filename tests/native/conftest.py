@@ -1,4 +1,4 @@
-"""The network laboratory, one per session."""
+"""The network laboratory, one per session; its hosts live as long as the test that made them."""
 
 from __future__ import annotations
 
@@ -25,3 +25,15 @@ def lab(libdir: Callable[[str], Path], variant: str) -> Iterator[Lab]:
     made = Lab(libdir("network-lwip"), environment)
     yield made
     made.close()
+
+
+@pytest.fixture(autouse=True)
+def hosts_end_with_their_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A server that stays would take memory, a tap and processor time from all tests after it."""
+    if "lab" not in request.fixturenames:
+        yield
+        return
+    made: Lab = request.getfixturevalue("lab")
+    before = set(made.hosts)
+    yield
+    made.close_hosts(keep=before)

@@ -44,15 +44,17 @@ class Peer:
 
 @pytest.fixture(scope="module")
 def peer(lab: Lab) -> Iterator[Peer]:
-    made = Peer(f"{lab.bridge}-peer", f"{lab.network}.250", f"{lab.network6}fa", f"{lab.bridge}p")
+    number = lab.take_number()
+    six = f"{lab.network6}{number:x}"
+    made = Peer(f"{lab.bridge}-peer", lab.address(number), six, f"{lab.bridge}p")
     ip("netns", "add", made.name)
     try:
         other = ("peer", "name", "eth0", "netns", made.name)
         ip("link", "add", made.port, "type", "veth", *other)
         ip("link", "set", made.port, "master", lab.bridge, "up")
-        ip("-n", made.name, "addr", "add", f"{made.address}/24", "dev", "eth0")
-        six = ("addr", "add", f"{made.address6}/64", "dev", "eth0", "nodad")
-        ip("-n", made.name, *six)
+        ip("-n", made.name, "addr", "add", f"{made.address}/{lab.prefix}", "dev", "eth0")
+        with_six = ("addr", "add", f"{made.address6}/64", "dev", "eth0", "nodad")
+        ip("-n", made.name, *with_six)
         for link in ("lo", "eth0"):
             ip("-n", made.name, "link", "set", link, "up")
         server = subprocess.Popen(made.command(sys.executable, TRANSFER, "serve", PORT))

@@ -30,7 +30,8 @@ def bare(host: Host, program: Path, case: str) -> str:
         f"ip link set lo up; ip link add eth0 index 2 address {host.mac} "
         "type veth peer name far index 3;"
         "ip link set far up; ip link set eth0 up;"
-        f"ip addr add {host.address}/24 brd + dev eth0; ip route add default dev eth0;"
+        f"ip addr add {host.address}/{host.lab.prefix} brd + dev eth0;"
+        "ip route add default dev eth0;"
         f"ip addr add {host.address6}/64 dev eth0 nodad;"
         # The kernel takes its own new address for a neighbour's until it has seen the link.
         f"until ip -6 route get {host.address6} | grep -q 'dev lo'; do sleep 0.02; done;"

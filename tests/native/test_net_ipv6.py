@@ -176,6 +176,7 @@ def test_traceroute_both_ways(lab: Lab, family: str, method: str) -> None:
     need("traceroute")
     host, client = lab.host(), lab.host()
     host.start(sys.executable, "-c", "import socket, time; socket.socket(); time.sleep(60)")
+    assert retry(lambda: lab.broker.details(host.name)["live"]), host.log()
     address = host.address if family == "-4" else host.address6
     gateway = lab.gateway if family == "-4" else lab.gateway6
     words = ("traceroute", family, method, "-n", "-w", "2", "-q", "1", "-m", "3")

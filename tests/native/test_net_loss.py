@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,6 @@ from tests.native.net.lossy import LossyHost, LossyPath
 
 SOURCE = Path(__file__).parent / "net/flows.c"
 CONNECTIONS = 200
-_numbers = itertools.count(200)
 
 pytestmark = [pytest.mark.native, pytest.mark.root]
 
@@ -36,8 +34,7 @@ def path() -> Iterator[LossyPath]:
 def pair(lab: Lab, path: LossyPath, **settings: object) -> tuple[LossyHost, LossyHost]:
     made = []
     for role in ("lossy-server", "lossy-client"):
-        number = next(_numbers)
-        host = LossyHost(lab, path, f"{role}{number}", number)
+        host = LossyHost(lab, path, role)
         host.set(mss=1460, **settings)
         made.append(host)
     return made[0], made[1]

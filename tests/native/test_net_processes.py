@@ -91,7 +91,7 @@ def echo(kind: socket.SocketKind, host: Host, text: bytes = b"hello") -> bool:
 @pytest.mark.parametrize("victim", ["child", "parent"])
 def test_killed_inside_the_stack(lab: Lab, program: str, victim: str) -> None:
     host = lab.host()
-    host.start(program, "crowd", victim, f"{lab.network}.254", str(PORT))
+    host.start(program, "crowd", victim, lab.address(4094), str(PORT))
     pid = int(said(host, r"calls: (\d+)")[1])
     with socket.create_connection((host.address, PORT), timeout=10) as old:
         old.sendall(b"before")

@@ -105,7 +105,7 @@ def start_postgres(lab: Lab, tools: Path) -> Host:
     initdb = (str(tools / "initdb"), "-A", "trust", "-N", "-E", "UTF8", "--locale=C", "-D", data)
     host.check(*as_postgres(host, *initdb), timeout=60)
     with open(f"{data}/pg_hba.conf", "a") as rules:
-        rules.write(f"host all all {lab.network}.0/24 trust\n")
+        rules.write(f"host all all {lab.subnet} trust\n")
     options = ("-c", "listen_addresses=*", "-c", "fsync=off", "-k", str(host.run))
     host.start(*as_postgres(host, str(tools / "postgres"), "-D", data, *options), cwd=host.run)
     port_open(host, 5432)

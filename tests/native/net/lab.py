@@ -17,7 +17,8 @@ import struct
 import subprocess
 import tempfile
 import time
-from ipaddress import IPv4Address, IPv6Address
+from collections.abc import Collection
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,9 @@ def need(program: str) -> str:
 
 
 def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
+    """iproute2's `ip`; where it fails, the error is what it said."""
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr.strip()}"
 
 
 def _bridge_is_filtered() -> bool:
@@ -56,18 +59,20 @@ class Lab:
         self.libraries = libraries
         self.environment = environment or {}
         self.bridge = f"nt{os.getpid() % 100000}"
-        self.network = f"10.{211 + os.getpid() % 39}.{os.getpid() // 50 % 250}"
-        self.gateway = f"{self.network}.1"
+        base = f"10.{211 + os.getpid() % 39}.{os.getpid() // 39 % 16 * 16}.0/20"
+        self.subnet = IPv4Network(base)
+        self.prefix = self.subnet.prefixlen
+        self.gateway = self.address(1)
         self.network6 = f"fd{os.getpid() % 250:02x}:c5e:{os.getpid() // 250 % 65536:x}::"
         self.gateway6 = f"{self.network6}1"
-        subnets = {"subnet": f"{self.network}.0/24", "subnet6": f"{self.network6}/64"}
+        subnets = {"subnet": base, "subnet6": f"{self.network6}/64"}
         self.spec = NetworkSpec.model_validate({"name": "lab", **subnets})
         self.directory = Path(tempfile.mkdtemp(prefix="cse-net-"))
         self.broker = Broker()
         self.hosts: dict[str, Host] = {}
         self._numbers = itertools.count(2)
         ip("link", "add", self.bridge, "mtu", str(MTU), "type", "bridge")
-        ip("addr", "add", f"{self.gateway}/24", "dev", self.bridge)
+        ip("addr", "add", f"{self.gateway}/{self.prefix}", "dev", self.bridge)
         ip("addr", "add", f"{self.gateway6}/64", "dev", self.bridge, "nodad")
         ip("link", "set", self.bridge, "up")
         self._filtered = _bridge_is_filtered()
@@ -79,11 +84,16 @@ class Lab:
             words = ["iptables", "-w", action, "FORWARD", "-i", self.bridge, "-o", self.bridge]
             subprocess.run([*words, "-j", "ACCEPT"], check=action == "-I", capture_output=True)
 
+    def address(self, number: int) -> str:
+        return str(self.subnet[number])
+
+    def take_number(self) -> int:
+        """One that no other host of this session has had: addresses and names follow from it."""
+        return next(self._numbers)
+
     def host(self, name: str = "") -> Host:
-        number = next(self._numbers)
-        host = Host(self, name or f"host{number}", f"{self.network}.{number}", number)
-        self.hosts[host.name] = host
-        return host
+        number = self.take_number()
+        return Host(self, name or f"host{number}", number)
 
     def find(self, name: str) -> PeerAddresses | None:
         host = self.hosts.get(name)
@@ -95,12 +105,15 @@ class Lab:
         """The next one, after `broker.close()`: libraries find it again by themselves."""
         self.broker = Broker()
         for host in self.hosts.values():
-            if not host.closed:
-                host.serve()
+            host.serve()
+
+    def close_hosts(self, keep: Collection[str] = ()) -> None:
+        """All but those with the names to keep, with everything that runs in them."""
+        for host in [host for name, host in self.hosts.items() if name not in keep]:
+            host.close()
 
     def close(self) -> None:
-        for host in self.hosts.values():
-            host.close()
+        self.close_hosts()
         self.broker.close()
         self._forward("-D")
         subprocess.run(["ip", "link", "del", self.bridge], capture_output=True, check=False)
@@ -110,10 +123,10 @@ class Lab:
 class Host:
     """One application: what `Popen` starts here shares one instance."""
 
-    def __init__(self, lab: Lab, name: str, address: str, number: int) -> None:
+    def __init__(self, lab: Lab, name: str, number: int) -> None:
         self.lab = lab
         self.name = name
-        self.address = address
+        self.address = lab.address(number)
         self.address6 = f"{lab.network6}{number:x}"
         self.mac = f"02:c5:00:00:{number // 256:02x}:{number % 256:02x}"
         self.run = lab.directory / name
@@ -123,15 +136,15 @@ class Host:
         self.virtio_headers = True
         self.transport = "tap"
         self.processes: list[subprocess.Popen[str]] = []
-        self.closed = False
         (self.run / "network.conf").write_text(
-            f"name={name}\naddress={address}\nprefix=24\ngateway={lab.gateway}\n"
+            f"name={name}\naddress={self.address}\nprefix={lab.prefix}\ngateway={lab.gateway}\n"
             f"address6={self.address6}\nprefix6=64\ngateway6={lab.gateway6}\n"
             f"mac={self.mac}\nmtu={MTU}\n"
             f"dns.0={lab.gateway}\n"
         )
         self.namespace = self.tap.replace(".", "-")
         ip("netns", "add", self.namespace)
+        lab.hosts[name] = self
         self.serve()
 
     def serve(self) -> None:
@@ -228,7 +241,6 @@ class Host:
             os.kill(int(pid), signal.SIGKILL)
 
     def close(self) -> None:
-        self.closed = True
         for process in self.processes:
             if process.poll() is None:
                 self.stop(process)
@@ -236,10 +248,12 @@ class Host:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.lab.broker.forget(self.name)
+        del self.lab.hosts[self.name]
         ip("netns", "del", self.namespace)
+        shutil.rmtree(self.run, ignore_errors=True)
 
 
-def retry(check: object, seconds: float = 8) -> object:
+def retry(check: object, seconds: float = 30) -> object:
     """Calls `check` until it gives a true value or its last error stands."""
     end = time.monotonic() + seconds
     while True:

@@ -91,10 +91,10 @@ class LossyPath:
 class LossyHost(Host):
     """A host on such a path instead of the bridge."""
 
-    def __init__(self, lab: Lab, path: LossyPath, name: str, number: int) -> None:
+    def __init__(self, lab: Lab, path: LossyPath, role: str) -> None:
         self.path = path
-        super().__init__(lab, name, f"{lab.network}.{number}", number)
-        lab.hosts[name] = self
+        number = lab.take_number()
+        super().__init__(lab, f"{role}{number}", number)
 
     def serve(self) -> None:
         """Without a binding: no wire takes a short cut."""

@@ -135,23 +135,29 @@ def ring_bells() -> None:
                 os.write(int(path.name), b"!")
 
 
+def forge_record(memory: mmap.mmap, side: int, what: str) -> None:
+    """A packet of an address that is neither end's, or a tail that no record can have."""
+    word = slice(384 * side, 384 * side + 4)
+    tail = int.from_bytes(memory[word], "little")
+    if what == "packet":
+        at = HEADER + side * RING + tail % RING
+        packet = bytes([0x45, 0, 0, 20, *range(8), 10, 9, 8, 7, 10, 9, 8, 6])
+        memory[at : at + 24] = (20).to_bytes(4, "little") + packet
+    forged = tail + (24 if what == "packet" else 3)
+    memory[word] = (forged % 2**32).to_bytes(4, "little")
+
+
 def forge(address: str, what: str) -> None:
-    """Writes a tail that cannot be, or a packet in another's name."""
+    """Writes over the memory of its wire as no stack would, for a second."""
     with socket.create_connection((address, PORT)) as connection:
         connection.sendall(b"x")
         read_all(connection, 1)
         memory = wire_memory()
-        for side in range(2):
-            tail = int.from_bytes(memory[384 * side :][:4], "little")
-            if what == "packet":
-                at = HEADER + side * RING + tail % RING
-                packet = bytes([0x45, 0, 0, 20, *range(8), 10, 9, 8, 7, 10, 9, 8, 6])
-                memory[at : at + 24] = (20).to_bytes(4, "little") + packet
-            memory[384 * side : 384 * side + 4] = (tail + (24 if what == "packet" else 3)).to_bytes(
-                4, "little"
-            )
-        ring_bells()
-        time.sleep(1)
+        for _ in range(20):  # our own stack writes there as well: an acknowledgement may win
+            for side in range(2):
+                forge_record(memory, side, what)
+            ring_bells()
+            time.sleep(0.05)
     print("forged", flush=True)
 
 

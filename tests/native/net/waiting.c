@@ -29,6 +29,9 @@
 #include <time.h>
 #include <unistd.h>
 
+/* For what comes: a loaded machine may take long. What must not come is waited for shortly. */
+enum { PATIENT_MS = 10000 };
+
 static int a, b; /* the two ends */
 
 static void pause_ms(int ms)
@@ -65,6 +68,22 @@ static void connect_pair(int port)
 static void say(const char *text)
 {
     if (write(b, text, strlen(text)) < 0) perror("write");
+}
+
+/* Until so many bytes wait to be read. */
+static void arrived(ssize_t bytes)
+{
+    char seen[64];
+    for (int i = 0; i < PATIENT_MS / 10; i++) {
+        if (recv(a, seen, sizeof seen, MSG_PEEK | MSG_DONTWAIT) >= bytes) return;
+        pause_ms(10);
+    }
+}
+
+/* Until one of the events is so. */
+static void until(int fd, short events)
+{
+    poll(&(struct pollfd){fd, events, 0}, 1, PATIENT_MS);
 }
 
 static void get(const char *what)
@@ -134,21 +153,21 @@ CASE(level_triggered)
     int set = set_with(a, EPOLLIN, 7);
     wait_show("nothing", set, 20);
     say("hello");
-    wait_show("readable", set, 1000);
-    wait_show("still readable", set, 1000);
+    wait_show("readable", set, PATIENT_MS);
+    wait_show("still readable", set, PATIENT_MS);
     get("read");
     wait_show("drained", set, 20);
     change(set, EPOLL_CTL_MOD, a, EPOLLIN | EPOLLOUT, 8);
-    wait_show("writable", set, 1000);
+    wait_show("writable", set, PATIENT_MS);
     say("more");
-    pause_ms(30);
-    wait_show("both", set, 1000);
+    arrived(4);
+    wait_show("both", set, PATIENT_MS);
     change(set, EPOLL_CTL_DEL, a, 0, 0);
     wait_show("gone", set, 20);
     change(set, EPOLL_CTL_DEL, a, 0, 0);
     change(set, EPOLL_CTL_ADD, a, EPOLLIN, 9);
     change(set, EPOLL_CTL_ADD, a, EPOLLIN, 9);
-    wait_show("again", set, 1000);
+    wait_show("again", set, PATIENT_MS);
 }
 
 CASE(edge_triggered)
@@ -156,16 +175,16 @@ CASE(edge_triggered)
     int set = set_with(a, EPOLLIN | EPOLLET, 7);
     wait_show("nothing", set, 20);
     say("one");
-    wait_show("edge", set, 1000);
+    wait_show("edge", set, PATIENT_MS);
     wait_show("no new edge", set, 20);
     say("two");
-    wait_show("edge again", set, 1000);
+    wait_show("edge again", set, PATIENT_MS);
     get("both");
     wait_show("none", set, 20);
     say("three");
     pause_ms(30);
     change(set, EPOLL_CTL_MOD, a, EPOLLIN | EPOLLET, 8);
-    wait_show("armed again", set, 1000);
+    wait_show("armed again", set, PATIENT_MS);
     get("read");
     wait_show("once", set, 20);
 }
@@ -174,12 +193,12 @@ CASE(one_shot)
 {
     int set = set_with(a, EPOLLIN | EPOLLONESHOT, 7);
     say("one");
-    wait_show("fires", set, 1000);
+    wait_show("fires", set, PATIENT_MS);
     wait_show("only once", set, 20);
     say("two");
     wait_show("still not", set, 20);
     change(set, EPOLL_CTL_MOD, a, EPOLLIN | EPOLLONESHOT, 8);
-    wait_show("armed", set, 1000);
+    wait_show("armed", set, PATIENT_MS);
     wait_show("only once", set, 20);
 }
 
@@ -188,15 +207,15 @@ CASE(end_of_file)
     int set = set_with(a, EPOLLIN | EPOLLRDHUP, 7);
     say("last");
     shutdown(b, SHUT_WR);
-    pause_ms(50);
-    wait_show("data and end", set, 1000);
+    until(a, POLLRDHUP);
+    wait_show("data and end", set, PATIENT_MS);
     get("data");
     get("end");
-    wait_show("end", set, 1000);
+    wait_show("end", set, PATIENT_MS);
     tell("still writable", write(a, "x", 1));
     shutdown(a, SHUT_WR);
-    pause_ms(50);
-    wait_show("both ways", set, 1000);
+    until(a, 0);
+    wait_show("both ways", set, PATIENT_MS);
 }
 
 CASE(reset)
@@ -205,9 +224,9 @@ CASE(reset)
     int set = set_with(a, EPOLLIN, 7);
     setsockopt(b, SOL_SOCKET, SO_LINGER, &now, sizeof now);
     close(b);
-    pause_ms(50);
+    until(a, 0);
     struct epoll_event event;
-    int count = epoll_wait(set, &event, 1, 1000);
+    int count = epoll_wait(set, &event, 1, PATIENT_MS);
     printf("%d err %d hup %d\n", count, (event.events & EPOLLERR) != 0,
            (event.events & EPOLLHUP) != 0);
     get("read");
@@ -220,13 +239,13 @@ CASE(nested_sets)
     int inner = set_with(a, EPOLLIN, 7), outer = set_with(inner, EPOLLIN, 1);
     wait_show("nothing", outer, 20);
     say("deep");
-    wait_show("outer", outer, 1000);
-    wait_show("inner", inner, 1000);
+    wait_show("outer", outer, PATIENT_MS);
+    wait_show("inner", inner, PATIENT_MS);
     get("read");
     wait_show("outer quiet", outer, 20);
     struct pollfd asked = {inner, POLLIN, 0};
     say("more");
-    tell("poll of a set", poll(&asked, 1, 1000));
+    tell("poll of a set", poll(&asked, 1, PATIENT_MS));
     get("read");
 }
 
@@ -237,7 +256,7 @@ CASE(mixed_descriptors)
     change(set, EPOLL_CTL_ADD, pipes[0], EPOLLIN, 2);
     wait_show("nothing", set, 20);
     tell("pipe", write(pipes[1], "p", 1));
-    wait_show("pipe", set, 1000);
+    wait_show("pipe", set, PATIENT_MS);
     say("sock");
     pause_ms(30);
     struct epoll_event events[4];
@@ -248,7 +267,7 @@ CASE(mixed_descriptors)
     }
     printf("both seen: %d\n", seen);
     get("read");
-    wait_show("pipe alone", set, 1000);
+    wait_show("pipe alone", set, PATIENT_MS);
 }
 
 static void caught(int number)
@@ -260,7 +279,7 @@ static void alarm_in(int ms)
 {
     struct sigaction action = {.sa_handler = caught};
     sigaction(SIGALRM, &action, NULL);
-    struct itimerval timer = {{0, 0}, {0, ms * 1000}};
+    struct itimerval timer = {{0, ms * 1000}, {0, ms * 1000}}; /* the first may come too early */
     setitimer(ITIMER_REAL, &timer, NULL);
 }
 
@@ -269,10 +288,10 @@ CASE(signals_interrupt)
     int set = set_with(a, EPOLLIN, 7);
     char byte;
     alarm_in(40);
-    wait_show("epoll_wait", set, 2000);
+    wait_show("epoll_wait", set, PATIENT_MS);
     alarm_in(40);
     struct pollfd asked = {a, POLLIN, 0};
-    tell("poll", poll(&asked, 1, 2000));
+    tell("poll", poll(&asked, 1, PATIENT_MS));
     alarm_in(40);
     tell("recv", recv(a, &byte, 1, 0));
     fd_set in;
@@ -344,8 +363,8 @@ CASE(handlers_use_sockets)
         if (write(b, "m", 1) == 1) counted++;
     }
     setitimer(ITIMER_REAL, &(struct itimerval){0}, NULL);
-    pause_ms(50);
     while (total < (size_t)counted) {
+        until(a, POLLIN);
         ssize_t got = recv(a, bytes, sizeof bytes, MSG_DONTWAIT);
         if (got <= 0) break;
         total += (size_t)got;
@@ -366,10 +385,10 @@ CASE(masks_while_waiting)
     sigprocmask(SIG_BLOCK, &alarm_only, NULL);
     raise(SIGALRM);
     wait_show("blocked", set, 50);
-    tell("epoll_pwait lets it in", epoll_pwait(set, &event, 1, 2000, &none));
+    tell("epoll_pwait lets it in", epoll_pwait(set, &event, 1, PATIENT_MS, &none));
     raise(SIGALRM);
     struct pollfd asked = {a, POLLIN, 0};
-    struct timespec limit = {2, 0};
+    struct timespec limit = {PATIENT_MS / 1000, 0};
     tell("ppoll lets it in", ppoll(&asked, 1, &limit, &none));
     raise(SIGALRM);
     fd_set in;
@@ -420,12 +439,12 @@ CASE(poll_and_select)
     int pipes[2];
     if (pipe(pipes)) return;
     struct pollfd asked[3] = {{a, POLLIN | POLLOUT, 0}, {pipes[0], POLLIN, 0}, {-1, POLLIN, 0}};
-    tell("writable", poll(asked, 3, 1000));
+    tell("writable", poll(asked, 3, PATIENT_MS));
     printf("%x %x %x\n", asked[0].revents, asked[1].revents, asked[2].revents);
     say("in");
     tell("pipe", write(pipes[1], "p", 1));
-    pause_ms(30);
-    tell("all", poll(asked, 3, 1000));
+    arrived(2);
+    tell("all", poll(asked, 3, PATIENT_MS));
     printf("%x %x %x\n", asked[0].revents, asked[1].revents, asked[2].revents);
     fd_set in, out;
     FD_ZERO(&in);
@@ -442,11 +461,11 @@ CASE(poll_and_select)
     asked[0].events = POLLIN;
     asked[1].fd = -1;
     pthread_t thread = later("late");
-    tell("waited", poll(asked, 3, 2000));
+    tell("waited", poll(asked, 3, PATIENT_MS));
     printf("%x\n", asked[0].revents);
     pthread_join(thread, NULL);
     asked[1].fd = 9999;
-    tell("not open", poll(asked, 3, 1000));
+    tell("not open", poll(asked, 3, PATIENT_MS));
     printf("%x\n", asked[1].revents);
 }
 
@@ -454,7 +473,7 @@ CASE(receive_flags)
 {
     char bytes[16] = {0};
     say("abcdef");
-    pause_ms(30);
+    arrived(6);
     tell("peek", recv(a, bytes, 3, MSG_PEEK));
     tell("peek", recv(a, bytes, 6, MSG_PEEK));
     printf("%s\n", bytes);
@@ -467,7 +486,7 @@ CASE(receive_flags)
     pthread_join(thread, NULL);
     get("empty");
     say("xyz");
-    pause_ms(30);
+    arrived(3);
     struct iovec parts[3] = {{bytes, 1}, {bytes + 4, 0}, {bytes + 8, 4}};
     tell("readv", readv(a, parts, 3));
     printf("%c%c%c\n", bytes[0], bytes[8], bytes[9]);
@@ -497,7 +516,7 @@ CASE(send_and_sendfile)
     tell("writev", writev(b, parts, 2));
     tell("more", send(b, "ef", 2, MSG_MORE));
     tell("last", send(b, "gh", 2, 0));
-    pause_ms(50);
+    arrived(8);
     get("read");
 }
 
@@ -535,11 +554,10 @@ CASE(nonblocking_until_full)
     fcntl(b, F_SETFL, O_NONBLOCK);
     size_t total = 0;
     ssize_t sent;
-    for (size_t before = SIZE_MAX; before != total;
-         pause_ms(60)) { /* buffers on the way fill as well */
-        before = total;
+    struct pollfd room = {b, POLLOUT, 0};
+    do /* buffers on the way fill as well */
         while ((sent = write(b, bytes, sizeof bytes)) > 0) total += (size_t)sent;
-    }
+    while (poll(&room, 1, 500) == 1);
     tell("full", sent);
     int set = set_with(b, EPOLLOUT, 5);
     wait_show("not writable", set, 30);
@@ -550,7 +568,7 @@ CASE(nonblocking_until_full)
         taken += (size_t)got;
     }
     printf("all %d\n", taken == total);
-    wait_show("writable", set, 1000);
+    wait_show("writable", set, PATIENT_MS);
 }
 
 CASE(forked_child_reads)
@@ -594,7 +612,8 @@ CASE(passed_over_a_socket)
     tell("take", recvmsg(pair[1], &message, 0));
     memcpy(&a, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof a);
     say("over");
-    pause_ms(50);
+    pause_ms(50); /* nobody of ours looks: the one who holds it serves it */
+    arrived(4);
     get("read");
     tell("write", write(a, "back", 4));
     char bytes[8];
@@ -605,11 +624,11 @@ CASE(duplicates)
 {
     int copy = dup(a), set = set_with(copy, EPOLLIN, 7);
     say("one");
-    wait_show("copy", set, 1000);
+    wait_show("copy", set, PATIENT_MS);
     get("by the first");
     close(a);
     say("two");
-    wait_show("copy", set, 1000);
+    wait_show("copy", set, PATIENT_MS);
     a = copy;
     get("by the copy");
     dup2(open("/dev/null", O_RDONLY), a);
@@ -622,7 +641,7 @@ CASE(calls_past_the_library)
 {
     char bytes[16] = {0};
     struct pollfd asked = {a, POLLIN, 0};
-    struct timespec limit = {2, 0};
+    struct timespec limit = {PATIENT_MS / 1000, 0};
     say("raw");
     tell("poll", syscall(SYS_ppoll, &asked, 1, &limit, NULL, 0));
     __asm__ volatile("" ::: "memory");
@@ -638,6 +657,7 @@ CASE(calls_past_the_library)
     printf("%ld %s\n", got, bytes);
     say("then");
     pause_ms(50);
+    arrived(4);
     get("by the library");
 }
 
@@ -694,7 +714,7 @@ static int together;
 static void *wait_for_one(void *set)
 {
     struct epoll_event event;
-    if (epoll_wait(*(int *)set, &event, 1, 3000) == 1) {
+    if (epoll_wait(*(int *)set, &event, 1, PATIENT_MS) == 1) {
         char byte;
         if (recv(a, &byte, 1, MSG_DONTWAIT) == 1)
             __atomic_add_fetch(&together, 1, __ATOMIC_SEQ_CST);
@@ -712,8 +732,11 @@ CASE(threads_in_one_set)
         say("x");
     }
     for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
-    pause_ms(100);
-    while (recv(a, &(char){0}, 1, MSG_DONTWAIT) == 1) together++;
+    while (together < 4) {
+        until(a, POLLIN);
+        if (recv(a, &(char){0}, 1, MSG_DONTWAIT) != 1) break;
+        together++;
+    }
     printf("all bytes %d\n", together);
 }
 
