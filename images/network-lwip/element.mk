@@ -34,18 +34,19 @@ $(NET_LIBS)/libcse-lwip.so: $(OBJ)/$(NET)/lwip/section_begin.o $(LWIP_OBJECTS) $
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -fuse-ld=lld -Wl,-z,defs -Wl,-soname,libcse-lwip.so -o $@ $^ -pthread
 
-# Frames of the device as libFuzzer makes them. Its own main is libFuzzer's.
-NET_FUZZ_FRAMES := $(BUILD)/fuzz/network-frames
-$(NET_FUZZ_FRAMES): $(OBJ)/$(NET)/lwip/section_begin.o $(LWIP_OBJECTS) $(NET_STACK_OBJECTS) \
-                    $(OBJ)/$(NET)/fuzz/frames.o $(OBJ)/$(NET)/lwip/section_end.o
+# Fuzz targets that run the stack: frames of the device, messages of the broker, settings files.
+NET_FUZZ_STACK := $(patsubst %,$(BUILD)/fuzz/network-%,frames broker settings)
+$(NET_FUZZ_STACK): $(BUILD)/fuzz/network-%: $(OBJ)/$(NET)/lwip/section_begin.o $(LWIP_OBJECTS) $(NET_STACK_OBJECTS) \
+                    $(OBJ)/$(NET)/fuzz/host.o $(OBJ)/$(NET)/fuzz/%.o $(OBJ)/$(NET)/lwip/section_end.o
 	@mkdir -p $(@D)
 	$(FUZZ_LINK) -Wl,--wrap=syscall,--wrap=clock_gettime $^ -pthread
-$(OBJ)/$(NET)/fuzz/frames.o: $(LWIP)/.fetched
+$(BUILD)/fuzz/network-broker: $(OBJ)/_core/broker.o $(OBJ)/_core/settings.o $(OBJ)/_core/bind.o $(OBJ)/_core/log.o
+$(patsubst %,$(OBJ)/$(NET)/fuzz/%.o,host frames broker settings): $(LWIP)/.fetched
 NET_FUZZ_RINGS := $(BUILD)/fuzz/network-rings
 $(NET_FUZZ_RINGS): $(OBJ)/$(NET)/lwip/ring.o $(OBJ)/$(NET)/fuzz/rings.o
 	@mkdir -p $(@D)
 	$(FUZZ_LINK) $^
-FUZZERS += $(NET_FUZZ_FRAMES) $(NET_FUZZ_RINGS)
+FUZZERS += $(NET_FUZZ_STACK) $(NET_FUZZ_RINGS)
 
 LIBRARIES += $(NET_LIBS)/libcse-net.so $(NET_LIBS)/libcse-lwip.so
 

@@ -118,6 +118,55 @@ def ring_seeds() -> dict[str, bytes]:
     }
 
 
+def broker_seeds() -> dict[str, bytes]:
+    """Steps of images/network-lwip/fuzz/broker.c: every message of ARCHITECTURE.md's table."""
+    message, packet, time, name = range(4)
+    wire = 31 << 3  # memory, two bells
+
+    def step(what: int, which: int = 0, text: str = "", length: int = 0) -> bytes:
+        return struct.pack("!BBH", what, which, length or len(text)) + text.encode()
+
+    def say(text: str, which: int = 0) -> bytes:
+        return step(message, which, text)
+
+    fault = "fault id=a loss_ppm=500000 delay_us=1000 in=1 out=1 peers=10.0.0.3/128 seed=7"
+    granted = "wire address=10.0.0.3 address6=fd00::3 name=peer side=1"
+    return {
+        "set": say("set ttl=33 mss=1000 receive_buffer=4096 congestion=reno keepalive.idle=1"),
+        "wire": step(packet, 3)
+        + say(granted, wire)
+        + step(packet, 3)
+        + say("unwire address=fd00::3"),
+        "none": step(packet, 4) + say("wire address=10.0.0.4 none=1") + step(time, 0, "", 6000),
+        "fault": say("faults ids=a serial=1")
+        + say(f"{fault} until_ms=1009000 serial=2")
+        + step(packet, 3)
+        + step(time, 0, "", 9000),
+        "reset": say("fault id=b reset=80 refuse=81 bits_per_second=9000 in=1 serial=1"),
+        "capture": say("capture id=1 snaplen=96 serial=1", 3 << 3 | 1)
+        + step(packet, 3)
+        + say("uncapture id=1 serial=2"),
+        "report": b"".join(
+            say(f"report id={n} what={what} serial={n}", 1 << 3 | 1)
+            for n, what in enumerate(("sockets", "faults", "counters"), 1)
+        ),
+        "name": step(name, 0, "id=1 address=10.0.0.9 address6=fd00::9") + step(name, 0, "id=1"),
+    }
+
+
+def settings_seeds() -> dict[str, bytes]:
+    own = "name=a\naddress=10.0.0.2\nprefix=24\ngateway=10.0.0.1\nmac=02:c5:0a:00:00:02\nmtu=1500\n"
+    six = "address6=fd00::2\nprefix6=64\ngateway6=fd00::1\n"
+    tuned = (
+        "mss=536\nreceive_buffer=4096\nsend_buffer=16777216\ninitial_window=1\ncongestion=reno\n"
+    )
+    return {
+        "own": own.encode(),
+        "all": f"# all\n{own}{six}{tuned}keepalive.idle=5\nmode=direct\ndns.0=10.0.0.1\n".encode(),
+        "escapes": b"name=a%0Ab%25%00%\nprefix=%39\nmtu=99999999999999999999\n=\nttl",
+    }
+
+
 def run_fuzzer(name: str, inputs: dict[str, bytes], place: Path) -> None:
     built = subprocess.run(
         ["make", "-C", str(ROOT / "images"), "fuzz"], capture_output=True, text=True
@@ -150,3 +199,11 @@ def test_no_frame_breaks_the_stack(tmp_path: Path) -> None:
 
 def test_no_garbage_in_a_wire_is_more_than_garbage(tmp_path: Path) -> None:
     run_fuzzer("network-rings", ring_seeds(), tmp_path)
+
+
+def test_nothing_that_a_broker_says_breaks_the_stack(tmp_path: Path) -> None:
+    run_fuzzer("network-broker", broker_seeds(), tmp_path)
+
+
+def test_no_settings_file_breaks_the_stack(tmp_path: Path) -> None:
+    run_fuzzer("network-settings", settings_seeds(), tmp_path)

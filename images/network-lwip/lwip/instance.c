@@ -214,7 +214,7 @@ static long bounded(const char *key, long otherwise, long least, long most)
     return value < least ? least : value > most ? most : value;
 }
 
-static void read_settings(void)
+void instance_read_settings(void)
 {
     const char *name = host->setting("name");
     snprintf(instance->name, sizeof instance->name, "%s", name != NULL ? name : "");
@@ -272,7 +272,7 @@ static int set_up_instance(void)
         syscall(SYS_getrandom, instance->isn_key, sizeof instance->isn_key, 0) < 0)
         return -errno;
     make_lock();
-    read_settings();
+    instance_read_settings();
     if (instance->address == 0) return -EADDRNOTAVAIL;
     for (int i = 0; i < PROCESSES_MAX; i++) instance->processes[i].used = 0;
     instance->leader = NO_PROCESS;

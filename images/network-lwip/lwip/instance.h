@@ -253,6 +253,7 @@ void instance_lock(sigset_t *saved);
 void instance_unlock(sigset_t *saved);
 void instance_settle(void);
 void instance_set_mss(long mss);
+void instance_read_settings(void);
 void instance_fill_in(void); /* lwIP's own variables */
 /* No other thread of this process can take the lock any more, until the gate is opened. */
 void instance_close_gate(void);
