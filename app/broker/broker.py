@@ -24,8 +24,8 @@ from typing import Any
 
 from app.broker import wires
 from app.broker.instruments import Instruments
-from app.broker.messages import MAX_BYTES, MAX_FDS, BadMessage, Message, pack, parse
-from app.broker.session import MAX_CONNECTIONS, MAX_COUNTERS, Connection, Session
+from app.broker.messages import MAX_BYTES, MAX_FDS, BadMessage, Message, pack, parse, shown
+from app.broker.session import MAX_CONNECTIONS, Connection, Session
 from app.broker.wires import Wires, checked_bells
 from app.domain.errors import Conflict, CseError, HostLacks
 from app.domain.network import NetworkBinding, NetworkSpec, PeerAddresses
@@ -231,6 +231,8 @@ class Broker:
             answer = {"id": number} | {key: one for key, one in known.items() if one is not None}
             self._send(connection, pack("resolved", answer))
         elif message.verb == "lead":
+            if not connection.registered:
+                raise BadMessage("not registered")
             session.leader = connection
             self._wires.hear(session, connection, message)
             self._instruments[session.name].hear(connection, message)
@@ -241,16 +243,14 @@ class Broker:
             if (event := session.report(connection, message.text)) is not None:
                 self._reported(session.name, event.pid, event.text)
         elif message.verb == "counters":
-            for key, value in message.fields.items():
-                if key in session.counters or len(session.counters) < MAX_COUNTERS:
-                    session.counters[key] = value[:64]
+            session.count(message.fields)
         elif message.verb == "reported":
             self._instruments[session.name].hear(connection, message)
         else:
             raise BadMessage(message.verb)
 
     def _hello(self, session: Session, connection: Connection, message: Message) -> None:
-        connection.program = message.fields.get("program", "")[:4095]
+        connection.program = shown(message.fields.get("program", ""))
         connection.kind = message.fields.get("kind", "")
         if message.fields.get("reattach") == "1":
             return  # `register` follows

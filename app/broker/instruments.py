@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from ipaddress import ip_network
 
-from app.broker.messages import BadMessage, Message, pack, parse
+from app.broker.messages import BadMessage, Message, pack, parse, shown
 from app.broker.session import Connection, Session
 from app.domain.errors import Conflict, TimedOut
 from app.domain.fault import FaultOrder
@@ -227,7 +227,7 @@ def _lines(data: bytes) -> list[dict[str, str]]:
     found = []
     for line in data.splitlines():
         try:
-            found.append(parse(line).fields)
+            found.append({key: shown(value) for key, value in parse(line).fields.items()})
         except BadMessage:
             continue
     return found

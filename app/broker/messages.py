@@ -54,6 +54,11 @@ def parse(data: bytes) -> Message:
     return Message(verb, fields, rest)
 
 
+def shown(text: str) -> str:
+    """What a stranger wrote, for a terminal: no control characters."""
+    return "".join(one if one.isprintable() else "?" for one in text)
+
+
 def pack(verb: str, fields: Mapping[str, object] | None = None) -> bytes:
     """The packet for a library."""
     words = [f"{key}={quote(str(value), safe=_KEPT)}" for key, value in (fields or {}).items()]

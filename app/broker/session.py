@@ -8,13 +8,15 @@ everyone else waits for it or is told to attach.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from app.broker.messages import shown
 from app.domain.network import NetworkBinding, PeerAddresses
 
 MAX_EVENTS = 100
@@ -71,7 +73,7 @@ class Session:
     wire_budget_at: float = 0.0
     creator: Connection | None = None
     waiting: list[Connection] = field(default_factory=list)
-    counters: dict[str, str] = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=dict)
     events: deque[Event] = field(default_factory=lambda: deque(maxlen=MAX_EVENTS))
     settings: dict[str, dict[str, str]] = field(default_factory=dict)
     """Kind → what was changed while it ran; told to whoever registers."""
@@ -136,18 +138,20 @@ class Session:
             self.events_dropped += 1
             return None
         self.events_budget -= 1.0
-        # A terminal may show it: no control characters.
-        shown = "".join(one if one.isprintable() else "?" for one in text[:500])
-        self.events.append(Event(datetime.now(UTC), connection.pid, shown))
+        self.events.append(Event(datetime.now(UTC), connection.pid, shown(text[:500])))
         return self.events[-1]
+
+    def count(self, fields: Mapping[str, str]) -> None:
+        """A `counters`; what is no number is left out."""
+        for key, value in fields.items():
+            known = key in self.counters or len(self.counters) < MAX_COUNTERS
+            if known and re.fullmatch(r"-?[0-9]{1,20}", value):
+                self.counters[key] = int(value)
 
     def details(self) -> dict[str, Any]:
         """For `Instance.details`."""
         return {
-            "counters": {
-                key: int(value) if value.lstrip("-").isdigit() else value
-                for key, value in self.counters.items()
-            },
+            "counters": dict(self.counters),
             "events": [
                 {"time": event.time.isoformat(), "pid": event.pid, "text": event.text}
                 for event in self.events

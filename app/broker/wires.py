@@ -11,10 +11,10 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import stat
 import time
 from collections.abc import Mapping
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Protocol
 
 from app.broker.messages import BadMessage, Message, pack
@@ -189,8 +189,8 @@ def checked_bells(fds: list[int]) -> list[int]:
     opened: list[int] = []
     try:
         for fd in fds:
-            if not stat.S_ISFIFO(os.fstat(fd).st_mode):
-                raise BadMessage("a bell is a pipe")
+            if not str(Path(f"/proc/self/fd/{fd}").readlink()).startswith("pipe:["):
+                raise BadMessage("a bell is a pipe without a name")
             os.fchmod(fd, 0)
             opened.append(_reopen(fd, os.O_RDWR))
     except (OSError, BadMessage) as error:

