@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.native.net.lab import Host, Lab, retry
-from tests.native.test_net_faults import echo, round_trip_s
+from tests.native.test_net_faults import echo, order, round_trip_s, set_faults
 from tests.native.test_net_instruments import Capture
 
 __all__ = ["echo"]
@@ -67,6 +67,46 @@ def test_a_lowered_window_loses_nothing(lab: Lab, echo: Host) -> None:
             except TimeoutError:
                 continue  # the window is small just now
     assert bytes(found) == payload
+
+
+# Writes more than any initial window to each that connects, at once.
+BURST = """
+import socket
+s = socket.create_server(("", 9100))
+print("ready", flush=True)
+kept = []
+while True:
+    c, _ = s.accept()
+    kept.append(c)
+    c.sendall(b"x" * 100_000)
+"""
+
+
+def first_flight(host: Host) -> int:
+    """Segments that a new connection to the kernel sends before it has heard of any."""
+    capture = Capture(host, duration=3.0, filter="outbound and tcp port 9100")
+    with socket.socket() as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1000)
+        client.settimeout(20)
+        client.connect((host.address, 9100))
+        left = 100_000
+        while left:
+            left -= len(client.recv(left))
+    data = [(time, original) for _, _, time, _, original in capture.file().packets if original > 100]
+    begin = data[0][0]
+    return sum(1 for time, _ in data if time < begin + 300_000_000)
+
+
+def test_the_initial_window_is_what_was_set_also_live(lab: Lab) -> None:
+    host = lab.host()
+    host.start("env", "CSE_NETWORK_INITIAL_WINDOW=4", sys.executable, "-c", BURST)
+    assert retry(lambda: "ready" in host.log())
+    set_faults(host, order(delay="400ms"))
+    assert first_flight(host) == 4
+    tune(host, initial_window=17)
+    assert first_flight(host) == 17
+    tune(host, initial_window=1)
+    assert first_flight(host) == 1
 
 
 def test_what_the_program_set_itself_stays(lab: Lab) -> None:
