@@ -117,6 +117,10 @@ bool cse_fd_recall(int fd, uintptr_t *value);
 void cse_fd_forget_range(unsigned first, unsigned last);
 void cse_fd_copy(int from, int to);
 
+/* An overlay that has something to do when one of its descriptors is closed: called in the place of
+ * libc's close, for descriptors with a remembered value. Not for the other ways to close one. */
+extern int (*cse_close_remembered)(int fd, uintptr_t value);
+
 /* fdguard.c defines the program's close, dup*, close_range, closefrom, fcntl and *rlimit: it
  * protects own descriptors and keeps this table true. Linked into every overlay as it is. */
 

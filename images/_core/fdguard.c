@@ -22,12 +22,17 @@
 
 CSE_BEFORE_SANITIZERS
 
+int (*cse_close_remembered)(int fd, uintptr_t value);
+
 CSE_EXPORT int close(int fd)
 {
+    uintptr_t known;
     if (cse_is_own_fd(fd)) {
         errno = EBADF;
         return -1;
     }
+    if (cse_close_remembered != NULL && cse_fd_recall(fd, &known) && known != 0)
+        return cse_close_remembered(fd, known);
     cse_fd_forget(fd);
     return libc(close)(fd);
 }

@@ -95,7 +95,11 @@ enum { CSE_RELAYED = -1000 }; /* not in direct mode just now: use the descriptor
 #define CSE_SPIN_NEXT (1 << 30)
 #define CSE_SPUN      (1 << 29)
 enum { CSE_SLEEP = -1001 };          /* -EAGAIN, and the thread is not counted: it better sleeps */
+enum { CSE_FEW = -1002 };            /* -EAGAIN, but some bytes are there: fewer than SO_RCVLOWAT */
 #define CSE_READY_RELAYED (1u << 31) /* as readiness: ask the descriptor */
+/* Beside EPOLL* in the readiness of a TCP socket: */
+#define CSE_NOT_CONNECTED (1u << 27) /* data calls fail: ask `refusal` */
+#define CSE_LINGERS       (1u << 26) /* closing it may have to wait: call `closed` */
 
 enum { CSE_BELLS = 2 };
 
@@ -142,9 +146,16 @@ struct cse_stack {
      * `nonblocking`. 0, -EINPROGRESS, or why not. NULL dissolves a datagram socket's address. */
     int (*connect)(cse_socket s, int fd, const union cse_address *address, socklen_t length,
                    bool nonblocking);
-    /* Waits for a connect under way. 0, -EINTR, -ETIMEDOUT after timeout_ms (-1: never), or why
+    /* Waits for a connect under way. 0, -EINTR, -EINPROGRESS after timeout_ms (-1: never), or why
      * not. */
-    int (*connect_wait)(cse_socket s, int timeout_ms);
+    int (*connect_wait)(cse_socket s, int fd, int timeout_ms);
+    /* After a connect that failed, or with `disconnect` in any state: another descriptor, for a new
+     * socket with the same options, to take the place of `fd`. 0: none is needed. */
+    int (*renew)(cse_socket s, int fd, bool disconnect, cse_socket *made);
+    /* What a data call says of a socket that is not connected: a negative errno, 0 at the end. */
+    int (*refusal)(cse_socket s, bool sending);
+    /* Its last descriptor may have been closed just now: waits as SO_LINGER says. */
+    void (*closed)(cse_socket s);
     int (*name)(cse_socket s, bool peer, union cse_address *address);
     int (*getoption)(cse_socket s, int level, int name, void *value, socklen_t *length);
     int (*setoption)(cse_socket s, int level, int name, const void *value, socklen_t length);

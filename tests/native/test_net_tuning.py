@@ -92,7 +92,9 @@ def first_flight(host: Host) -> int:
         left = 100_000
         while left:
             left -= len(client.recv(left))
-    data = [(time, original) for _, _, time, _, original in capture.file().packets if original > 100]
+    data = [
+        (time, original) for _, _, time, _, original in capture.file().packets if original > 100
+    ]
     begin = data[0][0]
     return sum(1 for time, _ in data if time < begin + 300_000_000)
 

@@ -74,6 +74,7 @@ static cse_socket api_find(uint64_t inode)
 int bind_pcb(struct sock *s, const struct endpoint *to)
 {
     s->local_given = !address_is_any(&to->ip);
+    s->port_given = to->port != 0;
     if (s->kind == KIND_PING) return ping_bind(s, to);
     int failed = s->kind == KIND_TCP ? tcp_make_pcb(s) : udp_make_pcb(s);
     if (failed != 0) return failed;
@@ -170,6 +171,14 @@ static void fill_with_junk(struct sock *s, int fd)
     }
 }
 
+static int connect_result(struct sock *s)
+{
+    if (s->state == CONNECTED) return 0;
+    int error = s->error != 0 ? s->error : ECONNABORTED;
+    s->error = 0;
+    return -error;
+}
+
 static int start_connect(struct sock *s, int fd, const union cse_address *address, socklen_t length,
                          bool nonblocking)
 {
@@ -181,19 +190,19 @@ static int start_connect(struct sock *s, int fd, const union cse_address *addres
         if (failed != 0) return failed;
         return s->kind == KIND_PING ? udp_set_peer(s, peer) : udp_connect_to(s, peer);
     }
-    if (address == NULL) return s->state == FRESH ? 0 : -EOPNOTSUPP;
     if (s->state == LISTENING) return -EISCONN;
     if (s->state == CONNECTING) return -EALREADY;
-    if (s->state == CONNECTED) return -EISCONN;
-    if (s->state == ENDED) {
-        int error = s->error;
-        s->error = 0;
-        return error != 0 ? -error : -ECONNABORTED;
+    if (s->state == CONNECTED && s->connect_open) { /* the first to ask how it went */
+        s->connect_open = false;
+        return 0;
     }
+    if (s->state == CONNECTED || (s->state == ENDED && !s->connect_failed)) return -EISCONN;
+    if (s->state == ENDED) return connect_result(s);
     if (failed != 0) return failed;
     failed = tcp_start_connect(s, &to);
     if (failed != 0) return failed;
     s->waited_for = !nonblocking;
+    s->connect_open = nonblocking;
     if (nonblocking) fill_with_junk(s, fd);
     return -EINPROGRESS;
 }
@@ -202,14 +211,6 @@ static int api_connect(cse_socket handle, int fd, const union cse_address *addre
                        socklen_t length, bool nonblocking)
 {
     return WITH_SOCKET(handle, { result = start_connect(s, fd, address, length, nonblocking); });
-}
-
-static int connect_result(struct sock *s)
-{
-    if (s->state == CONNECTED) return 0;
-    int error = s->error != 0 ? s->error : ECONNREFUSED;
-    s->error = 0;
-    return -error;
 }
 
 /* Where to wait while it connects; looked up anew each time, since a reset moves it. */
@@ -223,20 +224,50 @@ static uint32_t *connecting_word(cse_socket handle)
     return word;
 }
 
+/* The program goes on while it connects. */
+static int stop_waiting(cse_socket handle, int fd, int why)
+{
+    return WITH_SOCKET(handle, {
+        result = why;
+        if (s->state == CONNECTING && s->waited_for) {
+            s->waited_for = false;
+            s->connect_open = true;
+            fill_with_junk(s, fd);
+        }
+    });
+}
+
 /* A futex, because its rules for signals and time-outs are those of connect(2). */
-static int api_connect_wait(cse_socket handle, int timeout_ms)
+static int api_connect_wait(cse_socket handle, int fd, int timeout_ms)
 {
     struct timespec limit = {timeout_ms / 1000, (timeout_ms % 1000) * 1000000L};
     uint32_t *word;
     while ((word = connecting_word(handle)) != NULL) {
         long woken = syscall(SYS_futex, word, FUTEX_WAIT, CONNECTING,
                              timeout_ms < 0 ? NULL : &limit, NULL, 0);
-        if (woken < 0 && errno == EINTR) return -EINTR;
-        if (woken < 0 && errno == ETIMEDOUT) return -EINPROGRESS;
+        if (woken < 0 && errno == EINTR) return stop_waiting(handle, fd, -EINTR);
+        if (woken < 0 && errno == ETIMEDOUT) return stop_waiting(handle, fd, -EINPROGRESS);
     }
     return WITH_SOCKET(handle, {
-        s->waited_for = false;
+        s->waited_for = s->connect_open = false;
         result = connect_result(s);
+    });
+}
+
+/* Above 0: it is connected meanwhile, or was. */
+static int api_refusal(cse_socket handle, bool sending)
+{
+    return WITH_SOCKET(handle, {
+        bool failed = s->state == ENDED && s->connect_failed;
+        int error = s->error;
+        if (s->state != FRESH && s->state != LISTENING && !failed)
+            result = 1;
+        else if (error != 0)
+            s->error = 0, result = -error;
+        else if (sending)
+            result = -EPIPE;
+        else
+            result = failed ? 0 : -ENOTCONN;
     });
 }
 
@@ -434,6 +465,9 @@ static const struct cse_stack stack = {
     .accept = api_accept,
     .connect = api_connect,
     .connect_wait = api_connect_wait,
+    .renew = renew_socket,
+    .refusal = api_refusal,
+    .closed = linger_close,
     .name = api_name,
     .getoption = api_getoption,
     .setoption = api_setoption,

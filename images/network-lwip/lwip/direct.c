@@ -20,10 +20,11 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { WIRE_READS = 256, TRY_AGAIN = 16, NEGLECTS_MAX = 5, FOR_GOOD = 6 };
+enum { WIRE_READS = 256, TRY_AGAIN = 16, NEGLECTS_MAX = 5, FOR_GOOD = 6, TRY_AT_ONCE = 1 << 20 };
 
 static struct process *self(void)
 {
@@ -32,21 +33,33 @@ static struct process *self(void)
 
 /* ---- readiness ----------------------------------------------------------------------------- */
 
+/* Bytes that the program may add before TCP_NOTSENT_LOWAT. */
+static uint32_t unsent_room(const struct sock *s)
+{
+    uint32_t unsent = s->tcp->snd_lbb - s->tcp->snd_nxt;
+    if (s->notsent_low == 0) return UINT32_MAX;
+    return unsent < s->notsent_low ? s->notsent_low - unsent : 0;
+}
+
 static uint32_t compute(const struct sock *s)
 {
-    if (!s->direct) return CSE_READY_RELAYED;
-    uint32_t mask = 0;
+    uint32_t mask = s->linger_on && s->linger_seconds > 0 ? CSE_LINGERS : 0;
+    bool failed = s->state == ENDED && s->connect_failed;
+    if (s->kind == KIND_TCP && (s->state == FRESH || s->state == LISTENING || failed))
+        mask |= CSE_NOT_CONNECTED;
+    if (!s->direct) return mask | CSE_READY_RELAYED;
     bool finished = s->fin_received || s->read_shut;
-    if (s->rx_first != NULL || finished) mask |= EPOLLIN | EPOLLRDNORM;
+    if (s->rx_bytes >= s->receive_low || finished) mask |= EPOLLIN | EPOLLRDNORM;
     if (finished) mask |= EPOLLRDHUP;
     if (s->tcp == NULL || s->tx_eof ||
-        (s->tcp->snd_buf > cse_tcp_send_buffer / 3 && s->tcp->snd_queuelen < TCP_SND_QUEUELEN / 2))
+        (s->tcp->snd_buf > cse_tcp_send_buffer / 3 && s->tcp->snd_queuelen < TCP_SND_QUEUELEN / 2 &&
+         unsent_room(s) > s->notsent_low / 2))
         mask |= EPOLLOUT | EPOLLWRNORM;
     if (s->fin_received && s->tx_eof) mask |= EPOLLHUP;
     return mask;
 }
 
-static uint32_t publish(struct sock *s)
+uint32_t direct_publish(struct sock *s)
 {
     uint32_t mask = compute(s);
     __atomic_store_n(&instance->readiness[s->index], (uint64_t)s->generation << 32 | mask,
@@ -65,11 +78,17 @@ uint32_t direct_readiness(cse_socket handle)
 
 /* ---- in and out of direct mode -------------------------------------------------------------- */
 
+/* By the setting, or by an option that a pair cannot honour. */
+static bool is_wanted(const struct sock *s)
+{
+    return instance->direct_mode || s->receive_low > 1 || s->notsent_low != 0;
+}
+
 void direct_start(struct sock *s)
 {
-    if (s->kind != KIND_TCP || !instance->direct_mode) return;
+    if (s->kind != KIND_TCP || !is_wanted(s)) return;
     s->direct = true;
-    publish(s);
+    direct_publish(s);
 }
 
 /* The bytes that wait follow through the pair: sock_deliver is due. */
@@ -78,7 +97,7 @@ void direct_stop(struct sock *s)
     if (!s->direct) return;
     s->direct = false;
     s->relay_news = true;
-    publish(s);
+    direct_publish(s);
     sock_notify(s);
 }
 
@@ -92,8 +111,7 @@ static int bytes_in(int fd)
 static bool may_start(const struct sock *s, int fd)
 {
     int end = sock_end(s);
-    if (!instance->direct_mode || s->state != CONNECTED || end < 0 || s->owner != me.slot)
-        return false;
+    if (!is_wanted(s) || s->state != CONNECTED || end < 0 || s->owner != me.slot) return false;
     if (s->tx_eof || s->hang_up || s->stash != NULL || s->junk != 0 || s->reset_wanted ||
         s->rx_first != NULL || s->fin_delivered || s->tcp == NULL)
         return false;
@@ -102,6 +120,20 @@ static bool may_start(const struct sock *s, int fd)
         if ((s->holders[word] & ~mine) != 0) return false;
     }
     return bytes_in(fd) == 0 && bytes_in(end) == 0;
+}
+
+/* At once where the pair is empty, else with a call to come. */
+void direct_wish(struct sock *s)
+{
+    const struct end *end = &me.ends[s->index];
+    struct stat status;
+    if (s->direct || s->neglects == FOR_GOOD || s->state != CONNECTED) return;
+    s->relayed_calls = TRY_AT_ONCE;
+    if (sock_end(s) < 0 || fstat(end->program_fd, &status) != 0 || status.st_ino != s->inode ||
+        !may_start(s, end->program_fd))
+        return;
+    direct_start(s);
+    host->ready(sock_handle(s), instance->readiness[s->index] & UINT32_MAX);
 }
 
 /* True if the socket is in direct mode, or could be brought back to it. */
@@ -161,6 +193,9 @@ static ssize_t take(struct sock *s, const struct iovec *parts, int count, int fl
         if (s->fin_received || s->read_shut) return 0;
         return wanted == 0 ? 0 : -EAGAIN;
     }
+    if (s->rx_bytes < LWIP_MIN(wanted, s->receive_low) && !(flags & MSG_DONTWAIT) &&
+        !s->fin_received && !s->read_shut)
+        return CSE_FEW;
     size_t got = flags & MSG_TRUNC ? LWIP_MIN(wanted, s->rx_bytes) : copy_out(s, parts, count);
     if (!(flags & MSG_PEEK)) tcp_consume(s, got);
     return (ssize_t)got;
@@ -203,7 +238,8 @@ static ssize_t put(struct sock *s, const struct iovec *parts, int count, bool mo
         const char *from = parts[i].iov_base;
         size_t left = parts[i].iov_len;
         while (left > 0) {
-            u16_t piece = (u16_t)LWIP_MIN(left, LWIP_MIN(pcb->snd_buf, 0xffff));
+            size_t room = LWIP_MIN(pcb->snd_buf, unsent_room(s));
+            u16_t piece = (u16_t)LWIP_MIN(left, LWIP_MIN(room, 0xffff));
             u8_t flags = TCP_WRITE_FLAG_COPY | (left > piece || more ? TCP_WRITE_FLAG_MORE : 0);
             if (piece == 0 || tcp_write(pcb, from, piece, flags) != ERR_OK) goto full;
             from += piece, left -= piece, done += piece;
@@ -231,7 +267,7 @@ ssize_t direct_transmit(cse_socket handle, int fd, const struct iovec *parts, in
             result = put(s, parts, count, (flags & MSG_MORE) != 0);
         if (result == -EAGAIN && direct_turn() && s->tcp != NULL && s->direct)
             result = put(s, parts, count, (flags & MSG_MORE) != 0);
-        if (instance->sockets[s->index] == s) publish(s);
+        if (instance->sockets[s->index] == s) direct_publish(s);
     }
     instance_unlock(&saved);
     return result;
@@ -245,7 +281,7 @@ void direct_half_close(struct sock *s)
     tcp_take(s); /* what was written past us goes first */
     if (instance->generations[s->index] != generation || s->tx_eof) return;
     tcp_half_close(s);
-    publish(s);
+    direct_publish(s);
 }
 
 void direct_relay(cse_socket handle)
@@ -268,7 +304,7 @@ void direct_deliver(struct sock *s)
         s->fin_delivered = true;
         syscall(SYS_shutdown, fd, SHUT_WR);
     }
-    uint32_t before = (uint32_t)instance->readiness[s->index], mask = publish(s);
+    uint32_t before = (uint32_t)instance->readiness[s->index], mask = direct_publish(s);
     uint32_t news = mask & ~before;
     if (s->rx_news) news |= mask & (EPOLLIN | EPOLLRDNORM);
     s->rx_news = false;
@@ -290,11 +326,12 @@ static void look_for_neglect(void)
     self()->unread = NULL;
     while (s != NULL) {
         struct sock *next = s->unread_next;
-        s->unread = s->direct && s->rx_first != NULL && now < s->unread_ms + NEGLECT_MS;
+        bool few = s->rx_bytes < s->receive_low && !s->fin_received;
+        s->unread = s->direct && s->rx_first != NULL && !few && now < s->unread_ms + NEGLECT_MS;
         if (s->unread) {
             s->unread_next = self()->unread;
             self()->unread = s;
-        } else if (s->rx_first != NULL && s->direct) {
+        } else if (s->rx_first != NULL && s->direct && !few) {
             if (s->neglects < NEGLECTS_MAX) s->neglects++;
             direct_stop(s);
         }

@@ -11,6 +11,8 @@ ssize_t direct_transmit(cse_socket handle, int fd, const struct iovec *parts, in
 uint32_t direct_readiness(cse_socket handle);
 void direct_relay(cse_socket handle);
 
+uint32_t direct_publish(struct sock *s); /* its readiness, for those without the lock */
+void direct_wish(struct sock *s);        /* an option that only direct mode honours */
 void direct_start(struct sock *s);
 void direct_stop(struct sock *s);
 void direct_deliver(struct sock *s);

@@ -147,6 +147,7 @@ void instance_unlock(sigset_t *saved)
     int saved_errno = errno;
     do {
         instance_settle();
+        if (__builtin_expect(instance->lingerers, 0)) linger_news(false);
         device_flush();
         for (uint16_t i = 0; i < instance->process_top; i++)
             if (instance->processes[i].pending != NULL && !instance->processes[i].rung)

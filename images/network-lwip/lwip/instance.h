@@ -95,6 +95,9 @@ struct sock {
     uint32_t stash_length, stash_offset;
     size_t junk;                          /* bytes of filling to skip (connect.c) */
     bool reset_wanted, adopt, waited_for; /* waited_for: a blocking connect is under way */
+    bool connect_failed;                  /* ENDED, and a new pair would make it FRESH (renew.c) */
+    bool connect_open;                    /* connected, and no connect has said so yet */
+    uint64_t bytes_acked, bytes_received; /* TCP_INFO */
 
     /* direct mode (direct.c) */
     bool direct;
@@ -122,7 +125,13 @@ struct sock {
     bool no_multicast_loop, no_multicast_loop6;
     uint8_t multicast_interface, multicast_interface6; /* 0: by route */
     int linger_seconds, receive_buffer, send_buffer, user_timeout_ms;
-    int keep_idle, keep_interval, keep_count, max_segment, defer_accept;
+    int keep_idle, keep_interval, keep_count, max_segment;
+    int defer_accept; /* SYN-ACKs that a handshake without data outlasts */
+    int syn_retries, fin_wait_s, window_clamp, fast_open; /* 0: not set */
+    uint32_t receive_low, notsent_low;                    /* SO_RCVLOWAT, TCP_NOTSENT_LOWAT */
+    uint8_t congestion_given;                             /* algorithm + 1, 0: the setting's */
+    uint8_t priority, device;                             /* device: 1 lo, 2 eth0 */
+    bool quick_ack, slow_ack, oob_inline;
     uint8_t ttl, tos;
     bool bound, port_given, local_given; /* local_given: bound to an address by the program */
 };
@@ -159,6 +168,9 @@ struct instance {
     int keep_idle, keep_interval, keep_count;
     uint64_t random[2];
     uint8_t isn_key[16];
+
+    /* programs that wait in close (linger.c) */
+    uint32_t lingerers, linger_news, linger_seen;
 
     struct netif *tap, *loop;
     uint32_t device_headers;        /* the tap has virtio headers */
@@ -339,6 +351,7 @@ void tcp_reset_program(struct sock *s, int error);
 void tcp_spoil_end(const struct end *end);
 int tcp_start_connect(struct sock *s, const struct endpoint *to);
 void tcp_apply_options(struct sock *s);
+void tcp_tune_pcb(struct tcp_pcb *pcb, const struct sock *s); /* at a handshake's start as well */
 void tcp_error_event(struct sock *s, err_t error);
 int listen_start(struct sock *s, int backlog);
 void listen_deliver(struct sock *s);
@@ -380,6 +393,21 @@ void tcp_unreachable(struct tcp_pcb *pcb, int error);
 /* options.c */
 int option_get(struct sock *s, int level, int name, void *value, socklen_t *length);
 int option_set(struct sock *s, int level, int name, const void *value, socklen_t length);
+
+void sock_copy_options(struct sock *s, const struct sock *from);
+
+/* options_tcp.c */
+int option_tcp_get(struct sock *s, int name, void *value, socklen_t *length);
+int option_tcp_set(struct sock *s, int name, int number);
+int option_congestion_set(struct sock *s, const void *value, socklen_t length);
+
+/* renew.c */
+int renew_socket(cse_socket handle, int fd, bool disconnect, cse_socket *made);
+void renew_forget_names(struct sock *s);
+
+/* linger.c */
+void linger_close(cse_socket handle);
+void linger_news(bool dropped);
 
 /* options6.c */
 int option6_get(struct sock *s, int name, void *value, socklen_t *length);

@@ -2,7 +2,7 @@
  * ready; the program's accept reads a token (the kernel blocks, wakes one of several workers,
  * returns EAGAIN or EINTR) and then takes a connection from the queue. One token, one connection.
  */
-#include "instance.h"
+#include "direct.h"
 
 #include "lwip/priv/tcp_priv.h"
 
@@ -103,7 +103,8 @@ int cse_tcp_may_complete(struct tcp_pcb *pcb, int has_data)
 {
     const struct sock *s = pcb->callback_arg;
     if (s == NULL || queue_is_full(s)) return 0;
-    return has_data || pcb->nrtx >= s->defer_accept;
+    pcb->deferred = !has_data && pcb->nrtx < s->defer_accept;
+    return !pcb->deferred;
 }
 
 void cse_tcp_half_open(struct tcp_pcb *pcb)
@@ -117,6 +118,7 @@ void cse_tcp_half_open(struct tcp_pcb *pcb)
         s->half_first = pcb;
     s->half_last = pcb;
     s->half_open++;
+    tcp_tune_pcb(pcb, s);
 }
 
 void cse_tcp_half_done(struct tcp_pcb *pcb)
@@ -149,21 +151,10 @@ err_t listen_accept_event(struct sock *listener, struct tcp_pcb *pcb)
     s->tcp = pcb;
     s->listener = listener;
     set_names(s, pcb);
-    s->v6_only = listener->v6_only;
-    s->no_delay = listener->no_delay;
-    s->keep_alive = listener->keep_alive;
-    s->keep_idle = listener->keep_idle;
-    s->keep_interval = listener->keep_interval;
-    s->keep_count = listener->keep_count;
-    s->linger_on = listener->linger_on;
-    s->linger_seconds = listener->linger_seconds;
-    s->reuse_address = listener->reuse_address;
-    s->reuse_port = listener->reuse_port;
-    s->ttl = listener->ttl;
-    s->tos = listener->tos;
-    s->receive_buffer = listener->receive_buffer;
-    s->send_buffer = listener->send_buffer;
+    sock_copy_options(s, listener);
+    s->cork = false;
     s->state = CONNECTED;
+    direct_publish(s);
     s->tx_ready = true;
     tcp_arg(pcb, s);
     tcp_apply_options(s);

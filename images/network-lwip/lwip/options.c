@@ -2,12 +2,12 @@
  * programs test for them; an option of Linux that has no meaning here is taken quietly where a
  * program could not tell the difference, else refused with ENOPROTOOPT.
  */
-#include "instance.h"
-
-#include "lwip/priv/tcp_priv.h"
+#include "direct.h"
 
 #include <errno.h>
-#include <linux/tcp.h>
+#include <limits.h>
+#include <net/if.h>
+#include <netinet/tcp.h>
 #include <string.h>
 
 #ifndef SO_REUSEPORT
@@ -27,62 +27,6 @@ static int put_int(void *value, socklen_t *length, int number)
     return put(value, length, &number, sizeof number);
 }
 
-static int tcp_state_of(const struct sock *s)
-{
-    static const uint8_t linux_state[] = {[0] = 7,          [LISTEN] = 10,     [SYN_SENT] = 2,
-                                          [SYN_RCVD] = 3,   [ESTABLISHED] = 1, [FIN_WAIT_1] = 4,
-                                          [FIN_WAIT_2] = 5, [CLOSE_WAIT] = 8,  [CLOSING] = 11,
-                                          [LAST_ACK] = 9,   [TIME_WAIT] = 6};
-    return s->tcp == NULL ? 7 : linux_state[s->tcp->state];
-}
-
-static int get_tcp_info(const struct sock *s, void *value, socklen_t *length)
-{
-    struct tcp_info info = {.tcpi_state = (uint8_t)tcp_state_of(s)};
-    const struct tcp_pcb *pcb = s->tcp;
-    if (pcb != NULL && pcb->state != LISTEN) {
-        info.tcpi_rto = pcb->rto * 1000;
-        info.tcpi_rtt = pcb->srtt >> 3;
-        info.tcpi_rttvar = pcb->rttvar >> 2;
-        info.tcpi_snd_mss = info.tcpi_rcv_mss = info.tcpi_advmss = pcb->mss;
-        info.tcpi_pmtu = instance->mtu;
-        info.tcpi_snd_cwnd = pcb->cwnd / (pcb->mss ? pcb->mss : 1);
-        info.tcpi_snd_ssthresh = pcb->ssthresh / (pcb->mss ? pcb->mss : 1);
-        info.tcpi_rcv_space = pcb->rcv_wnd;
-        info.tcpi_unacked = pcb->snd_queuelen;
-        info.tcpi_retransmits = pcb->nrtx;
-    } else if (s->state == LISTENING) {
-        info.tcpi_unacked = s->queued;
-        info.tcpi_sacked = s->backlog;
-    }
-    return put(value, length, &info, sizeof info);
-}
-
-static int get_tcp(struct sock *s, int name, void *value, socklen_t *length)
-{
-    if (s->kind != KIND_TCP) return -EOPNOTSUPP;
-    int mss = s->tcp != NULL && s->tcp->state != LISTEN && s->state != FRESH ? s->tcp->mss : 536;
-    switch (name) {
-    case TCP_NODELAY: return put_int(value, length, s->no_delay);
-    case TCP_CORK: return put_int(value, length, s->cork);
-    case TCP_KEEPIDLE: return put_int(value, length, s->keep_idle);
-    case TCP_KEEPINTVL: return put_int(value, length, s->keep_interval);
-    case TCP_KEEPCNT: return put_int(value, length, s->keep_count);
-    case TCP_USER_TIMEOUT: return put_int(value, length, s->user_timeout_ms);
-    case TCP_MAXSEG: return put_int(value, length, s->max_segment ? s->max_segment : mss);
-    case TCP_DEFER_ACCEPT: return put_int(value, length, s->defer_accept);
-    case TCP_QUICKACK: return put_int(value, length, 1);
-    case TCP_SYNCNT: return put_int(value, length, TCP_SYNMAXRTX);
-    case TCP_LINGER2: return put_int(value, length, 60);
-    case TCP_WINDOW_CLAMP: return put_int(value, length, 0);
-    case TCP_FASTOPEN: return put_int(value, length, 0);
-    case TCP_NOTSENT_LOWAT: return put_int(value, length, 0);
-    case TCP_INFO: return get_tcp_info(s, value, length);
-    case TCP_CONGESTION: return put(value, length, "reno\0\0\0\0\0\0\0\0\0\0\0", 16);
-    default: return -ENOPROTOOPT;
-    }
-}
-
 static int protocol_of(const struct sock *s)
 {
     if (s->kind == KIND_PING) return s->family == AF_INET6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP;
@@ -97,6 +41,13 @@ static int telling(const struct sock *s, void *value, socklen_t *length, int wha
 static void set_telling(struct sock *s, int what, int wanted)
 {
     s->telling = (uint8_t)(wanted ? s->telling | what : s->telling & ~what);
+}
+
+static int get_device(const struct sock *s, void *value, socklen_t *length)
+{
+    const char *name = s->device == 0 ? "" : s->device == 1 ? "lo" : "eth0";
+    if (*length < IFNAMSIZ) return -EINVAL;
+    return put(value, length, name, s->device == 0 ? 0 : strlen(name) + 1);
 }
 
 static int get_socket(struct sock *s, int name, void *value, socklen_t *length)
@@ -119,15 +70,15 @@ static int get_socket(struct sock *s, int name, void *value, socklen_t *length)
     case SO_LINGER: return put(value, length, &linger, sizeof linger);
     case SO_RCVBUF: return put_int(value, length, s->receive_buffer);
     case SO_SNDBUF: return put_int(value, length, s->send_buffer);
-    case SO_OOBINLINE:
+    case SO_OOBINLINE: return put_int(value, length, s->oob_inline);
+    case SO_PRIORITY: return put_int(value, length, s->priority);
     case SO_DONTROUTE:
-    case SO_PRIORITY:
     case SO_MARK:
     case SO_DEBUG:
     case SO_BUSY_POLL: return put_int(value, length, 0);
     case SO_TIMESTAMP: return telling(s, value, length, CSE_TELL_TIME);
     case SO_TIMESTAMPNS: return telling(s, value, length, CSE_TELL_TIME_NS);
-    case SO_BINDTODEVICE: *length = 0; return 0;
+    case SO_BINDTODEVICE: return get_device(s, value, length);
     /* Kept by the pair itself, which is what blocks. */
     case SO_RCVTIMEO:
     case SO_SNDTIMEO:
@@ -176,7 +127,7 @@ int option_get(struct sock *s, int level, int name, void *value, socklen_t *leng
 {
     switch (level) {
     case SOL_SOCKET: return get_socket(s, name, value, length);
-    case IPPROTO_TCP: return get_tcp(s, name, value, length);
+    case IPPROTO_TCP: return option_tcp_get(s, name, value, length);
     case IPPROTO_IP: return get_ip(s, name, value, length);
     case IPPROTO_IPV6: return option6_get(s, name, value, length);
     default: return -EOPNOTSUPP;
@@ -186,45 +137,37 @@ int option_get(struct sock *s, int level, int name, void *value, socklen_t *leng
 /* ---- setting -----------------------------------------------------------------------------------
  */
 
-static int between(int *place, int number, int least, int most)
-{
-    if (number < least || number > most) return -EINVAL;
-    *place = number;
-    return 0;
-}
-
-static int set_tcp(struct sock *s, int name, int number)
-{
-    int failed = 0;
-    if (s->kind != KIND_TCP) return -ENOPROTOOPT;
-    switch (name) {
-    case TCP_NODELAY: s->no_delay = number != 0; break;
-    case TCP_CORK: s->cork = number != 0; break;
-    case TCP_KEEPIDLE: failed = between(&s->keep_idle, number, 1, 32767); break;
-    case TCP_KEEPINTVL: failed = between(&s->keep_interval, number, 1, 32767); break;
-    case TCP_KEEPCNT: failed = between(&s->keep_count, number, 1, 127); break;
-    case TCP_USER_TIMEOUT:
-        failed = number < 0 ? -EINVAL : 0;
-        s->user_timeout_ms = number;
-        break;
-    case TCP_MAXSEG: failed = between(&s->max_segment, number, 88, 32767); break;
-    case TCP_DEFER_ACCEPT: s->defer_accept = number; break;
-    case TCP_QUICKACK:
-    case TCP_SYNCNT:
-    case TCP_LINGER2:
-    case TCP_WINDOW_CLAMP:
-    case TCP_NOTSENT_LOWAT:
-    case TCP_FASTOPEN: break;
-    default: return -ENOPROTOOPT;
-    }
-    if (failed == 0) tcp_apply_options(s);
-    return failed;
-}
-
 static int buffer_size(int number)
 {
     if (number < 0 || number > BUFFER_MOST / 2) number = BUFFER_MOST / 2;
     return number * 2 < 2304 ? 2304 : number * 2;
+}
+
+static int set_receive_low(struct sock *s, int number)
+{
+    if (number < 0 || number > s->receive_buffer / 2) number = s->receive_buffer / 2;
+    s->receive_low = number == 0 ? 1 : (uint32_t)number;
+    direct_wish(s);
+    direct_publish(s);
+    return PASS_TO_PAIR;
+}
+
+static int set_device(struct sock *s, const void *value, socklen_t length)
+{
+    char name[IFNAMSIZ] = {0};
+    memcpy(name, value, length < IFNAMSIZ - 1 ? length : IFNAMSIZ - 1);
+    if (name[0] == '\0')
+        s->device = 0;
+    else if (strcmp(name, "lo") == 0)
+        s->device = 1;
+    else if (strcmp(name, "eth0") == 0)
+        s->device = 2;
+    else
+        return -ENODEV;
+    struct netif *netif = s->device == 0 ? NULL : s->device == 1 ? instance->loop : instance->tap;
+    if (s->udp != NULL) udp_bind_netif(s->udp, netif);
+    tcp_apply_options(s);
+    return 0;
 }
 
 static int set_socket(struct sock *s, int name, const void *value, socklen_t length, int number)
@@ -247,21 +190,27 @@ static int set_socket(struct sock *s, int name, const void *value, socklen_t len
         if (length < sizeof linger) return -EINVAL;
         memcpy(&linger, value, sizeof linger);
         s->linger_on = linger.l_onoff != 0;
-        s->linger_seconds = linger.l_linger;
+        if (s->linger_on)
+            s->linger_seconds =
+                (unsigned)linger.l_linger > INT_MAX / 1000 ? INT_MAX / 1000 : linger.l_linger;
+        direct_publish(s); /* close has to know */
         return 0;
     }
     case SO_RCVBUF: s->receive_buffer = buffer_size(number); return 0;
     case SO_SNDBUF: s->send_buffer = buffer_size(number); return 0;
     case SO_RCVTIMEO:
-    case SO_SNDTIMEO:
-    case SO_RCVLOWAT: return PASS_TO_PAIR;
-    case SO_BINDTODEVICE:
-    case SO_OOBINLINE:
-    case SO_DONTROUTE:
+    case SO_SNDTIMEO: return PASS_TO_PAIR;
+    case SO_RCVLOWAT: return set_receive_low(s, number);
+    case SO_OOBINLINE: s->oob_inline = number != 0; return 0;
+    /* What has no effect here, or is for the privileged only, as to a program that is not. */
     case SO_PRIORITY:
-    case SO_MARK:
-    case SO_DEBUG:
-    case SO_BUSY_POLL:
+        if (number < 0 || number > 6) return -EPERM;
+        s->priority = (uint8_t)number;
+        return 0;
+    case SO_MARK: return number == 0 ? 0 : -EPERM;
+    case SO_BUSY_POLL: return number < 0 ? -EINVAL : number == 0 ? 0 : -EPERM;
+    case SO_DEBUG: return number == 0 ? 0 : -EACCES;
+    case SO_DONTROUTE: return number == 0 ? 0 : -ENOPROTOOPT;
     case SO_NO_CHECK: return 0;
     case SO_TYPE:
     case SO_DOMAIN:
@@ -301,8 +250,9 @@ static int set_ip(struct sock *s, int name, int number)
 int option_set(struct sock *s, int level, int name, const void *value, socklen_t length)
 {
     int number = 0;
-    if (level == IPPROTO_TCP && name == TCP_CONGESTION) return 0;
-    if (level == SOL_SOCKET && name == SO_BINDTODEVICE) return 0;
+    if (level == IPPROTO_TCP && name == TCP_CONGESTION)
+        return option_congestion_set(s, value, length);
+    if (level == SOL_SOCKET && name == SO_BINDTODEVICE) return set_device(s, value, length);
     if (level == IPPROTO_IP || level == IPPROTO_IPV6) {
         int done = group_option(s, level, name, value, length);
         if (done <= 0) return done;
@@ -315,7 +265,7 @@ int option_set(struct sock *s, int level, int name, const void *value, socklen_t
         return -EINVAL;
     switch (level) {
     case SOL_SOCKET: return set_socket(s, name, value, length, number);
-    case IPPROTO_TCP: return set_tcp(s, name, number);
+    case IPPROTO_TCP: return option_tcp_set(s, name, number);
     case IPPROTO_IP: return set_ip(s, name, number);
     case IPPROTO_IPV6: return option6_set(s, name, value, length, number);
     default: return -ENOPROTOOPT;

@@ -9,8 +9,8 @@
  * Called by instance_lock: `reset_instance` in whichever process finds the lock's owner dead,
  * `reset_ends` then in each of them.
  */
+#include "direct.h"
 #include "farewell.h"
-#include "instance.h"
 
 #include "lwip/priv/tcp_priv.h"
 
@@ -80,39 +80,6 @@ static bool has_holder(struct sock *s)
     return holder != NO_PROCESS;
 }
 
-static void copy_options(struct sock *s, const struct sock *old)
-{
-    s->reuse_address = old->reuse_address;
-    s->reuse_port = old->reuse_port;
-    s->keep_alive = old->keep_alive;
-    s->broadcast = old->broadcast;
-    s->no_delay = old->no_delay;
-    s->linger_on = old->linger_on;
-    s->linger_seconds = old->linger_seconds;
-    s->telling = old->telling;
-    s->receive_error = old->receive_error;
-    s->receive_error6 = old->receive_error6;
-    s->multicast_ttl = old->multicast_ttl;
-    s->multicast_hops = old->multicast_hops;
-    s->no_multicast_loop = old->no_multicast_loop;
-    s->no_multicast_loop6 = old->no_multicast_loop6;
-    s->multicast_interface = old->multicast_interface;
-    s->multicast_interface6 = old->multicast_interface6;
-    s->receive_buffer = old->receive_buffer;
-    s->send_buffer = old->send_buffer;
-    s->user_timeout_ms = old->user_timeout_ms;
-    s->keep_idle = old->keep_idle;
-    s->keep_interval = old->keep_interval;
-    s->keep_count = old->keep_count;
-    s->max_segment = old->max_segment;
-    s->defer_accept = old->defer_accept;
-    s->ttl = old->ttl;
-    s->hops = old->hops;
-    s->tos = old->tos;
-    s->traffic_class = old->traffic_class;
-    s->port_given = old->port_given;
-}
-
 /* In its old place, so that handles and stack ends that processes have of it are good. */
 static struct sock *put_back(const struct sock *old)
 {
@@ -123,15 +90,15 @@ static struct sock *put_back(const struct sock *old)
     s->generation = old->generation;
     s->kind = old->kind;
     s->family = old->family;
-    s->v6_only = old->v6_only;
     s->inode = old->inode;
     address_any(s, &s->local.ip);
     address_any(s, &s->remote.ip);
     s->owner = old->owner;
     memcpy(s->holders, old->holders, sizeof s->holders);
-    copy_options(s, old);
+    sock_copy_options(s, old);
     sock_know(s);
     instance->sockets[s->index] = s;
+    direct_publish(s);
     return s;
 }
 

@@ -50,9 +50,28 @@ struct sock *sock_new(enum sock_kind kind, int family)
     s->keep_count = instance->keep_count;
     s->receive_buffer = kind == KIND_TCP ? 131072 : PAIR_BUFFER;
     s->send_buffer = kind == KIND_TCP ? 16384 : PAIR_BUFFER;
+    s->receive_low = 1;
     instance->sockets[index] = s;
     instance->sockets_live++;
+    direct_publish(s);
     return s;
+}
+
+/* What a program has set for one socket, for another that stands for it. */
+void sock_copy_options(struct sock *s, const struct sock *from)
+{
+#define COPY(field) s->field = from->field
+    COPY(v6_only), COPY(reuse_address), COPY(reuse_port), COPY(keep_alive), COPY(broadcast);
+    COPY(no_delay), COPY(cork), COPY(linger_on), COPY(linger_seconds), COPY(telling);
+    COPY(receive_error), COPY(receive_error6), COPY(oob_inline), COPY(priority), COPY(device);
+    COPY(multicast_ttl), COPY(multicast_hops), COPY(no_multicast_loop), COPY(no_multicast_loop6);
+    COPY(multicast_interface), COPY(multicast_interface6);
+    COPY(receive_buffer), COPY(send_buffer), COPY(receive_low), COPY(notsent_low);
+    COPY(user_timeout_ms), COPY(keep_idle), COPY(keep_interval), COPY(keep_count);
+    COPY(max_segment), COPY(defer_accept), COPY(syn_retries), COPY(fin_wait_s);
+    COPY(window_clamp), COPY(fast_open), COPY(congestion_given), COPY(quick_ack), COPY(slow_ack);
+    COPY(ttl), COPY(hops), COPY(tos), COPY(traffic_class), COPY(port_given);
+#undef COPY
 }
 
 static struct sock **hash_place(uint64_t inode)
@@ -248,6 +267,7 @@ void sock_notify(struct sock *s)
 void sock_set_state(struct sock *s, enum sock_state state)
 {
     __atomic_store_n(&s->state, (uint32_t)state, __ATOMIC_RELEASE);
+    direct_publish(s);
     syscall(SYS_futex, &s->state, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 

@@ -49,7 +49,32 @@ int tcp_make_pcb(struct sock *s)
     /* Conflicts of ports are judged by sock_check_bind, with Linux's rules. */
     ip_set_option(s->tcp, SOF_REUSEADDR);
     tcp_apply_options(s);
+    if (s->bound) { /* by the program, before a connect that failed */
+        err_t error = tcp_bind(s->tcp, s->local_given ? &s->local.ip : &any, s->local.port);
+        if (error != ERR_OK) return -errno_of(error);
+    }
     return 0;
+}
+
+/* What a connection has of its own from its first segment on. */
+void tcp_tune_pcb(struct tcp_pcb *pcb, const struct sock *s)
+{
+    pcb->user_mss = (u16_t)s->max_segment;
+    pcb->user_timeout = (u32_t)s->user_timeout_ms;
+    if (s->syn_retries != 0) pcb->syn_retries = (u8_t)s->syn_retries;
+    if (s->fin_wait_s != 0)
+        pcb->fin_wait_timeout = s->fin_wait_s < 0 ? 0 : (u32_t)s->fin_wait_s * 1000;
+    if (s->congestion_given != 0 && pcb->congestion != s->congestion_given - 1) {
+        pcb->congestion = (u8_t)(s->congestion_given - 1);
+        pcb->cubic_epoch = 0;
+    }
+    if (s->quick_ack)
+        tcp_set_flags(pcb, TF_QUICKACK);
+    else
+        tcp_clear_flags(pcb, TF_QUICKACK);
+    pcb->netif_idx = s->device == 0   ? NETIF_NO_INDEX
+                     : s->device == 1 ? netif_get_index(instance->loop)
+                                      : netif_get_index(instance->tap);
 }
 
 void tcp_apply_options(struct sock *s)
@@ -70,7 +95,7 @@ void tcp_apply_options(struct sock *s)
         tcp_nagle_disable(pcb);
     else
         tcp_nagle_enable(pcb);
-    if (s->max_segment != 0 && pcb->mss > s->max_segment) pcb->mss = (u16_t)s->max_segment;
+    tcp_tune_pcb(pcb, s);
     tcp_push(s, s->cork);
 }
 
@@ -105,6 +130,7 @@ static err_t receive_event(struct sock *s, struct tcp_pcb *pcb, struct pbuf *p)
             s->rx_first = chunk;
         s->rx_last = chunk;
         s->rx_bytes += p->tot_len;
+        s->bytes_received += p->tot_len;
         s->rx_news = true;
     }
     sock_notify(s);
@@ -125,6 +151,7 @@ err_t lwip_tcp_event(void *arg, struct tcp_pcb *pcb, enum lwip_event event, stru
         tcp_abort(pcb); /* data after close, RFC 2525 2.17 */
         return ERR_ABRT;
     case LWIP_EVENT_SENT:
+        if (s != NULL) s->bytes_acked += size;
         if (s != NULL && (s->direct || s->tx_ready || s->stash != NULL || s->hang_up))
             sock_notify(s);
         return ERR_OK;
@@ -139,7 +166,10 @@ err_t lwip_tcp_event(void *arg, struct tcp_pcb *pcb, enum lwip_event event, stru
         sock_notify(s);
         return ERR_OK;
     case LWIP_EVENT_ERR:
-        if (s != NULL) tcp_error_event(s, error);
+        if (s != NULL)
+            tcp_error_event(s, error);
+        else
+            linger_news(true);
         return ERR_OK;
     case LWIP_EVENT_POLL:
         if (s != NULL && (s->tx_ready || s->stash != NULL)) sock_notify(s);
@@ -164,9 +194,11 @@ void tcp_error_event(struct sock *s, err_t error)
     } else if (s->error == 0) {
         s->error = error == ERR_RST ? ECONNRESET : ETIMEDOUT;
     }
-    bool waited_for = s->waited_for;
-    s->reset_wanted = !waited_for;
-    sock_set_state(s, waited_for ? FRESH : ENDED);
+    bool again = s->waited_for; /* the pair is as it was: the program may connect once more */
+    s->reset_wanted = !again;
+    s->connect_failed = s->state == CONNECTING;
+    if (again) renew_forget_names(s);
+    sock_set_state(s, again ? FRESH : ENDED);
     sock_notify(s);
 }
 

@@ -209,7 +209,10 @@ static int32_t time_left(const struct tcp_pcb *pcb, uint32_t now)
         SOONER(left(now, pcb->rto_start, pcb->rto));
         if (pcb->user_timeout != 0) SOONER(left(now, pcb->progress, pcb->user_timeout));
     }
-    if (pcb->persist_backoff > 0) SOONER(left(now, pcb->persist_start, persist_interval(pcb)));
+    if (pcb->persist_backoff > 0) {
+        SOONER(left(now, pcb->persist_start, persist_interval(pcb)));
+        if (pcb->user_timeout != 0) SOONER(left(now, pcb->progress, pcb->user_timeout));
+    }
     if (pcb->flags & TF_ACK_DELAY) SOONER(until(now, pcb->ack_due));
     if (output_failed(pcb)) SOONER(RETRY_MS);
     if (pcb->unsent != NULL && pcb->unacked == NULL && pcb->persist_backoff == 0) SOONER(HELD_MS);
@@ -257,7 +260,12 @@ static void drop(struct tcp_pcb *pcb, bool reset)
 static uint32_t retries_allowed(const struct tcp_pcb *pcb)
 {
     if (pcb->state == SYN_SENT) return pcb->syn_retries;
-    if (pcb->state == SYN_RCVD) return SYNACK_RETRIES;
+    if (pcb->state == SYN_RCVD) {
+        const struct sock *listener = pcb->callback_arg;
+        uint32_t deferred =
+            pcb->deferred && listener != NULL ? (uint32_t)listener->defer_accept : 0;
+        return deferred > SYNACK_RETRIES ? deferred : SYNACK_RETRIES;
+    }
     return pcb->callback_arg == NULL ? ORPHAN_RETRIES : RETRIES;
 }
 
@@ -276,12 +284,14 @@ static bool retransmit(struct tcp_pcb *pcb, uint32_t now)
 
 static bool probe_window(struct tcp_pcb *pcb, uint32_t now)
 {
-    if (now - pcb->persist_start < persist_interval(pcb)) return true;
-    if (pcb->persist_probe >= RETRIES ||
-        (pcb->user_timeout != 0 && pcb->persist_probe > 0 && now - pcb->tmr >= pcb->user_timeout)) {
+    bool due = now - pcb->persist_start >= persist_interval(pcb);
+    /* Also if the peer answers the probes: its window is what makes no progress. */
+    if ((due && pcb->persist_probe >= RETRIES) ||
+        (pcb->user_timeout != 0 && now - pcb->progress >= pcb->user_timeout)) {
         drop(pcb, false);
         return false;
     }
+    if (!due) return true;
     pcb->persist_start = now;
     if (pcb->snd_wnd == 0) {
         tcp_zero_window_probe(pcb);

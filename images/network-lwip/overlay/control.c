@@ -1,7 +1,7 @@
 /* The control calls of sockets, in the program's place: socket, bind, listen, accept, connect,
  * names, options, shutdown. Data calls of TCP are not taken: the descriptor is a real one.
  */
-#include "net.h"
+#include "wait.h"
 
 #include <fcntl.h>
 #include <netinet/tcp.h>
@@ -146,12 +146,45 @@ static int send_timeout_ms(int fd)
     return (int)(limit.tv_sec * 1000 + limit.tv_usec / 1000);
 }
 
+/* What the pair itself keeps for the program goes with the descriptor. */
+static void copy_pair_options(int from, int to)
+{
+    static const int names[] = {SO_RCVTIMEO, SO_SNDTIMEO, SO_RCVLOWAT};
+    char value[sizeof(struct timeval)];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        socklen_t size = sizeof value;
+        if (libc(getsockopt)(from, SOL_SOCKET, names[i], value, &size) == 0)
+            libc(setsockopt)(to, SOL_SOCKET, names[i], value, size);
+    }
+    libc(fcntl)(to, F_SETFL, libc(fcntl)(from, F_GETFL));
+}
+
+/* The descriptor becomes that of a socket that can connect anew, if it was not one. */
+static int renew(int fd, cse_socket s, bool disconnect)
+{
+    cse_socket made;
+    int flags = libc(fcntl)(fd, F_GETFD) & FD_CLOEXEC ? O_CLOEXEC : 0;
+    int other = net_running()->renew(s, fd, disconnect, &made);
+    if (other <= 0) return other;
+    copy_pair_options(fd, other);
+    int replaced = libc(dup3)(other, fd, flags);
+    libc(close)(other);
+    if (replaced < 0) return -errno;
+    net_remember(fd, made);
+    epoll_renewed(fd, s, made);
+    return 0;
+}
+
 static int connect_private(int fd, cse_socket s, const struct sockaddr *address, socklen_t length)
 {
     const struct cse_stack *stack = net_running();
     union cse_address to;
     const union cse_address *wanted = &to;
     if (address != NULL && length >= sizeof(sa_family_t) && address->sa_family == AF_UNSPEC) {
+        if (!CSE_SOCKET_IS_DATAGRAM(s)) {
+            int failed = renew(fd, s, true);
+            return failed == 0 ? 0 : net_fail(failed);
+        }
         wanted = NULL;
     } else {
         int failed = take_address(address, &length, &to);
@@ -159,8 +192,12 @@ static int connect_private(int fd, cse_socket s, const struct sockaddr *address,
     }
     bool nonblocking = (libc(fcntl)(fd, F_GETFL) & O_NONBLOCK) != 0;
     int result = stack->connect(s, fd, wanted, length, nonblocking);
+    int under_way = result;
     if (!nonblocking && (result == -EINPROGRESS || result == -EALREADY))
-        result = stack->connect_wait(s, send_timeout_ms(fd));
+        result = stack->connect_wait(s, fd, send_timeout_ms(fd));
+    if (result == -EINPROGRESS) result = under_way;
+    if (result < 0 && result != -EINPROGRESS && result != -EALREADY && result != -EISCONN)
+        renew(fd, s, false);
     return result == 0 ? 0 : net_fail(result);
 }
 

@@ -160,6 +160,27 @@ void epoll_changed(struct watch *watch, uint32_t mask)
     errno = saved_errno;
 }
 
+static void renew_watch(struct watch *watch, cse_socket s)
+{
+    wait_remove(watch);
+    watch->socket = s;
+    watch->generation = cse_fd_generation(watch->fd);
+    watch->relayed = true;
+    wait_add(watch);
+    tell_kernel(EPOLL_CTL_ADD, watch);
+}
+
+void epoll_renewed(int fd, cse_socket former, cse_socket s)
+{
+    const struct cse_stack *stack = net_running();
+    sigset_t saved;
+    stack->enter(&saved);
+    for (struct set *set = all_sets; set != NULL; set = set->next)
+        for (struct watch *w = set->watches; w != NULL; w = w->set_next)
+            if (w->fd == fd && w->socket == former) renew_watch(w, s);
+    stack->leave(&saved);
+}
+
 static void look_now(struct watch *watch)
 {
     uint32_t mask = net_running()->readiness(watch->socket);

@@ -139,8 +139,23 @@ const struct cse_stack *net_running(void)
 
 /* ---- descriptors ----------------------------------------------------------------------------- */
 
+/* SO_LINGER makes close wait. What was remembered may be stale: the number may be another's. */
+static int close_private(int fd, uintptr_t known)
+{
+    cse_socket s = net_find(fd);
+    cse_fd_forget(fd);
+    int result = libc(close)(fd);
+    if (s == known && s != 0 && (stack->readiness(s) & CSE_LINGERS)) {
+        int saved_errno = errno;
+        stack->closed(s);
+        errno = saved_errno;
+    }
+    return result;
+}
+
 void net_remember(int fd, cse_socket s)
 {
+    cse_close_remembered = close_private;
     struct cse_identity identity = cse_identity_of(fd);
     sockets_device = identity.device;
     cse_fd_forget(fd);

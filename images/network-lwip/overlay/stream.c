@@ -8,10 +8,11 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/time.h>
 
-enum { PARTS_MAX = 1024, SOCKETS = 65536 };
+enum { PARTS_MAX = 1024, SOCKETS = 65536, DISCARD_BYTES = 16384 };
 
 static bool nonblocking(int fd, int flags)
 {
@@ -50,6 +51,57 @@ static size_t length_of(const struct iovec *parts, int count)
     return length;
 }
 
+/* ---- what the pair cannot say -------------------------------------------------------------- */
+
+static ssize_t broken_pipe(int flags)
+{
+    if (!(flags & MSG_NOSIGNAL)) pthread_kill(pthread_self(), SIGPIPE);
+    return net_fail(-EPIPE);
+}
+
+/* The connection's own error in the place of what AF_UNIX made of it; told once. */
+static int true_error(int fd, cse_socket s, int otherwise)
+{
+    int error = net_running()->take_error(s), ignored;
+    socklen_t size = sizeof ignored;
+    if (error <= 0) return otherwise;
+    libc(getsockopt)(fd, SOL_SOCKET, SO_ERROR, &ignored, &size);
+    return error;
+}
+
+static ssize_t receive_relayed(int fd, cse_socket s, struct msghdr *message, int flags)
+{
+    ssize_t got = libc(recvmsg)(fd, message, flags);
+    if (got < 0 && errno == ECONNRESET) errno = true_error(fd, s, ECONNRESET);
+    return got;
+}
+
+/* MSG_TRUNC of TCP: bytes are thrown away, not copied (tcp(7)); AF_UNIX knows no such thing. */
+static ssize_t discard_relayed(int fd, cse_socket s, size_t wanted, int flags)
+{
+    char piece[DISCARD_BYTES];
+    size_t done = 0;
+    if (flags & MSG_PEEK) { /* how many there are */
+        struct iovec one = {piece, wanted > 0};
+        struct msghdr message = {.msg_iov = &one, .msg_iovlen = 1};
+        ssize_t got = receive_relayed(fd, s, &message, flags & ~MSG_TRUNC);
+        int waiting = 0;
+        if (got <= 0 || libc(ioctl)(fd, FIONREAD, &waiting) != 0) return got;
+        return (size_t)waiting < wanted ? waiting : (ssize_t)wanted;
+    }
+    do {
+        struct iovec part = {piece, wanted - done < sizeof piece ? wanted - done : sizeof piece};
+        struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+        int how = flags & ~MSG_TRUNC;
+        ssize_t got = receive_relayed(fd, s, &message,
+                                      how & MSG_WAITALL || done == 0 ? how : how | MSG_DONTWAIT);
+        if (got < 0) return done > 0 ? (ssize_t)done : -1;
+        if (got == 0) break;
+        done += (size_t)got;
+    } while (done < wanted);
+    return (ssize_t)done;
+}
+
 /* ---- receiving ----------------------------------------------------------------------------- */
 
 /* Waits for readiness; 0, or -1 with errno. */
@@ -78,12 +130,12 @@ static ssize_t receive_all(int fd, cse_socket s, struct iovec *parts, int count,
         ssize_t got = stack->receive(s, fd, rest, left, flags);
         if (got == CSE_RELAYED) {
             struct msghdr message = {.msg_iov = rest, .msg_iovlen = (size_t)left};
-            got = libc(recvmsg)(fd, &message, flags);
+            got = receive_relayed(fd, s, &message, flags);
             if (got < 0) got = -errno;
-        } else if (got == -EAGAIN &&
+        } else if ((got == -EAGAIN || got == CSE_FEW) &&
                    wait_for(fd, s, EPOLLIN, flags, SO_RCVTIMEO, &deadline, &asked) == 0) {
             continue;
-        } else if (got == -EAGAIN) {
+        } else if (got == -EAGAIN || got == CSE_FEW) {
             got = -errno;
         }
         if (got < 0 && done == 0) return net_fail((int)got);
@@ -126,11 +178,14 @@ static ssize_t receive_some(int fd, cse_socket s, struct msghdr *message, int fl
         }
         if (spin & CSE_SPUN) wait_counted_as_spinning(false);
         if (got == CSE_SLEEP) got = -EAGAIN;
-        if (got == CSE_RELAYED) return libc(recvmsg)(fd, message, flags);
+        if (got == CSE_RELAYED) return receive_relayed(fd, s, message, flags);
         if (got >= 0) return got;
-        if (got != -EAGAIN) return net_fail((int)got);
+        if (got != -EAGAIN && got != CSE_FEW) return net_fail((int)got);
         if (known != NULL) *known = 0;
-        if (wait_for(fd, s, EPOLLIN, flags, SO_RCVTIMEO, &deadline, &asked) != 0) return -1;
+        if (wait_for(fd, s, EPOLLIN, flags, SO_RCVTIMEO, &deadline, &asked) != 0) {
+            if (got != CSE_FEW) return -1;
+            flags |= MSG_DONTWAIT; /* what there is, below SO_RCVLOWAT */
+        }
         if (known != NULL) *known = generation;
         spin = 0;
     }
@@ -140,10 +195,17 @@ ssize_t stream_receive(int fd, cse_socket s, struct msghdr *message, int flags)
 {
     int count = (int)message->msg_iovlen;
     uint32_t ready = net_running()->readiness(s);
-    if ((ready & CSE_READY_RELAYED && flags != 0) || message->msg_iovlen > PARTS_MAX ||
-        (flags & (MSG_OOB | MSG_ERRQUEUE)))
-        return libc(recvmsg)(fd, message, flags);
+    if (flags & MSG_OOB) return net_fail(-EINVAL); /* no urgent data is ever kept apart */
+    if (flags & MSG_ERRQUEUE) return net_fail(-EAGAIN);
+    if (message->msg_iovlen > PARTS_MAX) return net_fail(-EMSGSIZE);
+    if (ready & CSE_NOT_CONNECTED) {
+        int refusal = net_running()->refusal(s, false);
+        if (refusal <= 0) return refusal == 0 ? 0 : net_fail(refusal);
+    }
     size_t wanted = length_of(message->msg_iov, count);
+    if (ready & CSE_READY_RELAYED && flags & MSG_TRUNC)
+        return discard_relayed(fd, s, wanted, flags);
+    if (ready & CSE_READY_RELAYED && flags != 0) return receive_relayed(fd, s, message, flags);
     bool all = (flags & MSG_WAITALL) && !(flags & MSG_PEEK) && !nonblocking(fd, flags);
     ssize_t got = all ? receive_all(fd, s, message->msg_iov, count, wanted, flags)
                       : receive_some(fd, s, message, flags);
@@ -157,17 +219,14 @@ ssize_t stream_receive(int fd, cse_socket s, struct msghdr *message, int flags)
 
 /* ---- sending ------------------------------------------------------------------------------- */
 
-static ssize_t send_relayed(int fd, const struct iovec *parts, int count, int flags)
+static ssize_t send_relayed(int fd, cse_socket s, const struct iovec *parts, int count, int flags)
 {
     /* A connected stream ignores the address in the kernel's TCP; AF_UNIX would refuse it. */
     struct msghdr plain = {.msg_iov = (struct iovec *)parts, .msg_iovlen = (size_t)count};
-    return libc(sendmsg)(fd, &plain, flags);
-}
-
-static ssize_t broken_pipe(int flags)
-{
-    if (!(flags & MSG_NOSIGNAL)) pthread_kill(pthread_self(), SIGPIPE);
-    return net_fail(-EPIPE);
+    ssize_t sent = libc(sendmsg)(fd, &plain, flags | MSG_NOSIGNAL);
+    if (sent >= 0 || (errno != EPIPE && errno != ECONNRESET)) return sent;
+    int error = true_error(fd, s, errno);
+    return error == EPIPE ? broken_pipe(flags) : net_fail(-error);
 }
 
 ssize_t stream_transmit(int fd, cse_socket s, const struct msghdr *message, int flags)
@@ -180,12 +239,19 @@ ssize_t stream_transmit(int fd, cse_socket s, const struct msghdr *message, int 
     bool asked = false;
     size_t done = 0;
     if (message->msg_iovlen > PARTS_MAX) return net_fail(-EMSGSIZE);
-    if (flags & MSG_OOB) return send_relayed(fd, parts, count, flags);
+    if (flags & MSG_OOB) {
+        net_escape("send MSG_OOB");
+        return net_fail(-EOPNOTSUPP);
+    }
+    if (stack->readiness(s) & CSE_NOT_CONNECTED) {
+        int refusal = stack->refusal(s, true);
+        if (refusal <= 0) return refusal == -EPIPE ? broken_pipe(flags) : net_fail(refusal);
+    }
     size_t wanted = length_of(parts, count);
     for (;;) {
         ssize_t sent = stack->transmit(s, fd, parts, count, flags);
         if (sent == CSE_RELAYED) {
-            sent = send_relayed(fd, parts, count, flags);
+            sent = send_relayed(fd, s, parts, count, flags);
             return sent >= 0 ? (ssize_t)done + sent : done > 0 ? (ssize_t)done : -1;
         }
         if (sent >= 0) done += (size_t)sent;

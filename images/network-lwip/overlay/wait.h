@@ -77,6 +77,8 @@ int wait_one(cse_socket s, uint32_t events, uint64_t deadline_ns);
 
 /* epoll.c: something else than epoll_wait asks about a descriptor that may be a set. */
 void epoll_nest(int fd);
+/* epoll.c: the socket behind a descriptor is another now; sets that have it keep it. */
+void epoll_renewed(int fd, cse_socket former, cse_socket s);
 /* epoll.c: an upcall concerns a watch of a program's set. */
 void epoll_changed(struct watch *watch, uint32_t mask);
 /* The stack tells us that a socket has become something (struct cse_host). */
