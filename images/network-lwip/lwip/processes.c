@@ -153,7 +153,7 @@ void process_gone(uint16_t slot)
     if (instance->leader == slot) instance->leader = NO_PROCESS;
     for (uint32_t i = 0; i < instance->socket_top; i++) {
         struct sock *s = instance->sockets[i];
-        if (s == NULL) continue;
+        if (s == NULL || s->state == ENDED) continue;
         uint64_t bit = UINT64_C(1) << (slot % 64);
         bool held = (s->holders[slot / 64] & bit) != 0;
         s->holders[slot / 64] &= ~bit;
@@ -186,13 +186,22 @@ void process_leave(void)
     me.slot = NO_PROCESS;
 }
 
+/* A socket that lives and has a stack end in this process, or NULL. What has ended keeps its place
+ * for a while, and stack ends of it stay here until they are swept. */
+static struct sock *held_here(uint32_t index)
+{
+    struct sock *s = instance->sockets[index];
+    bool here = s != NULL && me.ends[index].fd > 0 && me.ends[index].generation == s->generation;
+    return here && s->state != ENDED ? s : NULL;
+}
+
 /* Joins with the stack ends that this process has and that live. */
 static void take_part(void)
 {
     if (!process_join()) return;
     for (uint32_t i = 0; i < me.top; i++) {
-        struct sock *s = instance->sockets[i];
-        if (s == NULL || me.ends[i].fd <= 0 || me.ends[i].generation != s->generation) continue;
+        struct sock *s = held_here(i);
+        if (s == NULL) continue;
         s->holders[me.slot / 64] |= UINT64_C(1) << (me.slot % 64);
         if (s->owner == NO_PROCESS) s->owner = me.slot;
     }
@@ -249,10 +258,11 @@ static void watch_others(void)
 }
 
 /* A pidfd was readable: perhaps that of another process, which had the slot when the pump went
- * to sleep. */
+ * to sleep. The slot may be a child's by now that is not watched yet, or has no pid. */
 void process_heard(uint16_t slot)
 {
-    if (slot >= PROCESSES_MAX || me.watched_pid[slot] != instance->processes[slot].pid) return;
+    if (slot >= PROCESSES_MAX || me.watched_pid[slot] == 0) return;
+    if (me.watched_pid[slot] != instance->processes[slot].pid) return;
     struct pollfd ended = {me.watched[slot], POLLIN, 0};
     struct timespec now = {0, 0};
     if (syscall(SYS_ppoll, &ended, 1, &now, NULL, 0) == 1 && (ended.revents & POLLIN))
@@ -281,8 +291,8 @@ static void reserve_child(void)
     if (child_slot == NO_PROCESS) return;
     child_reserved_ms = instance->processes[child_slot].reserved_ms;
     for (uint32_t i = 0; i < me.top; i++) {
-        struct sock *s = instance->sockets[i];
-        if (s == NULL || me.ends[i].fd <= 0 || me.ends[i].generation != s->generation) continue;
+        struct sock *s = held_here(i);
+        if (s == NULL) continue;
         s->holders[child_slot / 64] |= UINT64_C(1) << (child_slot % 64);
         direct_stop(s); /* parent and child may both wait for it */
     }
@@ -377,9 +387,8 @@ static bool keeper_needed(void)
 {
     bool any = false;
     for (uint32_t i = 0; i < me.top && !any; i++) {
-        struct sock *s = instance->sockets[i];
-        any = s != NULL && me.ends[i].fd > 0 && me.ends[i].generation == s->generation &&
-              !others_hold(s);
+        struct sock *s = held_here(i);
+        any = s != NULL && !others_hold(s);
     }
     if (!any) return false;
     for (int fd = 0; fd < INHERITED_MAX; fd++) {
@@ -404,6 +413,7 @@ static void keep(void)
     for (int fd = 0; fd < 3; fd++) syscall(SYS_close, fd);
     pump_close_program_fds();
     while (instance->sockets_live > 0 || tcp_unfinished()) pump_once(1000);
+    instance_close_gate(); /* there is a thread as well, which must not end inside */
     syscall(SYS_exit_group, 0);
 }
 
@@ -414,9 +424,8 @@ void process_before_exec(void)
     instance_lock(&saved);
     bool needed = keeper_needed();
     for (uint32_t i = 0; i < me.top; i++) {
-        struct sock *s = instance->sockets[i];
-        if (s != NULL && me.ends[i].fd > 0 && me.ends[i].generation == s->generation)
-            direct_stop(s);
+        struct sock *s = held_here(i);
+        if (s != NULL) direct_stop(s);
     }
     instance_unlock(&saved);
     if (needed && fork() == 0) keep();
@@ -453,8 +462,8 @@ void process_before_exit(void)
         bool busy = false, last = true;
         instance_lock(&saved);
         for (uint32_t i = 0; i < me.top; i++) {
-            struct sock *s = instance->sockets[i];
-            if (s == NULL || me.ends[i].fd <= 0 || me.ends[i].generation != s->generation) continue;
+            struct sock *s = held_here(i);
+            if (s == NULL) continue;
             if (s->owner != me.slot || s->kind != KIND_TCP || s->state != CONNECTED) continue;
             s->tx_ready = true;
             tcp_take(s);
