@@ -16,13 +16,22 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+enum { SEALED_RANGE = 4096 }; /* the numbers in a range that are looked at one by one */
 #ifndef SYS_close_range
 #define SYS_close_range 436
 #endif
 
+/* An overlay's own affair with a descriptor that is about to be closed, or replaced; `stream` is
+ * that of an fclose. */
+extern void cse_before_close(int fd, void *stream) __attribute__((weak));
+
 CSE_BEFORE_SANITIZERS
 
 int (*cse_close_remembered)(int fd, uintptr_t value);
+static void before_close(int fd, void *stream)
+{
+    if (cse_before_close != NULL && fd >= 0) cse_before_close(fd, stream);
+}
 
 CSE_EXPORT int close(int fd)
 {
@@ -33,6 +42,7 @@ CSE_EXPORT int close(int fd)
     }
     if (cse_close_remembered != NULL && cse_fd_recall(fd, &known) && known != 0)
         return cse_close_remembered(fd, known);
+    before_close(fd, NULL);
     cse_fd_forget(fd);
     return libc(close)(fd);
 }
@@ -41,6 +51,7 @@ CSE_EXPORT int close(int fd)
 CSE_EXPORT int fclose(FILE *stream)
 {
     int fd = fileno(stream);
+    before_close(fd, stream);
     if (fd >= 0) cse_fd_forget(fd);
     return libc(fclose)(stream);
 }
@@ -66,6 +77,7 @@ static bool refuse_dup(int from, int to)
 CSE_EXPORT int dup2(int from, int to)
 {
     if (refuse_dup(from, to)) return -1;
+    if (from != to) before_close(to, NULL);
     int copy = libc(dup2)(from, to);
     if (copy >= 0 && from != to) cse_fd_copy(from, to);
     return copy;
@@ -74,6 +86,7 @@ CSE_EXPORT int dup2(int from, int to)
 CSE_EXPORT int dup3(int from, int to, int flags)
 {
     if (refuse_dup(from, to)) return -1;
+    if (from != to) before_close(to, NULL);
     int copy = libc(dup3)(from, to, flags);
     if (copy >= 0) cse_fd_copy(from, to);
     return copy;
@@ -128,6 +141,14 @@ static int close_around_own(unsigned first, unsigned last, unsigned flags)
     return 0;
 }
 
+static void before_close_range(unsigned first, unsigned last)
+{
+    if (cse_before_close == NULL) return;
+    long most = sysconf(_SC_OPEN_MAX);
+    for (unsigned fd = first; fd <= last && (long)fd < most && fd < SEALED_RANGE; fd++)
+        cse_before_close((int)fd, NULL);
+}
+
 CSE_EXPORT int close_range(unsigned first, unsigned last, int flags)
 {
     enum { CLOEXEC_ONLY = 4 };
@@ -136,6 +157,7 @@ CSE_EXPORT int close_range(unsigned first, unsigned last, int flags)
         return -1;
     }
     if (flags & CLOEXEC_ONLY) return (int)libc(syscall)(SYS_close_range, first, last, flags);
+    before_close_range(first, last);
     cse_fd_forget_range(first, last);
     return close_around_own(first, last, (unsigned)flags);
 }
@@ -144,6 +166,7 @@ CSE_EXPORT void closefrom(int first)
 {
     unsigned from = first < 0 ? 0 : (unsigned)first;
     int saved_errno = errno;
+    before_close_range(from, UINT_MAX);
     cse_fd_forget_range(from, UINT_MAX);
     if (close_around_own(from, UINT_MAX, 0) != 0) {
         /* A kernel before 5.9 has no close_range. */

@@ -53,6 +53,7 @@ struct fs_archive *fs_archive_new(const char *mount, const char *prefix)
     archive->number = archive_count;
     archive->mount = mount;
     archive->from = setting(prefix, "from", "");
+    archive->inside = setting(prefix, "inside", NULL);
     snprintf(archive->directory, sizeof archive->directory, "%.4000s/a%d", fs_private(),
              archive->number);
     snprintf(archive->tree, sizeof archive->tree, "%.4000s/tree", archive->directory);
@@ -128,6 +129,20 @@ int fs_archive_open_in(const struct fs_archive *archive, const char *name, int f
     return fd;
 }
 
+int fs_archive_open(struct fs_archive *archive)
+{
+    struct fs_where where;
+    if (archive->inside == NULL) return raw_open(archive->from, O_RDONLY | O_CLOEXEC, 0);
+    pid_t self = (pid_t)raw(SYS_gettid);
+    if (archive->opener == self) return -ELOOP; /* it lies in itself */
+    archive->opener = self;
+    int found = fs_find_absolute(archive->inside, FS_FOLLOW, &where);
+    int error = found == FS_INSIDE ? fs_real_content(&where) : found;
+    archive->opener = 0;
+    if (error < 0) return error;
+    return raw_open(found == FS_INSIDE ? where.real : where.path, O_RDONLY | O_CLOEXEC, 0);
+}
+
 int fs_archive_lock(const struct fs_archive *archive)
 {
     int fd = fs_archive_open_in(archive, "lock", O_RDWR, 0);
@@ -151,7 +166,7 @@ static int build(struct fs_archive *archive)
 {
     const struct cse_tree_provider *reader = fs_archive_provider();
     struct fs_speaker speaker = {.archive = archive};
-    int source = raw_open(archive->from, O_RDONLY | O_CLOEXEC, 0);
+    int source = fs_archive_open(archive);
     int index = fs_archive_open_in(archive, "index.new", O_RDWR | O_CREAT | O_TRUNC, 0666);
     int pack = fs_archive_open_in(archive, "pack", O_RDWR | O_CREAT | O_TRUNC, 0644);
     int error = 0;
@@ -230,7 +245,8 @@ const struct cse_index_header *fs_archive_index(struct fs_archive *archive, int 
 {
     struct cse_index_header *index = __atomic_load_n(&archive->index, __ATOMIC_ACQUIRE);
     if (__builtin_expect(index == NULL, 0)) {
-        *error = map_index(archive);
+        bool within = archive->opener != 0 && archive->opener == (pid_t)raw(SYS_gettid);
+        *error = within ? -ELOOP : map_index(archive);
         if (*error == -ENOENT) {
             *error = make_index(archive);
             if (*error == 0) *error = map_index(archive);

@@ -29,6 +29,9 @@ int fs_prepare_open(int dirfd, const char *path, int flags, struct fs_where *whe
     bool where##_inside;                                                                           \
     if (!fs_argument(&dirfd, &path, follow, use, &where, &where##_inside)) return failed;
 
+/* fdguard.c (core) calls it before a descriptor is closed or replaced. */
+void cse_before_close(int fd, void *stream);
+
 /* fstatat of the next library, also where only __fxstatat exists (glibc before 2.33). */
 int fs_next_fstatat(int dirfd, const char *path, struct stat *status, int flags);
 

@@ -27,8 +27,9 @@ static bool by_name(int fd, char *path)
     struct fs_where where;
     if (!fs_ready() || !fs_virtual_of_fd(fd, FS_ANY, path)) return false;
     return fs_find_absolute(path, FS_NOFOLLOW, &where) == FS_INSIDE && where.layer >= 0 &&
-           (where.mount->cow || where.mount->read_only) &&
-           (where.layer > 0 || S_ISDIR(where.mode) || where.mount->read_only);
+           (where.mount->layers[0].encrypted != NULL ||
+            ((where.mount->cow || where.mount->read_only) &&
+             (where.layer > 0 || S_ISDIR(where.mode) || where.mount->read_only)));
 }
 
 /* ---- permissions and owners
@@ -38,6 +39,7 @@ static int do_chmod(int dirfd, const char *path, mode_t mode, int flags)
 {
     WITH_PATH_AT(dirfd, path, !(flags & AT_SYMLINK_NOFOLLOW), FS_USE_CHANGE, where, -1)
     int result = libc(fchmodat)(dirfd, path, mode, flags);
+    if (result == 0 && where_inside) fs_encrypted_attributes(&where);
     char shadow[PATH_MAX];
     if (result == 0 && shadow_of(&where, where_inside, shadow))
         raw(SYS_fchmodat, AT_FDCWD, shadow, mode | (raw(SYS_geteuid) == 0 ? 0777 : 0700));
@@ -64,6 +66,7 @@ static int do_chown(int dirfd, const char *path, uid_t user, gid_t group, int fl
 {
     WITH_PATH_AT(dirfd, path, !(flags & AT_SYMLINK_NOFOLLOW), FS_USE_CHANGE, where, -1)
     int result = libc(fchownat)(dirfd, path, user, group, flags);
+    if (result == 0 && where_inside) fs_encrypted_attributes(&where);
     char shadow[PATH_MAX];
     if (result == 0 && shadow_of(&where, where_inside, shadow))
         raw(SYS_fchownat, AT_FDCWD, shadow, user, group, AT_SYMLINK_NOFOLLOW);
@@ -101,6 +104,7 @@ static int do_utimens(int dirfd, const char *path, const struct timespec times[2
     if (path == NULL) return libc(utimensat)(dirfd, path, times, flags);
     WITH_PATH_AT(dirfd, path, !(flags & AT_SYMLINK_NOFOLLOW), FS_USE_CHANGE, where, -1)
     int result = libc(utimensat)(dirfd, path, times, flags);
+    if (result == 0 && where_inside) fs_encrypted_attributes(&where);
     char shadow[PATH_MAX];
     if (result == 0 && shadow_of(&where, where_inside, shadow))
         raw(SYS_utimensat, AT_FDCWD, shadow, times, 0);
@@ -160,14 +164,18 @@ CALL(utime, int, const char *path, const struct utimbuf *times)
 CALL(truncate, int, const char *path, off_t size)
 {
     WITH_PATH(path, FS_FOLLOW, FS_USE_CHANGE, where, -1)
-    return libc(truncate)(path, size);
+    int result = libc(truncate)(path, size);
+    int error = result == 0 && where_inside ? fs_encrypted_resized(&where) : 0;
+    return error != 0 ? fs_fail(error) : result;
 }
 
 #ifdef __GLIBC__
 CALL(truncate64, int, const char *path, off_t size)
 {
     WITH_PATH(path, FS_FOLLOW, FS_USE_CHANGE, where, -1)
-    return libc(truncate)(path, size);
+    int result = libc(truncate)(path, size);
+    int error = result == 0 && where_inside ? fs_encrypted_resized(&where) : 0;
+    return error != 0 ? fs_fail(error) : result;
 }
 #endif
 
@@ -190,12 +198,41 @@ XATTR(listxattr, ssize_t, FS_FOLLOW, FS_USE_NAME, (, char *list, size_t size), (
       (, list, size))
 XATTR(llistxattr, ssize_t, FS_NOFOLLOW, FS_USE_NAME, (, char *list, size_t size),
       (, char *, size_t), (, list, size))
-XATTR(setxattr, int, FS_FOLLOW, FS_USE_CHANGE,
-      (, const char *name, const void *value, size_t size, int flags),
-      (, const char *, const void *, size_t, int), (, name, value, size, flags))
-XATTR(lsetxattr, int, FS_NOFOLLOW, FS_USE_CHANGE,
-      (, const char *name, const void *value, size_t size, int flags),
-      (, const char *, const void *, size_t, int), (, name, value, size, flags))
+/* An encrypted store keeps what lists of access rights say of the mode, and no other attribute. */
+static bool keeps(const struct fs_encrypted *encrypted, const char *name)
+{
+    return encrypted == NULL || strncmp(name, "system.posix_acl_", 17) == 0;
+}
+
+static int do_setxattr(const char *path, int follow, const char *name, const void *value,
+                       size_t size, int flags,
+                       int (*next)(const char *, const char *, const void *, size_t, int))
+{
+    WITH_PATH(path, follow, FS_USE_CHANGE, where, -1)
+    if (where_inside && !keeps(where.mount->layers[0].encrypted, name)) return fs_fail(-EOPNOTSUPP);
+    int result = next(path, name, value, size, flags);
+    if (result == 0 && where_inside) fs_encrypted_attributes(&where);
+    return result;
+}
+
+CALL(setxattr, int, const char *path, const char *name, const void *value, size_t size, int flags)
+{
+    return do_setxattr(path, FS_FOLLOW, name, value, size, flags, libc(setxattr));
+}
+
+CALL(lsetxattr, int, const char *path, const char *name, const void *value, size_t size, int flags)
+{
+    return do_setxattr(path, FS_NOFOLLOW, name, value, size, flags, libc(lsetxattr));
+}
+
+CALL(fsetxattr, int, int fd, const char *name, const void *value, size_t size, int flags)
+{
+    char path[PATH_MAX];
+    if (fs_encrypted_any() && by_name(fd, path))
+        return do_setxattr(path, FS_FOLLOW, name, value, size, flags, libc(setxattr));
+    return libc(fsetxattr)(fd, name, value, size, flags);
+}
+
 XATTR(removexattr, int, FS_FOLLOW, FS_USE_CHANGE, (, const char *name), (, const char *), (, name))
 XATTR(lremovexattr, int, FS_NOFOLLOW, FS_USE_CHANGE, (, const char *name), (, const char *),
       (, name))

@@ -119,6 +119,7 @@ static int do_execve(const char *path, char *const arguments[], char *const envi
     if (!fs_ready()) return libc(execve)(path, arguments, environment);
     int error = prepare(AT_FDCWD, path, FS_FOLLOW, &program);
     if (error != 0) return fs_fail(error);
+    fs_encrypted_leaving();
     if (program.interpreter == NULL) return libc(execve)(program.path, arguments, environment);
     if (!may_execute(program.path)) return fs_fail(-EACCES);
     char **whole = script_arguments(&program, path, arguments, room, ARGUMENTS_MAX);

@@ -33,6 +33,10 @@ CALL(mkdirat, int, int dirfd, const char *path, mode_t mode)
     if (found < 0) return fs_fail(found);
     path = new_path(found, &dirfd, path, &where);
     int result = libc(mkdirat)(dirfd, path, mode);
+    if (result == 0 && found == FS_INSIDE && where.mount->layers[0].encrypted != NULL) {
+        int error = fs_encrypted_created(&where);
+        if (error != 0) return fs_fail(error);
+    }
     if (result == 0 && found == FS_INSIDE && where.mount->cow) {
         /* Its shadow at once, with the right attributes. */
         struct fs_where made;

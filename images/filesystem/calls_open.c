@@ -75,6 +75,15 @@ int fs_prepare_open(int dirfd, const char *path, int flags, struct fs_where *whe
     return error != 0 ? error : FS_INSIDE;
 }
 
+/* errno is kept: the call has succeeded. */
+static void opened(const struct fs_where *where, int fd, int flags, bool creates)
+{
+    int saved_errno = errno;
+    if (creates) fs_created(where, S_IFREG);
+    if (where->mount->layers[0].encrypted != NULL) fs_encrypted_opened(where, fd, flags);
+    errno = saved_errno;
+}
+
 int fs_open(int dirfd, const char *path, int flags, mode_t mode)
 {
     struct fs_where where;
@@ -83,7 +92,7 @@ int fs_open(int dirfd, const char *path, int flags, mode_t mode)
     if (found < 0) return fs_fail(found);
     if (found == FS_OUTSIDE) return libc(openat)(dirfd, path, flags, mode);
     int fd = libc(openat)(AT_FDCWD, found == FS_INSIDE ? where.real : where.path, flags, mode);
-    if (fd >= 0 && creates) fs_created(&where, S_IFREG);
+    if (fd >= 0 && found == FS_INSIDE) opened(&where, fd, flags, creates);
     return fd;
 }
 
@@ -171,8 +180,10 @@ static const char *stream_path(const char *path, const char *mode, struct fs_whe
                                bool *creates)
 {
     *creates = false;
+    where->mount = NULL;
     if (path == NULL) return NULL;
     int found = fs_prepare_open(AT_FDCWD, path, flags_of_mode(mode), where, creates);
+    if (found != FS_INSIDE) where->mount = NULL;
     if (found == FS_OUTSIDE) return path;
     if (found < 0) {
         fs_fail(found);
@@ -188,14 +199,15 @@ static const char *stream_path(const char *path, const char *mode, struct fs_whe
         bool creates;                                                                              \
         const char *real = stream_path(path, mode, &where, &creates);                              \
         FILE *file = real ? NEXT(name, FILE *, const char *, const char *)(real, mode) : NULL;     \
-        if (file != NULL && creates) fs_created(&where, S_IFREG);                                  \
+        if (file != NULL && where.mount != NULL)                                                   \
+            opened(&where, fileno(file), flags_of_mode(mode), creates);                            \
         return file;                                                                               \
     }
 
 #define STREAM_AGAIN(name)                                                                         \
     CALL(name, FILE *, const char *path, const char *mode, FILE *stream)                           \
     {                                                                                              \
-        struct fs_where where;                                                                     \
+        struct fs_where where = {.mount = NULL};                                                   \
         bool creates = false;                                                                      \
         const char *real = path ? stream_path(path, mode, &where, &creates) : NULL;                \
         if (path != NULL && real == NULL) {                                                        \
@@ -204,8 +216,10 @@ static const char *stream_path(const char *path, const char *mode, struct fs_whe
             errno = saved_errno;                                                                   \
             return NULL;                                                                           \
         }                                                                                          \
+        if (stream != NULL) cse_before_close(fileno(stream), stream);                              \
         FILE *file = NEXT(name, FILE *, const char *, const char *, FILE *)(real, mode, stream);   \
-        if (file != NULL && creates) fs_created(&where, S_IFREG);                                  \
+        if (file != NULL && where.mount != NULL)                                                   \
+            opened(&where, fileno(file), flags_of_mode(mode), creates);                            \
         return file;                                                                               \
     }
 

@@ -189,8 +189,12 @@ int fs_for_change(struct fs_where *where, bool truncate)
 {
     if (where->layer < 0) return -ENOENT;
     if (where->mount->read_only) return -EROFS;
-    if (!where->mount->cow) return fs_real(where);
-    return copy_up(where, !truncate);
+    if (where->mount->cow) return copy_up(where, !truncate);
+    struct fs_encrypted *encrypted = where->mount->layers[0].encrypted;
+    if (encrypted == NULL || !S_ISREG(where->mode)) return fs_real(where);
+    if (!truncate) return fs_real_content(where);
+    int error = fs_real(where);
+    return error == 0 ? fs_encrypted_truncating(encrypted, where->real) : error;
 }
 
 int fs_for_creation(struct fs_where *where, bool over)
@@ -206,6 +210,7 @@ int fs_for_creation(struct fs_where *where, bool over)
 void fs_created(const struct fs_where *where, mode_t mode)
 {
     if (where->mount->cow) fs_shadow_add(where->mount, where->rel, mode);
+    if (where->mount->layers[0].encrypted != NULL) fs_encrypted_created(where);
     if (S_ISLNK(mode)) fs_forget_plain();
 }
 
@@ -226,6 +231,7 @@ int fs_remove(struct fs_where *where, bool directory)
     int error = fs_layer_path(mount, 0, where->rel, upper);
     if (error != 0) return error;
     fs_forget_plain();
+    if (mount->layers[0].encrypted != NULL) return fs_encrypted_remove(where, upper, directory);
     if (!mount->cow) return (int)raw(SYS_unlinkat, AT_FDCWD, upper, directory ? AT_REMOVEDIR : 0);
     if (directory) {
         error = fs_shadow(where, true);
@@ -337,6 +343,7 @@ int fs_rename(struct fs_where *from, struct fs_where *to, unsigned flags)
     if (error == 0) error = fs_layer_path(mount, 0, to->rel, fresh);
     if (error != 0) return error;
     fs_forget_plain();
+    if (mount->layers[0].encrypted != NULL) return fs_encrypted_rename(from, to, old, fresh, flags);
     if (!mount->cow) return (int)raw(SYS_renameat2, AT_FDCWD, old, AT_FDCWD, fresh, flags);
     if (flags == RENAME_EXCHANGE) return exchange(from, to, old, fresh);
     /* RENAME_WHITEOUT is for layered file systems below; most others refuse it so. */
@@ -363,7 +370,8 @@ int fs_link(struct fs_where *from, struct fs_where *to)
 {
     if (from->mount != to->mount) return -EXDEV;
     if (from->layer < 0) return -ENOENT;
-    if (S_ISDIR(from->mode)) return -EPERM;
+    /* In an encrypted store a file has one name, as on file systems without links. */
+    if (S_ISDIR(from->mode) || from->mount->layers[0].encrypted != NULL) return -EPERM;
     int error = fs_for_creation(to, false);
     if (error == 0) error = fs_for_change(from, false);
     if (error == 0) error = (int)raw(SYS_linkat, AT_FDCWD, from->real, AT_FDCWD, to->real, 0);

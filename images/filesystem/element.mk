@@ -74,3 +74,36 @@ $(FS)/libcse-fs.so: $(FS_OVERLAY_OBJECTS) $(CORE_OBJECTS)
 	$(CC) $(LDFLAGS) -Wl,-soname,$(@F) $^ -ldl -lpthread -o $@
 
 LIBRARIES += $(FS)/libcse-fs.so $(FS)/libcse-archive.so
+
+# ---- encrypted stores: libcse-crypt.so, with the part of libsodium that it uses ---------------
+
+FS_SODIUM_FROM := $(call source,libsodium)/src/libsodium
+FS_SODIUM := $(addprefix src/libsodium/,\
+               crypto_aead/xchacha20poly1305/sodium/aead_xchacha20poly1305 \
+               crypto_aead/chacha20poly1305/sodium/aead_chacha20poly1305 crypto_core/hchacha20/core_hchacha20 \
+               $(addprefix crypto_generichash/blake2b/,generichash_blake2 ref/generichash_blake2b ref/blake2b-ref \
+                 ref/blake2b-compress-ref ref/blake2b-compress-ssse3 ref/blake2b-compress-sse41 ref/blake2b-compress-avx2) \
+               crypto_kdf/crypto_kdf crypto_kdf/blake2b/kdf_blake2b \
+               $(addprefix crypto_onetimeauth/poly1305/,onetimeauth_poly1305 donna/poly1305_donna sse2/poly1305_sse2) \
+               $(addprefix crypto_stream/,chacha20/stream_chacha20 chacha20/ref/chacha20_ref \
+                 chacha20/dolbeau/chacha20_dolbeau-ssse3 chacha20/dolbeau/chacha20_dolbeau-avx2 xchacha20/stream_xchacha20) \
+               crypto_verify/sodium/verify randombytes/randombytes randombytes/sysrandom/randombytes_sysrandom \
+               $(addprefix sodium/,codecs runtime utils))
+FS_SODIUM_x86_64 := -DHAVE_EMMINTRIN_H -DHAVE_TMMINTRIN_H -DHAVE_SMMINTRIN_H -DHAVE_AVX2INTRIN_H -DHAVE_CPUID -DHAVE_TI_MODE
+
+$(eval $(call fs_third_party,libsodium,$(FS_SODIUM),-DCONFIGURED=1 -DSODIUM_STATIC -DNATIVE_LITTLE_ENDIAN \
+  -DHAVE_SYS_MMAN_H -DHAVE_MMAP -DHAVE_MLOCK -DHAVE_MPROTECT -DHAVE_PTHREAD $(FS_SODIUM_$(MACHINE)) \
+  -I$(FS_HERE)/third-party/sodium -I$(FS_SODIUM_FROM)/include -I$(FS_SODIUM_FROM)/include/sodium -I$(FS_SODIUM_FROM)/include/sodium/private))
+# What each of these files is for; upstream says so in pragmas of gcc.
+$(FS_TPO)/libsodium/%ssse3.o $(FS_TPO)/libsodium/%sse41.o $(FS_TPO)/libsodium/%sse2.o: FS_3RD += $(if $(filter x86_64,$(MACHINE)),-msse4.1)
+$(FS_TPO)/libsodium/%avx2.o: FS_3RD += $(if $(filter x86_64,$(MACHINE)),-mavx2)
+
+FS_CRYPT_OBJECTS := $(patsubst $(IMAGES)/%.c,$(OBJ)/%.o,$(wildcard $(FS_HERE)/crypt/*.c))
+$(FS_CRYPT_OBJECTS): $(BUILD)/sources/libsodium/.fetched
+CFLAGS_filesystem += -I$(FS_HERE)/third-party/sodium -I$(FS_SODIUM_FROM)/include -DSODIUM_STATIC
+
+$(FS)/libcse-crypt.so: $(FS_CRYPT_OBJECTS) $(FS_OBJECTS_libsodium)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -Wl,-soname,$(@F) -Wl,--version-script=$(FS_HERE)/crypt/exports.map -Wl,-z,defs -Wl,--gc-sections $^ -o $@
+
+LIBRARIES += $(FS)/libcse-crypt.so

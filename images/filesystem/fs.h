@@ -27,6 +27,7 @@ enum { FS_MOUNTS_MAX = 64, FS_LAYERS_MAX = 16 };
 
 struct fs_archive;
 struct fs_computed;
+struct fs_encrypted;
 
 struct fs_layer {
     const char *root; /* a real path without symbolic links */
@@ -34,6 +35,7 @@ struct fs_layer {
     const char *whiteouts;      /* cow's upper only: markers that hide what lies in layers below */
     struct fs_archive *archive; /* root is the skeleton of this archive */
     const struct fs_computed *computed; /* root is what a command wrote */
+    struct fs_encrypted *encrypted;     /* root is the plain tree of this store */
 };
 
 struct fs_mount {
@@ -133,7 +135,8 @@ bool fs_path_of_fd(int fd, char *out);
 enum { /* what the table of descriptors remembers */
        FS_FD_OUTSIDE = 0,
        FS_FD_INSIDE = 1,
-       FS_FD_ABOVE = 2, /* outside, with a mount point below */
+       FS_FD_ABOVE = 2,  /* outside, with a mount point below */
+       FS_FD_WRITES = 3, /* inside, a file that goes back into an encrypted store */
 };
 /* Whether a mount point lies below this path, links aside. */
 bool fs_holds(int dirfd, const char *path);
@@ -184,6 +187,36 @@ struct fs_computed *fs_computed_new(const char *mount, const char *prefix);
 const char *fs_computed_root(const struct fs_computed *computed);
 /* Runs the command where there is no version yet, or, for an open, none that still counts. */
 int fs_computed_ready(const struct fs_computed *computed, bool opened);
+
+/* ---- encrypted.c, sealing.c, calls_sync.c -------------------------------------------------------
+ */
+
+struct fs_encrypted *fs_encrypted_new(const char *mount, const char *prefix);
+const char *fs_encrypted_root(const struct fs_encrypted *encrypted);
+/* Whether there is any such mount, settings read or not. */
+bool fs_encrypted_any(void);
+/* Brings what lies on the way to `rel` into the plain tree. */
+int fs_encrypted_reach(struct fs_encrypted *encrypted, const char *rel);
+/* All names of a directory; a file's content, for the tree's `path` of it. */
+int fs_encrypted_list(struct fs_encrypted *encrypted, const char *rel);
+int fs_encrypted_fill(struct fs_encrypted *encrypted, const char *rel, const char *path);
+/* Changes, told when they are made in the tree. */
+void fs_encrypted_opened(const struct fs_where *where, int fd, int flags);
+int fs_encrypted_created(const struct fs_where *where);
+int fs_encrypted_truncating(struct fs_encrypted *encrypted, const char *path);
+int fs_encrypted_resized(const struct fs_where *where);
+void fs_encrypted_attributes(const struct fs_where *where);
+/* Make the change in both. */
+int fs_encrypted_remove(struct fs_where *where, const char *path, bool directory);
+int fs_encrypted_rename(struct fs_where *from, struct fs_where *to, const char *old,
+                        const char *fresh, unsigned flags);
+/* What is open behind `fd`, sealed into the store; on disk when it returns where `durable`. */
+int fs_encrypted_seal_fd(int fd, bool durable);
+enum fs_dirty_of { FS_DIRTY_MINE, FS_DIRTY_MINE_KEPT, FS_DIRTY_OF_THE_DEAD, FS_DIRTY_ALL };
+int fs_encrypted_seal_dirty(enum fs_dirty_of whose, bool durable);
+bool fs_encrypted_is_mapped(uint64_t inode);
+/* Before the process executes another program or ends. */
+void fs_encrypted_leaving(void);
 
 /* ---- shadow.c ------------------------------------------------------------------------------ */
 

@@ -121,6 +121,10 @@ static int lookup_directory(const struct fs_layer *layer, const char *rel, mode_
         int error = length > 0 ? -ENOTDIR : fs_computed_ready(layer->computed, false);
         if (error != 0) return error;
     }
+    if (layer->encrypted != NULL) {
+        int error = fs_encrypted_reach(layer->encrypted, rel);
+        if (error != 0) return error;
+    }
     const char *slash = strrchr(rel, '/');
     if (slash != NULL) {
         long parents = check_parents(real, root - 1, root + (size_t)(slash - rel));
@@ -281,7 +285,14 @@ int fs_real_content(struct fs_where *where)
         else if (S_ISREG(where->mode))
             error = fs_archive_fill(layer->archive, where->entry);
     }
-    return error == 0 ? fs_real(where) : error;
+    if (error == 0) error = fs_real(where);
+    if (error == 0 && layer->encrypted != NULL) {
+        if (S_ISDIR(where->mode))
+            error = fs_encrypted_list(layer->encrypted, where->rel);
+        else if (S_ISREG(where->mode))
+            error = fs_encrypted_fill(layer->encrypted, where->rel, where->real);
+    }
+    return error;
 }
 
 void fs_fix_status(const struct fs_where *where, struct stat *status)

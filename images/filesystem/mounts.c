@@ -168,6 +168,19 @@ static void add_computed(struct fs_mount *mount, const char *prefix)
     layer->computed = computed;
 }
 
+static void add_encrypted(struct fs_mount *mount, const char *prefix)
+{
+    struct fs_encrypted *encrypted = fs_encrypted_new(mount->path, prefix);
+    struct fs_layer *layer = encrypted ? new_layer(mount) : NULL;
+    if (layer == NULL) {
+        fs_report(mount->path, "", "has no store");
+        mount->error = -EINVAL;
+        return;
+    }
+    set_root(layer, fs_encrypted_root(encrypted));
+    layer->encrypted = encrypted;
+}
+
 /* The runtime makes the memory, of the size that was asked for, and tells where it is. */
 static void add_memory(struct fs_mount *mount, const char *place)
 {
@@ -218,6 +231,8 @@ static void add_source(struct fs_mount *mount, const char *prefix, int depth)
         add_archive(mount, prefix);
     } else if (strcmp(source, "memory") == 0 && depth == 0) {
         add_memory(mount, setting(prefix, "size"));
+    } else if (strcmp(source, "encrypted") == 0 && depth == 0) {
+        add_encrypted(mount, prefix);
     } else if (strcmp(source, "computed") == 0 && depth == 0) {
         add_computed(mount, prefix);
     } else if (strcmp(source, "union") == 0) {
@@ -291,7 +306,8 @@ static void read_mount(const char *prefix, const char *path)
     if (mount->layer_count > 1) mount->shadow = keep_path(private_path, "m", fs_mount_count);
     bool archive = false;
     for (int i = 0; i < mount->layer_count; i++)
-        archive |= mount->layers[i].archive != NULL || mount->layers[i].computed != NULL;
+        archive |= mount->layers[i].archive != NULL || mount->layers[i].computed != NULL ||
+                   mount->layers[i].encrypted != NULL;
     if ((mount->shadow != NULL || archive) && !have_private() && mount->error == 0) {
         fs_report(mount->path, "", "cannot be shown: the run directory's private/ is not writable");
         mount->error = -EIO;

@@ -42,6 +42,7 @@ mode_t fs_mount_kind(const char *path)
     if (mount == NULL || path[mount->length] != '\0') return S_IFDIR; /* on the way to one */
     if (mount->error != 0) return 0;
     if (mount->layers[0].computed != NULL) return S_IFREG;
+    if (mount->layers[0].encrypted != NULL) return S_IFDIR;
     for (int i = 0; i < mount->layer_count; i++)
         if (mount->layers[i].archive != NULL) return S_IFDIR; /* known without reading it */
     struct stat status;

@@ -125,12 +125,16 @@ bool fs_virtual_of_fd(int fd, enum fs_kind kind, char *out)
     uintptr_t known;
     uint32_t generation = 0;
     if (fd < 0 || !fs_ready()) return false;
-    if (cse_fd_lookup(fd, &known, &generation) && known != FS_FD_INSIDE) return false;
+    if (cse_fd_lookup(fd, &known, &generation)) {
+        if (known != FS_FD_INSIDE && known != FS_FD_WRITES) return false;
+    } else {
+        known = FS_FD_INSIDE;
+    }
     char real[PATH_MAX];
     bool named = read_fd_path(fd, real);
     bool inside = named && fs_virtual_of(real, FS_ANY, out);
     cse_fd_remember(fd, generation, cse_identity_of(fd),
-                    inside                          ? FS_FD_INSIDE
+                    inside                          ? known
                     : named && fs_mount_below(real) ? FS_FD_ABOVE
                                                     : FS_FD_OUTSIDE);
     return inside && (kind == FS_ANY || fs_virtual_of(real, kind, out));

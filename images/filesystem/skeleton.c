@@ -196,7 +196,7 @@ static int fill_from_archive(struct fs_archive *archive, uint32_t number, int ou
 {
     const struct cse_tree_provider *reader = fs_archive_provider();
     struct fs_speaker speaker = {.archive = archive};
-    int source = raw_open(archive->from, O_RDONLY | O_CLOEXEC, 0);
+    int source = fs_archive_open(archive);
     if (source < 0) return -source;
     int error =
         reader ? reader->fill(source, archive->index, number, out, fs_archive_say, &speaker) : EIO;

@@ -8,6 +8,8 @@
 struct fs_archive {
     int number;
     const char *mount, *from;
+    const char *inside; /* its path as the program sees it, in the place of `from` */
+    pid_t opener;       /* the thread that is looking for it there */
     char directory[PATH_MAX], tree[PATH_MAX];
     struct cse_tree_limits limits;
     struct cse_index_header *index; /* mapped; NULL: not yet */
@@ -30,6 +32,8 @@ void fs_archive_say(void *context, const char *entry, const char *what);
 const struct cse_tree_provider *fs_archive_provider(void);
 /* A file of the archive's own directory. */
 int fs_archive_open_in(const struct fs_archive *archive, const char *name, int flags, mode_t mode);
+/* The archive itself, opened for reading. */
+int fs_archive_open(struct fs_archive *archive);
 /* The lock of the skeleton: released by closing what this returns, also when the process dies. */
 int fs_archive_lock(const struct fs_archive *archive);
 
