@@ -28,6 +28,7 @@ extern void cse_before_close(int fd, void *stream) __attribute__((weak));
 CSE_BEFORE_SANITIZERS
 
 int (*cse_close_remembered)(int fd, uintptr_t value);
+
 static void before_close(int fd, void *stream)
 {
     if (cse_before_close != NULL && fd >= 0) cse_before_close(fd, stream);
