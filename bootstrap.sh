@@ -27,7 +27,7 @@ redis-server:example redis-tools:example
 sqlite3:test git:test strace:test tcpdump:test patchelf:test gdb:test iperf3:test socat:test memcached:test wrk:test
 apache2-bin:test apache2-utils:test haproxy:test rsync:test
 iputils-ping:test traceroute:test bind9-dnsutils:test
-zip:test unzip:test p7zip-full:test cpio:test genisoimage:test squashfs-tools:test lz4:test lzip:test
+openssl:test zip:test unzip:test p7zip-full:test cpio:test genisoimage:test squashfs-tools:test lz4:test lzip:test
 ncompress:test musl:test busybox-static:test
 '
 # The runtime of clang's sanitizers: a package of its own name in each release.

@@ -17,9 +17,13 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
+from app.api.access import Authenticator
 from app.api.app import create_app
+from app.api.guard import Rules
+from app.api.peers import PeerProtocol
 from app.api.services import Services
 from app.catalog.catalog import Catalog
+from app.domain.access import Scope
 from app.domain.errors import HostLacks
 from app.domain.network import DEFAULT_NETWORK, NetworkSpec
 from app.domain.ports import Agent
@@ -77,6 +81,7 @@ class ControlPlane:
         self.reconciler = Reconciler(
             self.store, agent, self.catalog, settings.workers, self.faults.made
         )
+        self.authenticator = Authenticator(self.store, required=settings.asks_for_tokens)
         self.api: FastAPI = create_app(
             Services(
                 store=self.store,
@@ -89,7 +94,13 @@ class ControlPlane:
                 default_runtime=settings.runtime,
                 paths_are_visible=settings.paths_are_visible,
                 dashboard_dir=settings.dashboard_dir,
-                loopback_only=not settings.allow_remote,
+                authenticator=self.authenticator,
+                rules=Rules(
+                    loopback_only=settings.on_loopback and not settings.allow_remote,
+                    hosts=tuple(filter(None, settings.hosts.split(","))),
+                    rate=settings.rate_limit,
+                    audit_history=settings.audit_history,
+                ),
             )
         )
 
@@ -103,6 +114,20 @@ class ControlPlane:
         self.faults.stop()
         self.reconciler.stop()
         self.store.close()
+
+
+def require_tokens(settings: Settings, store: Store) -> None:
+    """Before anybody but this host can reach the API. Raises `HostLacks`."""
+    if settings.on_loopback or settings.allow_remote:
+        return
+    with store.read() as transaction:
+        if any(token.scope is Scope.ADMIN for token in transaction.tokens.hashed().values()):
+            return
+    raise HostLacks(
+        f"'{settings.listen}' is not a loopback address, and there is no token to keep others out",
+        remedy="make one: cse token create NAME --scope admin --offline; or set "
+        "CSE_ALLOW_REMOTE=true if something in front of the server authenticates",
+    )
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -136,6 +161,9 @@ def serve(plane: ControlPlane, listener: socket.socket) -> None:
             plane.api,
             log_level=plane.settings.log_level,
             access_log=False,
+            http=PeerProtocol,
+            ssl_certfile=plane.settings.tls_certificate or None,
+            ssl_keyfile=plane.settings.tls_key or None,
             timeout_graceful_shutdown=3,
         )
     )

@@ -25,7 +25,9 @@ _PROJECT = Path(__file__).resolve().parent.parent
 _PREFIX = "CSE_"
 
 _CLIENT_VARIABLES = {
-    "CSE_API": "Where the CLI finds the server: `http://HOST:PORT` or `unix:PATH`.",
+    "CSE_API": "Where the CLI finds the server: `http://HOST:PORT`, `https://…` or `unix:PATH`.",
+    "CSE_TOKEN": "The CLI's token, or `@FILE` that holds it.",
+    "CSE_CA": "File of the certificate authority (PEM) that the CLI trusts with `https`.",
 }
 """Variables that are read elsewhere than here, documented beside the settings."""
 
@@ -59,8 +61,21 @@ class Settings(Model):
     listen: str = "127.0.0.1:8420"
     """`HOST:PORT`, or `unix:PATH` for a Unix socket."""
     allow_remote: bool = False
-    """Permit `listen` on an address that is not loopback. Whoever reaches the API can start
-    programs with the agent's rights: put something that authenticates in front of it."""
+    """Permit `listen` on an address that is not loopback without tokens. Whoever reaches the API
+    can start programs with the agent's rights: put something that authenticates in front of it."""
+    require_token: bool = False
+    """Ask every client for a token, on loopback too. Elsewhere tokens are always asked for, unless
+    `allow_remote` says that something in front of the server authenticates."""
+    hosts: str = ""
+    """Names, separated by commas, under which clients may call this server beside loopback ones."""
+    tls_certificate: str = ""
+    """File of the certificate (PEM, with its chain): HTTPS instead of HTTP."""
+    tls_key: str = ""
+    """File of its private key."""
+    rate_limit: float = Field(default=0.0, ge=0)
+    """Requests a second that one client address may make on the average; 0: no bound."""
+    audit_history: int = Field(default=10_000, ge=100)
+    """Entries of the audit log kept; older ones are deleted."""
     database: str = ""
     """SQLAlchemy URL of the store; by default SQLite in `state_dir`."""
     agent: str = ""
@@ -85,11 +100,8 @@ class Settings(Model):
             host, _, port = self.listen.rpartition(":")
             if not host or not port.isdigit() or int(port) > 65535:
                 raise ValueError(f"listen '{self.listen}': write HOST:PORT or unix:PATH")
-            if not self.allow_remote and not _is_loopback(host):
-                raise ValueError(
-                    f"listen '{self.listen}' is not a loopback address and the API does not "
-                    "authenticate; set CSE_ALLOW_REMOTE=true if something in front of it does"
-                )
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError("give both tls_certificate and tls_key, or neither")
         if self.agent and not self.agent.startswith("unix:"):
             raise ValueError(f"agent '{self.agent}': write unix:PATH")
         return self
@@ -104,6 +116,16 @@ class Settings(Model):
         """Host and port, where `listen` is TCP."""
         host, _, port = self.listen.rpartition(":")
         return host.strip("[]"), int(port)
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this host reaches the API."""
+        return self.unix_listen is not None or _is_loopback(self.listen_address[0])
+
+    @property
+    def asks_for_tokens(self) -> bool:
+        """Whether a request without a token is refused."""
+        return self.require_token or not (self.on_loopback or self.allow_remote)
 
     @property
     def agent_socket(self) -> str | None:

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 
 from app.api.services import Services
 from app.catalog import resolve
+from app.domain.access import Quotas, over_quota
 from app.domain.application import ApplicationSpec
 from app.domain.errors import CseError, PreflightRefused
 from app.domain.explain import FieldError, InvalidFields, did_you_mean, pointer_to
 from app.domain.network import NetworkSpec
 from app.domain.observed import Coverage
 from app.domain.volume import VolumeSpec
+from app.store.store import Transaction
 
 
 @dataclass
@@ -124,6 +126,37 @@ def admit(services: Services, spec: ApplicationSpec, names: Known, prefix: str =
             coverage.reason, pointer=f"{prefix}/command/0", remedy=coverage.remedy or None
         )
     return Admitted(spec, network, coverage)
+
+
+def check_project(
+    services: Services, transaction: Transaction, spec: ApplicationSpec, prefix: str = ""
+) -> None:
+    """After it has been recorded, in the same transaction: whether its project may have it."""
+    if services.project is not None and spec.project != services.project:
+        raise InvalidFields(
+            [
+                FieldError(
+                    pointer=f"{prefix}/project",
+                    detail=f"this token is confined to project '{services.project}'",
+                    remedy=f"write 'project: {services.project}'",
+                )
+            ]
+        )
+    project = transaction.projects.find(spec.project)
+    if project is None:
+        names = {one.name: one for one in transaction.projects.all()}
+        raise InvalidFields([_unknown("project", spec.project, names, "/project", prefix)])
+    if project.quotas == Quotas():
+        return
+    members = [
+        record.spec
+        for record in transaction.applications.all()
+        if record.spec.project == project.name and record.desired != "removed"
+    ]
+    if errors := list(over_quota(project, members)):
+        raise InvalidFields(
+            [error.model_copy(update={"pointer": prefix + error.pointer}) for error in errors]
+        )
 
 
 def _unknown(

@@ -22,8 +22,10 @@ from app.api import (
     observing,
     problems,
     stacks,
+    tokens,
     websockets,
 )
+from app.api.access import COOKIE
 from app.api.guard import Guard
 from app.api.services import Services
 
@@ -37,13 +39,31 @@ def create_app(services: Services) -> FastAPI:
     api.state.services = services
     problems.install(api)
     dashboard.install(api, services.dashboard_dir)
-    api.add_middleware(Guard, loopback_only=services.loopback_only)
+    api.add_middleware(
+        Guard, rules=services.rules, authenticator=services.authenticator, store=services.store
+    )
     return api
 
 
 def description(version: str) -> dict[str, Any]:
     """The OpenAPI document."""
     return _routes(version).openapi()
+
+
+def _with_security(api: FastAPI) -> None:
+    """The guard is no dependency of routes: say by hand what it asks for."""
+    plain = api.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = plain()
+        document["components"]["securitySchemes"] = {
+            "token": {"type": "http", "scheme": "bearer", "description": "`cse token create`"},
+            "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+        }
+        document["security"] = [{"token": []}, {"cookie": []}, {}]
+        return document
+
+    api.openapi = openapi  # type: ignore[method-assign]
 
 
 def _routes(version: str) -> FastAPI:
@@ -63,7 +83,8 @@ def _routes(version: str) -> FastAPI:
         lifespan=lifespan,
     )
     rooms = (applications, stacks, observing, instances, catalogue, events, faults, host)
-    for room in (*rooms, instruments, websockets):
+    for room in (*rooms, instruments, tokens, websockets):
         api.include_router(room.router)
     api.include_router(faults.everywhere)
+    _with_security(api)
     return api

@@ -63,6 +63,7 @@ def create(services: Given, spec: Spec, response: Response, wait: Wait = 10.0) -
         record = transaction.applications.insert(
             services.store.installation, spec, admitted.network, admitted.coverage
         )
+        admission.check_project(services, transaction, spec)
         transaction.events.add("created", spec.name, "created")
     services.convergence.wake(spec.name, here=wait > 0)
     status = _await(services, record, wait)
@@ -76,6 +77,7 @@ def create(services: Given, spec: Spec, response: Response, wait: Wait = 10.0) -
 def list_all(
     services: Given,
     label: Annotated[list[str] | None, Query(description="KEY or KEY=VALUE; all must fit.")] = None,
+    project: Annotated[str | None, Query(description="Only of this project.")] = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
     after: Annotated[str, Query(description="`next` of the part before.")] = "",
 ) -> Page[Application]:
@@ -83,7 +85,12 @@ def list_all(
     with services.store.read() as transaction:
         records = transaction.applications.all()
     fitting = [
-        record for record in records if record.name > after and _fits(record.spec.labels, label)
+        record
+        for record in records
+        if record.name > after
+        and services.project in (None, record.spec.project)
+        and (project is None or record.spec.project == project)
+        and _fits(record.spec.labels, label)
     ]
     items = [
         application(record, services.convergence.status(record.name)) for record in fitting[:limit]
@@ -225,6 +232,7 @@ def _carry_out(
         act = applications.insert if is_new else applications.replace
         record = act(services.store.installation, spec, admitted.network, admitted.coverage)
         verb = "created" if is_new else "replaced"
+    admission.check_project(services, transaction, spec)
     transaction.events.add(verb, spec.name, verb)
     return record
 

@@ -18,6 +18,7 @@ from app.api.resources import Page
 from app.api.services import Given, Services
 from app.domain.errors import Gone
 from app.store.records import Event
+from app.store.store import Transaction
 
 router = APIRouter(prefix="/v1/events", tags=["events"], responses=RESPONSES)
 
@@ -85,9 +86,18 @@ def _start(services: Services, seen: int | None) -> int:
 def _read(services: Services, seen: int | None, application: str | None, limit: int) -> list[Event]:
     with services.store.read() as transaction:
         if seen is None:
-            return transaction.events.latest(application=application, limit=limit)
-        transaction.events.require(seen)
-        return transaction.events.after(seen, application=application, limit=limit)
+            found = transaction.events.latest(application=application, limit=limit)
+        else:
+            transaction.events.require(seen)
+            found = transaction.events.after(seen, application=application, limit=limit)
+        return _visible(services, transaction, found)
+
+
+def _visible(services: Services, transaction: Transaction, found: list[Event]) -> list[Event]:
+    if services.project is None:
+        return found
+    ours = set(transaction.applications.names(services.project))
+    return [event for event in found if event.application in ours]
 
 
 def _read_on(services: Services, seen: int, application: str | None) -> tuple[list[Event], int]:
@@ -96,10 +106,11 @@ def _read_on(services: Services, seen: int, application: str | None) -> tuple[li
     with services.store.read() as transaction:
         transaction.events.require(seen)
         found = transaction.events.after(seen, application=application, limit=_BATCH)
+        last = transaction.events.latest(limit=1)
+        newest = last[-1].id if last else seen
         if len(found) == _BATCH:
-            return found, found[-1].id
-        latest = transaction.events.latest(limit=1)
-        return found, latest[-1].id if latest else seen
+            newest = found[-1].id
+        return _visible(services, transaction, found), newest
 
 
 async def _follow(
@@ -112,11 +123,12 @@ async def _follow(
             yield f"retry: {_RETRY_MS}\n\n"
         while True:
             fresh.clear()
+            before = seen
             found, last = await run_in_threadpool(_read_on, services, seen, application)
             for event in found:
                 yield streams.render(event, sse, event.id)
             seen = last
-            if found:
+            if seen != before:
                 continue
             try:
                 await asyncio.wait_for(fresh.wait(), _HEARTBEAT_S)

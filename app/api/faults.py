@@ -74,7 +74,8 @@ def list_all(services: Given, name: str) -> Page[Fault]:
 def list_everywhere(services: Given) -> Page[Fault]:
     """What holds now anywhere; what each has done is told by the application's own list."""
     with services.store.read() as transaction:
-        faults = transaction.faults.all()
+        ours = transaction.applications.names(services.project)
+        faults = [one for one in transaction.faults.all() if one.application in ours]
     now = datetime.now(UTC)
     return Page(
         items=[_shown(fault, {}) for fault in faults if fault.ends is None or fault.ends > now]

@@ -16,6 +16,8 @@ EXTENSIONS = {
     "events-resync": "GET /v1/events answers 410 where events are kept no longer",
     "plans": "POST …/plan of applications and stacks, versions in If-Match",
     "stack-faults": "a stack may declare faults",
+    "tokens": "Bearer tokens with scopes, /v1/session for browsers, /v1/audit",
+    "projects": "/v1/projects with quotas, `project` in specifications",
     "exec-terminal": "WebSocket /v1/applications/NAME/exec",
     "capture-websocket": "WebSocket /v1/applications/NAME/capture",
 }

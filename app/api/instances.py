@@ -26,7 +26,11 @@ Wait = Annotated[
 def instances(services: Given) -> Page[Instance]:
     """The element instances of all running applications."""
     with services.store.read() as transaction:
-        names = [record.name for record in transaction.applications.all()]
+        names = [
+            record.name
+            for record in transaction.applications.all()
+            if services.project in (None, record.spec.project)
+        ]
     found: list[Instance] = []
     for name in names:
         observed = services.convergence.status(name).observed

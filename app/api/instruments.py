@@ -34,7 +34,12 @@ def sockets(services: Given, name: str) -> Page[SocketEntry]:
 @router.get("/v1/usage", operation_id="readUsage")
 def usage(services: Given) -> Page[Usage]:
     """What each running application has used so far: packets, memory, processor time."""
-    return Page(items=services.agent.usage())
+    found = services.agent.usage()
+    if services.project is not None:
+        with services.store.read() as transaction:
+            ours = transaction.applications.names(services.project)
+        found = [one for one in found if one.application in ours]
+    return Page(items=found)
 
 
 @router.get(

@@ -43,6 +43,10 @@ class PreconditionRequired(errors.CseError):
 STATUS: dict[type[errors.CseError], HTTPStatus] = {
     errors.InvalidSpecification: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.PreflightRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    errors.Forbidden: HTTPStatus.FORBIDDEN,
+    errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.Gone: HTTPStatus.GONE,

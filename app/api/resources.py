@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import Field
 
+from app.domain.access import Scope
 from app.domain.application import ApplicationSpec, PublishedPort
 from app.domain.change import Kind
 from app.domain.model import Model
@@ -124,6 +125,22 @@ class Index(Model):
     api: Literal["v1"]
     version: str
     api_extensions: list[str] = Field(examples=[["exec-terminal", "capture-websocket"]])
+
+
+class SessionRequest(Model):
+    """A token to be kept in a cookie."""
+
+    token: str = Field(min_length=1, max_length=200)
+
+
+class Session(Model):
+    """Who a client is."""
+
+    principal: str = Field(examples=["token ci", "local"])
+    scope: Scope
+    project: str | None = None
+    token_required: bool
+    """Whether this server refuses requests without a token."""
 
 
 class Health(Model):

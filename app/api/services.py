@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 
+from app.api.access import Authenticator
+from app.api.guard import Rules
 from app.catalog.catalog import Catalog
+from app.domain.access import Principal
 from app.domain.application import RuntimeName
+from app.domain.errors import Forbidden, NotFound
 from app.domain.fault import FaultKeeping
 from app.domain.network import NetworkSpec
 from app.domain.ports import Agent
@@ -27,19 +32,46 @@ class Services:
     convergence: Convergence
     faults: FaultKeeping
     default_network: NetworkSpec
+    authenticator: Authenticator
     version: str
     default_runtime: RuntimeName = RuntimeName.NAMESPACE
     paths_are_visible: bool = True
     """Whether this process sees the host's files; otherwise only the agent can tell."""
     dashboard_dir: Path = Path("build/dashboard")
     """The dashboard's built files; need not be there."""
-    loopback_only: bool = True
-    """Requests must name a loopback host: keeps web pages in a browser away from the API."""
+    rules: Rules = field(default_factory=Rules)
+    project: str | None = None
+    """Whoever makes this request sees and changes applications of this project only."""
 
 
 async def _services(request: Request) -> Services:
     # Not a plain function: FastAPI would run it in a thread of the pool, for every request.
-    return cast(Services, request.app.state.services)
+    services = cast(Services, request.app.state.services)
+    principal: Principal | None = getattr(request.state, "principal", None)
+    if principal is None or principal.project is None:
+        return services
+    return await run_in_threadpool(
+        confine, services, principal.project, request.method, request.url.path
+    )
+
+
+def confine(services: Services, project: str, method: str, path: str) -> Services:
+    """The services for somebody confined to a project. Raises `NotFound` for applications of
+    others, as if there were none, and `Forbidden` for changes of what all share."""
+    parts = path.split("/")[2:]  # after "", "v1"
+    room, name = parts[0], parts[1] if len(parts) > 1 else None
+    if room in ("networks", "volumes") and method not in ("GET", "HEAD"):
+        raise Forbidden(
+            f"{room} belong to all projects, this token to '{project}' alone",
+            remedy="use a token that is not confined to a project",
+        )
+    if room in ("applications", "instances") and name is not None:
+        application = name.partition(".")[0] if room == "instances" else name
+        with services.store.read() as transaction:
+            record = transaction.applications.find(application)
+            if record is not None and record.spec.project != project:
+                raise NotFound(f"there is no application '{application}'")
+    return replace(services, project=project)
 
 
 Given = Annotated[Services, Depends(_services)]

@@ -17,7 +17,7 @@ from app.api.resources import Change, StackResult
 from app.api.services import Given, Services
 from app.domain.application import ApplicationSpec
 from app.domain.change import Effect, Plan, ResourceChange
-from app.domain.errors import Conflict, CseError, InvalidSpecification
+from app.domain.errors import Conflict, CseError, Forbidden, InvalidSpecification
 from app.domain.explain import FieldError, InvalidFields, did_you_mean, pointer_to
 from app.domain.model import Name
 from app.domain.network import DEFAULT_NETWORK, NetworkSpec
@@ -82,7 +82,9 @@ def delete(services: Given, name: Name) -> StackResult:
         names = [
             record.name
             for record in transaction.applications.all()
-            if record.spec.labels.get(LABEL) == name and record.desired != "removed"
+            if record.spec.labels.get(LABEL) == name
+            and record.desired != "removed"
+            and services.project in (None, record.spec.project)
         ]
         for member in names:
             transaction.applications.set_desired(member, "removed")
@@ -102,6 +104,12 @@ def _checked(services: Services, name: str, stack: Stack) -> Stack:
             remedy="use the same name in both",
         )
     _check_keys(stack)
+    if services.project is not None and (stack.networks or stack.volumes):
+        raise Forbidden(
+            f"networks and volumes belong to all projects, this token to '{services.project}'",
+            pointer="/networks" if stack.networks else "/volumes",
+            remedy="have them made by a token that is not confined to a project",
+        )
     return _labelled(services, stack)
 
 
@@ -276,14 +284,16 @@ def _record_application(
     item: Admitted,
 ) -> Change:
     applications, key = transaction.applications, change.name
+    place = pointer_to(["applications", key])
     if change.action == "change" and change.effect is not Effect.RECREATE:
         applications.change(item.spec, restart=change.effect is Effect.RESTART)
+        admission.check_project(services, transaction, item.spec, place)
         transaction.events.add("changed", key, f"changed by stack '{stack}'")
         return _change(change, "changed")
     act = applications.insert if change.action == "create" else applications.replace
     installation = services.store.installation
-    place = pointer_to(["applications", key])
     _at(place, partial(act, installation, item.spec, item.network, item.coverage))
+    admission.check_project(services, transaction, item.spec, place)
     verb = "created" if change.action == "create" else "replaced"
     transaction.events.add(verb, key, f"{verb} by stack '{stack}'")
     return _change(change, verb)

@@ -21,7 +21,8 @@ from pydantic import Field, ValidationError
 
 from app.api import streams
 from app.api.problems import problem_of
-from app.api.services import Services
+from app.api.services import Services, confine
+from app.domain.access import Principal
 from app.domain.capture import CaptureRequest, Pcapng
 from app.domain.errors import CseError, InvalidSpecification
 from app.domain.explain import InvalidFields, explain
@@ -51,10 +52,11 @@ async def execute(
 ) -> None:
     """A command with a terminal; the last message is `{"exit_code": N}`."""
     services: Services = socket.app.state.services
+    principal: Principal | None = getattr(socket.state, "principal", None)
     size = TerminalSize(rows=rows, columns=columns)
 
     def begin() -> Iterator[TerminalPart]:
-        _must_exist(services, name)
+        _must_exist(services, name, principal)
         if not command:
             raise InvalidSpecification(
                 "no command", pointer="/command", remedy="give ?command=sh, once for each word"
@@ -75,10 +77,11 @@ async def capture(
 ) -> None:
     """Packets as they pass: binary messages, whole blocks of one pcapng file."""
     services: Services = socket.app.state.services
+    principal: Principal | None = getattr(socket.state, "principal", None)
     given = {"filter": filter_text, "count": count, "snaplen": snaplen, "duration": duration}
 
     def begin() -> Iterator[Pcapng]:
-        _must_exist(services, name)
+        _must_exist(services, name, principal)
         try:
             request = CaptureRequest.model_validate(given)
         except ValidationError as error:
@@ -192,6 +195,8 @@ def _agreed(socket: WebSocket) -> str | None:
     return "cse.v1" if "cse.v1" in socket.scope.get("subprotocols", []) else None
 
 
-def _must_exist(services: Services, name: str) -> None:
+def _must_exist(services: Services, name: str, principal: Principal | None) -> None:
+    if principal is not None and principal.project is not None:
+        confine(services, principal.project, "GET", f"/v1/applications/{name}")
     with services.store.read() as transaction:
         transaction.applications.get(name)

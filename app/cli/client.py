@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import httpx
 import typer
 
 from app.cli.failures import Refused
-from app.domain.errors import AgentUnavailable
+from app.domain.errors import AgentUnavailable, InvalidSpecification
 from app.domain.explain import FieldError
 from app.settings import load
 
@@ -39,9 +41,14 @@ class Client:
     def __init__(self, api: str | None = None) -> None:
         self.url = api or os.environ.get("CSE_API") or _default()
         path = self.url.removeprefix("unix:") if self.url.startswith("unix:") else None
+        self._headers = {"Authorization": f"Bearer {token}"} if (token := _token()) else {}
+        ca = os.environ.get("CSE_CA")
+        self._trusted = ssl.create_default_context(cafile=ca) if ca else True
         self._http = httpx.Client(
             base_url="http://cse" if path else self.url,
             transport=httpx.HTTPTransport(uds=path) if path else None,
+            headers=self._headers,
+            verify=self._trusted,
             timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S),
             trust_env=False,
         )
@@ -106,8 +113,11 @@ class Client:
         from websockets.sync.client import connect, unix_connect
 
         if self.url.startswith("unix:"):
-            return unix_connect(self.url.removeprefix("unix:"), f"ws://cse{path}")
-        return connect("ws" + self.url.removeprefix("http") + path, proxy=None)
+            place = self.url.removeprefix("unix:")
+            return unix_connect(place, f"ws://cse{path}", additional_headers=self._headers)
+        url = "ws" + self.url.rstrip("/").removeprefix("http") + path
+        trusted = self._trusted if isinstance(self._trusted, ssl.SSLContext) else None
+        return connect(url, proxy=None, additional_headers=self._headers, ssl=trusted)
 
     def _unreachable(self, error: httpx.TransportError) -> AgentUnavailable:
         if isinstance(error, httpx.ReadTimeout):
@@ -118,13 +128,27 @@ class Client:
         )
 
 
+def _token() -> str | None:
+    """From `CSE_TOKEN`: the token, or `@FILE`, which keeps it out of the environment of others."""
+    given = os.environ.get("CSE_TOKEN", "")
+    if given.startswith("@"):
+        try:
+            return Path(given[1:]).expanduser().read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise InvalidSpecification(
+                f"CSE_TOKEN names {given[1:]}: {error.strerror}", remedy="correct the path"
+            ) from error
+    return given or None
+
+
 def _default() -> str:
     settings = load()
     if settings.unix_listen:
         return settings.listen
     host, port = settings.listen_address
     host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if settings.tls_certificate else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def refused(problem: dict[str, Any]) -> Refused:

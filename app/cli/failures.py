@@ -20,6 +20,7 @@ class ExitStatus(IntEnum):
     UNREACHABLE = 4
     CONFLICT = 5
     HOST_LACKS = 6
+    FORBIDDEN = 7
     NOT_STARTED = 125
     """Of `run` and `exec`: the program itself gives every other status."""
 
@@ -31,6 +32,8 @@ _STATUS: dict[str, ExitStatus] = {
     errors.Conflict.slug: ExitStatus.CONFLICT,
     "precondition-failed": ExitStatus.CONFLICT,
     errors.AgentUnavailable.slug: ExitStatus.UNREACHABLE,
+    errors.Unauthenticated.slug: ExitStatus.FORBIDDEN,
+    errors.Forbidden.slug: ExitStatus.FORBIDDEN,
     errors.HostLacks.slug: ExitStatus.HOST_LACKS,
 }
 

@@ -26,11 +26,13 @@ from app.cli import (
     logs,
     networks,
     plan,
+    project,
     ps,
     rm,
     serve,
     set_,
     sockets,
+    token,
     top,
     up,
     version,
@@ -45,8 +47,8 @@ from app.domain.errors import CseError
 
 _EPILOG = (
     "Exit status: 0 done; 1 failed; 2 usage or invalid input; 3 no such resource; 4 the server or "
-    "agent does not answer; 5 conflict; 6 the host lacks something. 'run' and 'exec' end with the "
-    "program's own status, and with 125 where it could not be started."
+    "agent does not answer; 5 conflict; 6 the host lacks something; 7 no right to it. 'run' and "
+    "'exec' end with the program's own status, and with 125 where it could not be started."
 )
 
 commands = typer.Typer(
@@ -93,6 +95,8 @@ for module in (
     set_,
     networks,
     volumes,
+    token,
+    project,
     events,
     doctor,
     version,

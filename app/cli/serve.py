@@ -36,7 +36,7 @@ def serve(
 
     Every setting is also a variable CSE_*: docs/settings.md.
     """
-    from app.main import ControlPlane, make_agent
+    from app.main import ControlPlane, make_agent, require_tokens
     from app.main import listen as open_listener
     from app.main import serve as run_server
 
@@ -49,6 +49,7 @@ def serve(
     )
     listener = open_listener(settings)
     plane = ControlPlane(settings, make_agent(settings))
+    require_tokens(settings, plane.store)
     say(f"cse: listening on {address(settings, listener)}")
     run_server(plane, listener)
 
@@ -58,4 +59,5 @@ def address(settings: Settings, listener: Any) -> str:
     if settings.unix_listen:
         return f"unix:{settings.unix_listen}"
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+    scheme = "https" if settings.tls_certificate else "http"
+    return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"

@@ -168,6 +168,8 @@ class ApplicationSpec(Model):
     """When the program cannot be linked with its network element: refuse to start it, or
     give it the kernel's own stack in a private network namespace."""
     labels: dict[str, str] = {}
+    project: Name = "default"
+    """Whose quotas it counts for, and whose tokens may see and change it."""
 
     @field_validator("environment")
     @classmethod

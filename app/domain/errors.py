@@ -46,6 +46,30 @@ class NotFound(CseError):
     slug = "not-found"
 
 
+class Unauthenticated(CseError):
+    """The request has no valid token."""
+
+    slug = "unauthenticated"
+
+
+class Forbidden(CseError):
+    """Whoever makes the request has no right to it."""
+
+    slug = "forbidden"
+
+
+class TooLarge(CseError):
+    """The request's body is too large."""
+
+    slug = "request-entity-too-large"
+
+
+class TooManyRequests(CseError):
+    """More requests than this server takes."""
+
+    slug = "too-many-requests"
+
+
 class Gone(CseError):
     """What is asked for was there once, and is kept no longer."""
 

@@ -68,10 +68,11 @@ class Applications:
             raise NotFound(f"there is no application '{name}'", remedy=remedy)
         return record
 
-    def names(self) -> list[str]:
-        """Of all that are not being removed."""
-        query = select(table.c.name).where(table.c.desired != "removed")
-        return [row[0] for row in self._connection.execute(query)]
+    def names(self, project: str | None = None) -> list[str]:
+        """Of all that are not being removed; of one project only, where it is given."""
+        query = select(table.c.name, table.c.spec).where(table.c.desired != "removed")
+        rows = self._connection.execute(query)
+        return [name for name, text in rows if project in (None, _spec(text).project)]
 
     def insert(
         self,

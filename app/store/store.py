@@ -18,6 +18,7 @@ from app.domain.explain import did_you_mean
 from app.domain.network import NetworkSpec
 from app.domain.volume import VolumeSpec
 from app.store import tables
+from app.store.access import Audit, Projects, Tokens
 from app.store.applications import Applications, network_of
 from app.store.clock import now
 from app.store.database import Database
@@ -180,6 +181,9 @@ class Transaction:
         self.volumes = Volumes(connection)
         self.events = Events(connection)
         self.faults = Faults(connection)
+        self.tokens = Tokens(connection)
+        self.projects = Projects(connection)
+        self.audit = Audit(connection)
 
 
 class Store:

@@ -94,3 +94,38 @@ events = Table(
     Column("message", Text, nullable=False),
     sqlite_autoincrement=True,
 )
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("name", _NAME, nullable=False),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("scope", String(10), nullable=False),
+    Column("project", _NAME),
+    Column("created", _TIME, nullable=False),
+    Column("expires", _TIME),
+    Column("revoked", _TIME),
+    Column("last_used", _TIME),
+)
+"""`hash`: SHA-256 of the whole token; the secret itself is nowhere."""
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("name", _NAME, primary_key=True),
+    Column("spec", Text, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("time", _TIME, nullable=False),
+    Column("principal", String(60), nullable=False),
+    Column("method", String(10), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("request_id", String(64), nullable=False),
+    sqlite_autoincrement=True,
+)
