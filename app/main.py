@@ -29,6 +29,7 @@ from app.domain.network import DEFAULT_NETWORK, NetworkSpec
 from app.domain.ports import Agent
 from app.reconcile.faults import FaultKeeper
 from app.reconcile.loop import Reconciler
+from app.reconcile.operations import OperationKeeper
 from app.settings import Settings, product_version
 from app.store.store import Store
 
@@ -78,8 +79,14 @@ class ControlPlane:
         self.store = open_store(settings)
         self.catalog = Catalog(settings.elements_dir)
         self.faults = FaultKeeper(self.store, agent)
+        self.operations = OperationKeeper(self.store, lambda: self.reconciler)
         self.reconciler = Reconciler(
-            self.store, agent, self.catalog, settings.workers, self.faults.made
+            self.store,
+            agent,
+            self.catalog,
+            settings.workers,
+            self.faults.made,
+            self.operations.settled,
         )
         self.authenticator = Authenticator(self.store, required=settings.asks_for_tokens)
         self.api: FastAPI = create_app(
@@ -89,6 +96,7 @@ class ControlPlane:
                 catalog=self.catalog,
                 convergence=self.reconciler,
                 faults=self.faults,
+                operations=self.operations,
                 default_network=default_network(settings),
                 version=product_version(),
                 default_runtime=settings.runtime,

@@ -20,6 +20,7 @@ from app.api import (
     instances,
     instruments,
     observing,
+    operations,
     problems,
     stacks,
     tokens,
@@ -27,6 +28,7 @@ from app.api import (
 )
 from app.api.access import COOKIE
 from app.api.guard import Guard
+from app.api.idempotency import Idempotency
 from app.api.services import Services
 
 _THREADS = 100
@@ -39,6 +41,7 @@ def create_app(services: Services) -> FastAPI:
     api.state.services = services
     problems.install(api)
     dashboard.install(api, services.dashboard_dir)
+    api.add_middleware(Idempotency, store=services.store)
     api.add_middleware(
         Guard, rules=services.rules, authenticator=services.authenticator, store=services.store
     )
@@ -83,7 +86,7 @@ def _routes(version: str) -> FastAPI:
         lifespan=lifespan,
     )
     rooms = (applications, stacks, observing, instances, catalogue, events, faults, host)
-    for room in (*rooms, instruments, tokens, websockets):
+    for room in (*rooms, instruments, operations, tokens, websockets):
         api.include_router(room.router)
     api.include_router(faults.everywhere)
     _with_security(api)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, Literal, NamedTuple
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import APIRouter, Body, Query, Request, Response
 
 from app.api import admission, planning, preconditions
+from app.api.idempotency import retried
+from app.api.operations import Prefer, asks_not_to_wait, begun
 from app.api.preconditions import IfMatch, IfNoneMatch
 from app.api.problems import RESPONSES
-from app.api.resources import Application, Page, application, etag
+from app.api.resources import Application, Labels, Page, application, etag
 from app.api.services import Given, Services
+from app.domain import selector
 from app.domain.application import ApplicationSpec
 from app.domain.change import Effect, Plan, ResourceChange
 from app.domain.errors import AgentUnavailable, InvalidSpecification, TimedOut
 from app.domain.model import Name
 from app.domain.observed import State
 from app.domain.status import Status
-from app.store.records import ApplicationRecord, Desired
+from app.store.records import ApplicationRecord
 from app.store.store import Transaction
 
 router = APIRouter(prefix="/v1/applications", tags=["applications"], responses=RESPONSES)
@@ -26,6 +30,8 @@ Wait = Annotated[
     float,
     Query(ge=0, le=600, description="Seconds to wait until the application is as asked."),
 ]
+_HERE_S = 5.0
+"""Whoever waits so long has the steps done in the request's own thread: that is quicker."""
 _EXAMPLES: dict[str, Any] = {
     "web": {
         "summary": "nginx on a private TCP/IP stack, documents from an archive",
@@ -51,12 +57,18 @@ Spec = Annotated[ApplicationSpec, Body(openapi_examples=_EXAMPLES)]
 
 
 @router.post("", status_code=201, operation_id="createApplication", response_model=Application)
-def create(services: Given, spec: Spec, response: Response, wait: Wait = 10.0) -> Response:
+def create(
+    services: Given, request: Request, spec: Spec, wait: Wait = 10.0, prefer: Prefer = None
+) -> Response:
     """Check, record and start an application.
 
-    With `wait`, what keeps it from being started is answered as an error and leaves nothing.
+    With `wait`, what keeps it from being started is answered as an error and leaves nothing. 202
+    and an operation where it takes longer.
     """
     spec = admission.with_defaults(services, spec)
+    wait = 0.0 if asks_not_to_wait(prefer) else wait
+    if retried.get() and (made := _made_before(services, spec)) is not None:
+        return _answer(made, _await(services, made, wait), 201)
     admitted = _admit(services, spec)
     admission.ensure_network(services, admitted.network, "/network/name")
     with services.store.write() as transaction:
@@ -65,23 +77,29 @@ def create(services: Given, spec: Spec, response: Response, wait: Wait = 10.0) -
         )
         admission.check_project(services, transaction, spec)
         transaction.events.add("created", spec.name, "created")
-    services.convergence.wake(spec.name, here=wait > 0)
+    services.convergence.wake(spec.name, here=wait >= _HERE_S)
     status = _await(services, record, wait)
     if wait and (error := _lasting_error(status)):
         _remove(services, spec.name, 30.0)
         raise error
-    return _answer(record, status, 201)
+    answer = _answer(record, status, 201)
+    if not _settled(record, status):
+        new = frozenset({record.name})
+        begun(services, request, answer, "create", [record], "running", new)
+        answer.status_code = 202
+    return answer
 
 
 @router.get("", operation_id="listApplications")
 def list_all(
     services: Given,
-    label: Annotated[list[str] | None, Query(description="KEY or KEY=VALUE; all must fit.")] = None,
+    label: Labels = None,
     project: Annotated[str | None, Query(description="Only of this project.")] = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
     after: Annotated[str, Query(description="`next` of the part before.")] = "",
 ) -> Page[Application]:
     """All applications, by name."""
+    fits = selector.parse(label)
     with services.store.read() as transaction:
         records = transaction.applications.all()
     fitting = [
@@ -90,7 +108,7 @@ def list_all(
         if record.name > after
         and services.project in (None, record.spec.project)
         and (project is None or record.spec.project == project)
-        and _fits(record.spec.labels, label)
+        and fits(record.spec.labels)
     ]
     items = [
         application(record, services.convergence.status(record.name)) for record in fitting[:limit]
@@ -115,9 +133,11 @@ def get(services: Given, name: str, wait: Wait = 0.0) -> Response:
 @router.put("/{name}", operation_id="replaceApplication", response_model=Application)
 def replace(
     services: Given,
+    request: Request,
     name: Name,
     spec: Spec,
     wait: Wait = 10.0,
+    prefer: Prefer = None,
     if_match: IfMatch = None,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
@@ -142,7 +162,13 @@ def replace(
         change = planning.of_application(present, spec, services.catalog)
         record = _carry_out(services, transaction, change, admitted)
     services.convergence.wake(name)
-    return _answer(record, _await(services, record, wait), 200 if present else 201)
+    status = _await(services, record, 0.0 if asks_not_to_wait(prefer) else wait)
+    answer = _answer(record, status, 200 if present else 201)
+    if not _settled(record, status):
+        new = frozenset() if present else frozenset({name})
+        begun(services, request, answer, change.action, [record], "running", new)
+        answer.status_code = 202
+    return answer
 
 
 @router.post("/{name}/plan", operation_id="planApplication")
@@ -161,33 +187,53 @@ def plan(services: Given, name: Name, spec: Spec) -> Plan:
 
 
 @router.delete("/{name}", status_code=204, operation_id="deleteApplication")
-def delete(services: Given, name: str, wait: Wait = 30.0, if_match: IfMatch = None) -> Response:
-    """End the program and remove everything made for it. 202 while that is under way."""
+def delete(
+    services: Given,
+    request: Request,
+    name: str,
+    wait: Wait = 30.0,
+    prefer: Prefer = None,
+    if_match: IfMatch = None,
+) -> Response:
+    """End the program and remove everything made for it. 202 and an operation while it lasts."""
     with services.store.read() as transaction:
-        preconditions.check(etag(transaction.applications.get(name)), if_match)
-    gone = _remove(services, name, wait)
-    return Response(status_code=204 if gone else 202)
+        record = transaction.applications.get(name)
+        preconditions.check(etag(record), if_match)
+    gone = _remove(services, name, 0.0 if asks_not_to_wait(prefer) else wait)
+    answer = Response(status_code=204 if gone else 202)
+    if not gone:
+        begun(services, request, answer, "delete", [record], "removed")
+    return answer
 
 
 @router.post("/{name}/start", operation_id="startApplication", response_model=Application)
-def start(services: Given, name: str, wait: Wait = 10.0) -> Response:
+def start(
+    services: Given, request: Request, name: str, wait: Wait = 10.0, prefer: Prefer = None
+) -> Response:
     """Start the program if it does not run."""
     observed = services.convergence.status(name).observed
     # One that is alive needs no run more; one that has never run is started in any case.
     here = observed is not None and observed.state not in (State.EXITED, State.FAILED)
-    return _wish(services, name, "running", wait, new_run=not here)
+    wish = _Wish("start", "running", new_run=not here)
+    return _carry_on(services, request, name, wish, 0.0 if asks_not_to_wait(prefer) else wait)
 
 
 @router.post("/{name}/stop", operation_id="stopApplication", response_model=Application)
-def stop(services: Given, name: str, wait: Wait = 30.0) -> Response:
+def stop(
+    services: Given, request: Request, name: str, wait: Wait = 30.0, prefer: Prefer = None
+) -> Response:
     """End the program by its stop rule; the application stays."""
-    return _wish(services, name, "stopped", wait)
+    wish = _Wish("stop", "stopped")
+    return _carry_on(services, request, name, wish, 0.0 if asks_not_to_wait(prefer) else wait)
 
 
 @router.post("/{name}/restart", operation_id="restartApplication", response_model=Application)
-def restart(services: Given, name: str, wait: Wait = 30.0) -> Response:
+def restart(
+    services: Given, request: Request, name: str, wait: Wait = 30.0, prefer: Prefer = None
+) -> Response:
     """End the program, and start it anew."""
-    return _wish(services, name, "running", wait, new_run=True)
+    wish = _Wish("restart", "running", new_run=True)
+    return _carry_on(services, request, name, wish, 0.0 if asks_not_to_wait(prefer) else wait)
 
 
 def _admit(services: Services, spec: ApplicationSpec) -> admission.Admitted:
@@ -237,48 +283,53 @@ def _carry_out(
     return record
 
 
-def _wish(
-    services: Services, name: str, desired: Desired, wait: float, *, new_run: bool = False
+class _Wish(NamedTuple):
+    kind: str
+    desired: Literal["running", "stopped"]
+    new_run: bool = False
+
+
+def _carry_on(
+    services: Services, request: Request, name: str, wish: _Wish, wait: float
 ) -> Response:
     with services.store.write() as transaction:
-        transaction.applications.set_desired(name, desired, new_run=new_run)
-        verb = {"running": "start requested", "stopped": "stop requested"}[desired]
+        transaction.applications.set_desired(name, wish.desired, new_run=wish.new_run)
+        verb = {"running": "start requested", "stopped": "stop requested"}[wish.desired]
         transaction.events.add(verb.replace(" ", "-"), name, verb)
     services.convergence.wake(name)
-    services.convergence.wait_for(name, lambda status: not status.busy, wait)
+    status = services.convergence.wait_for(name, lambda status: not status.busy, wait)
     with services.store.read() as transaction:
         record = transaction.applications.get(name)
-    return _answer(record, services.convergence.status(name), 200)
+    answer = _answer(record, services.convergence.status(name), 200)
+    if status.busy:
+        begun(services, request, answer, wish.kind, [record], wish.desired)
+        answer.status_code = 202
+    return answer
+
+
+def _made_before(services: Services, spec: ApplicationSpec) -> ApplicationRecord | None:
+    """What this very request has made before the server was killed."""
+    with services.store.read() as transaction:
+        record = _present(transaction, spec.name)
+    return record if record is not None and record.spec == spec else None
 
 
 def _await(services: Services, record: ApplicationRecord, wait: float) -> Status:
     """Until the program runs or has run, or an error keeps it from that."""
+    return services.convergence.wait_for(record.name, partial(_settled, record), wait)
 
-    def settled(status: Status) -> bool:
-        if status.busy:
-            return False
-        if status.condition is not None and status.condition.error is not None:
-            return True
-        if record.desired != "running":
-            return True
-        observed = status.observed
-        return (
-            observed is not None
-            and observed.id == record.id
-            and observed.state is not State.CREATED
-        )
 
-    def running(status: Status) -> bool:
-        observed = status.observed
-        alive = observed is not None and observed.state is State.RUNNING
-        return settled(status) or (
-            alive
-            and observed is not None
-            and observed.id == record.id
-            and (record.run_done == 0 or record.run_done == record.run_wanted)
-        )
-
-    return services.convergence.wait_for(record.name, running, wait)
+def _settled(record: ApplicationRecord, status: Status) -> bool:
+    observed = status.observed
+    ours = observed is not None and observed.id == record.id
+    state = observed.state if observed is not None and ours else None
+    if state is State.RUNNING and record.run_done in (0, record.run_wanted):
+        return True
+    if status.busy:
+        return False
+    if status.condition is not None and status.condition.error is not None:
+        return True
+    return record.desired != "running" or state not in (None, State.CREATED)
 
 
 def _lasting_error(status: Status) -> Exception | None:
@@ -305,11 +356,3 @@ def _answer(record: ApplicationRecord, status: Status, code: int) -> Response:
         {"ETag": etag(record), "Location": f"/v1/applications/{record.name}"},
         media_type="application/json",
     )
-
-
-def _fits(labels: dict[str, str], wanted: list[str] | None) -> bool:
-    for selector in wanted or []:
-        key, equals, value = selector.partition("=")
-        if key not in labels or (equals and labels[key] != value):
-            return False
-    return True

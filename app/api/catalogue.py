@@ -7,8 +7,9 @@ from fastapi import APIRouter, Response
 from app.api import preconditions
 from app.api.preconditions import IfMatch, IfNoneMatch
 from app.api.problems import RESPONSES
-from app.api.resources import ElementResource, Page, etag_of
+from app.api.resources import After, ElementResource, Labels, Limit, Page, etag_of, part
 from app.api.services import Given
+from app.domain import selector
 from app.domain.element import Element
 from app.domain.errors import Conflict, InvalidSpecification
 from app.domain.model import Name
@@ -31,10 +32,14 @@ def element(services: Given, name: str) -> ElementResource:
 
 
 @router.get("/networks", operation_id="listNetworks", tags=["networks"])
-def networks(services: Given) -> Page[NetworkSpec]:
-    """All networks."""
+def networks(
+    services: Given, label: Labels = None, limit: Limit = 1000, after: After = ""
+) -> Page[NetworkSpec]:
+    """All networks, by name."""
+    fits = selector.parse(label)
     with services.store.read() as transaction:
-        return Page(items=transaction.networks.all())
+        found = [one for one in transaction.networks.all() if fits(one.labels)]
+    return part(found, lambda one: one.name, after, limit)
 
 
 @router.post("/networks", status_code=201, operation_id="createNetwork", tags=["networks"])
@@ -94,10 +99,14 @@ def delete_network(services: Given, name: str) -> Response:
 
 
 @router.get("/volumes", operation_id="listVolumes", tags=["volumes"])
-def volumes(services: Given) -> Page[VolumeSpec]:
-    """All volumes."""
+def volumes(
+    services: Given, label: Labels = None, limit: Limit = 1000, after: After = ""
+) -> Page[VolumeSpec]:
+    """All volumes, by name."""
+    fits = selector.parse(label)
     with services.store.read() as transaction:
-        return Page(items=transaction.volumes.all())
+        found = [one for one in transaction.volumes.all() if fits(one.labels)]
+    return part(found, lambda one: one.name, after, limit)
 
 
 @router.post("/volumes", status_code=201, operation_id="createVolume", tags=["volumes"])

@@ -18,6 +18,9 @@ EXTENSIONS = {
     "stack-faults": "a stack may declare faults",
     "tokens": "Bearer tokens with scopes, /v1/session for browsers, /v1/audit",
     "projects": "/v1/projects with quotas, `project` in specifications",
+    "operations": "202 and Operation-Location, /v1/operations, Prefer: respond-async",
+    "idempotency-keys": "Idempotency-Key on POST and PATCH",
+    "label-selectors": "requirements of inequality, presence and sets",
     "exec-terminal": "WebSocket /v1/applications/NAME/exec",
     "capture-websocket": "WebSocket /v1/applications/NAME/capture",
 }

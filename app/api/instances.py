@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from app.api.problems import RESPONSES
-from app.api.resources import Page, SettingsChange
+from app.api.resources import After, Limit, Page, SettingsChange, part
 from app.api.services import Given, Services
 from app.catalog.schema import SettingsSchema
 from app.domain import places
@@ -23,8 +23,8 @@ Wait = Annotated[
 
 
 @router.get("", operation_id="listInstances")
-def instances(services: Given) -> Page[Instance]:
-    """The element instances of all running applications."""
+def instances(services: Given, limit: Limit = 1000, after: After = "") -> Page[Instance]:
+    """The element instances of all running applications, by id."""
     with services.store.read() as transaction:
         names = [
             record.name
@@ -36,7 +36,7 @@ def instances(services: Given) -> Page[Instance]:
         observed = services.convergence.status(name).observed
         if observed is not None and observed.pid is not None:
             found += services.agent.instances(name)
-    return Page(items=found)
+    return part(sorted(found, key=lambda one: one.id), lambda one: one.id, after, limit)
 
 
 @router.patch("/{instance_id}", operation_id="changeInstance")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
+from fastapi import Query
 from pydantic import Field
 
 from app.domain.access import Scope
@@ -70,6 +72,21 @@ class Page(Model, Generic[Item]):
     """Pass as `after` for the following part; absent at the end."""
 
 
+Labels = Annotated[
+    list[str] | None,
+    Query(description="Selector, as in `tier=web,env!=test,zone in (a, b)`; all must fit."),
+]
+Limit = Annotated[int, Query(ge=1, le=10_000)]
+After = Annotated[str, Query(description="`next` of the part before.")]
+
+
+def part(items: Iterable[Item], key: Callable[[Item], str], after: str, limit: int) -> Page[Item]:
+    """Of items in the order of their keys, those after one."""
+    fitting = [item for item in items if key(item) > after]
+    more = len(fitting) > limit
+    return Page(items=fitting[:limit], next=key(fitting[limit - 1]) if more else None)
+
+
 class ElementResource(Model):
     """An element of the catalogue."""
 
@@ -117,6 +134,8 @@ class StackResult(Model):
 
     name: str
     changes: list[Change]
+    operation: str | None = None
+    """Tells when all of it runs, or is gone."""
 
 
 class Index(Model):

@@ -17,6 +17,7 @@ from app.domain.application import RuntimeName
 from app.domain.errors import Forbidden, NotFound
 from app.domain.fault import FaultKeeping
 from app.domain.network import NetworkSpec
+from app.domain.operation import OperationKeeping
 from app.domain.ports import Agent
 from app.domain.status import Convergence
 from app.store.store import Store
@@ -31,6 +32,7 @@ class Services:
     catalog: Catalog
     convergence: Convergence
     faults: FaultKeeping
+    operations: OperationKeeping
     default_network: NetworkSpec
     authenticator: Authenticator
     version: str

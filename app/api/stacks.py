@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request, Response
 
 from app.api import admission, planning
 from app.api.admission import Admitted, Known
 from app.api.faults import has_stack, new_fault
+from app.api.operations import begun
 from app.api.planning import LABEL
 from app.api.problems import RESPONSES, PreconditionFailed
 from app.api.resources import Change, StackResult
@@ -50,6 +51,8 @@ def plan(services: Given, name: Name, stack: Stack, prune: Prune = False) -> Pla
 @router.put("/{name}", operation_id="applyStack")
 def apply(
     services: Given,
+    request: Request,
+    response: Response,
     name: Name,
     stack: Stack,
     prune: Prune = False,
@@ -57,8 +60,8 @@ def apply(
 ) -> StackResult:
     """Make networks, volumes, applications and faults so; what already is so is left alone.
 
-    Nothing is changed where anything in it cannot be accepted. Answers when all is recorded;
-    `GET /v1/applications/{name}?wait=` tells when each runs.
+    Nothing is changed where anything in it cannot be accepted. Answers when all is recorded, with
+    202 and an operation where there is something to be done.
     """
     stack = _checked(services, name, stack)
     admitted = _admit_all(services, stack)
@@ -71,28 +74,45 @@ def apply(
             _carry_out(services, transaction, stack, change, admitted) for change in found.changes
         ]
         transaction.events.add("applied", None, f"stack '{name}' applied")
+        records = {record.name: record for record in transaction.applications.all()}
     _tell(services, stack, changes)
-    return StackResult(name=name, changes=changes)
+    new = frozenset(one.name for one in changes if one.change == "created")
+    concerned = [
+        records[one.name]
+        for one in changes
+        if one.kind == "application" and one.change not in ("unchanged", "removed")
+    ]
+    operation = None
+    if concerned:
+        response.status_code = 202
+        kind = f"apply stack {name}"
+        operation = begun(services, request, response, kind, concerned, "running", new).id
+    return StackResult(name=name, changes=changes, operation=operation)
 
 
 @router.delete("/{name}", status_code=202, operation_id="deleteStack")
-def delete(services: Given, name: Name) -> StackResult:
+def delete(services: Given, request: Request, response: Response, name: Name) -> StackResult:
     """Remove the stack's applications; networks and volumes stay until removed by name."""
     with services.store.write() as transaction:
-        names = [
-            record.name
+        members = [
+            record
             for record in transaction.applications.all()
             if record.spec.labels.get(LABEL) == name
             and record.desired != "removed"
             and services.project in (None, record.spec.project)
         ]
+        names = [record.name for record in members]
         for member in names:
             transaction.applications.set_desired(member, "removed")
         transaction.events.add("stack-removed", None, f"stack '{name}' is being removed")
     for member in names:
         services.convergence.wake(member)
     changes = [Change(kind="application", name=member, change="removed") for member in names]
-    return StackResult(name=name, changes=changes)
+    operation = None
+    if members:
+        kind = f"delete stack {name}"
+        operation = begun(services, request, response, kind, members, "removed").id
+    return StackResult(name=name, changes=changes, operation=operation)
 
 
 def _checked(services: Services, name: str, stack: Stack) -> Stack:

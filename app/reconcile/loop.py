@@ -46,10 +46,13 @@ class Reconciler:
         catalog: Catalog,
         workers: int = 8,
         made: Callable[[str], None] = lambda name: None,
+        settled: Callable[[str], None] = lambda name: None,
     ) -> None:
-        """`made` is called with each application's name before its first start."""
+        """`made` is called with each application's name before its first start, `settled` after
+        each convergence."""
         self.view = View()
         self.agent_error: CseError | None = None
+        self._settled = settled
         self._store = store
         self._agent = agent
         self._history = History(store)
@@ -131,8 +134,12 @@ class Reconciler:
             self.view.changed.notify_all()
         if again:
             self._submit(name)
-        else:
-            self._wake_dependents(name)
+            return
+        self._wake_dependents(name)
+        try:
+            self._settled(name)
+        except Exception:
+            log.exception("operations of '%s' were not looked after", name)
 
     def _wake_dependents(self, name: str) -> None:
         for other in self.view.held_by(name):

@@ -24,6 +24,7 @@ from app.store.clock import now
 from app.store.database import Database
 from app.store.events import Events
 from app.store.faults import Faults
+from app.store.operations import Answers, Operations
 
 log = logging.getLogger(__name__)
 
@@ -184,6 +185,8 @@ class Transaction:
         self.tokens = Tokens(connection)
         self.projects = Projects(connection)
         self.audit = Audit(connection)
+        self.operations = Operations(connection)
+        self.answers = Answers(connection)
 
 
 class Store:

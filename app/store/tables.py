@@ -6,7 +6,17 @@ unique, has columns of its own.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
 
 metadata = MetaData()
 
@@ -129,3 +139,27 @@ audit = Table(
     Column("request_id", String(64), nullable=False),
     sqlite_autoincrement=True,
 )
+
+operations = Table(
+    "operations",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("kind", String(60), nullable=False),
+    Column("state", String(10), nullable=False, index=True),
+    Column("created", _TIME, nullable=False, index=True),
+    Column("finished", _TIME),
+    Column("principal", String(60)),
+    Column("targets", Text, nullable=False),
+)
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("request", String(64), nullable=False),
+    Column("created", _TIME, nullable=False, index=True),
+    Column("status", Integer),
+    Column("headers", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+"""Of requests with an `Idempotency-Key`; `status` is null until there is an answer."""

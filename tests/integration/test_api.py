@@ -342,7 +342,7 @@ def test_dependencies_start_first(plane: Plane) -> None:
             "a": {"command": ["nginx"]},
         },
     }
-    assert plane.http.put("/v1/stacks/s", json=stack).status_code == 200
+    assert plane.http.put("/v1/stacks/s", json=stack).status_code == 202
     for name in "abc":
         answer = plane.http.get(f"/v1/applications/{name}?wait=5").json()
         assert answer["status"]["state"] == "running"
