@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from pathlib import Path
 
 from app.domain.application import Limits
@@ -25,6 +26,8 @@ class ControlGroups:
     def __init__(self, installation_id: str, root: Path = Path("/sys/fs/cgroup")) -> None:
         self._group = f"cse-{installation_id[:12]}"
         self._root = root
+        self._lock = threading.Lock()
+        """The common group comes with its first member and goes with its last."""
 
     def kind(self) -> str:
         """`v2`, `v1`, or `` where neither offers a controller we could use."""
@@ -38,10 +41,11 @@ class ControlGroups:
         if not wanted:
             return []
         try:
-            unified = self._unified()
-            if unified is not None:
-                return [self._make_v2(unified, name, limits, wanted)]
-            return [self._make_v1(controller, name, limits) for controller in wanted]
+            with self._lock:
+                unified = self._unified()
+                if unified is not None:
+                    return [self._make_v2(unified, name, limits, wanted)]
+                return [self._make_v1(controller, name, limits) for controller in wanted]
         except OSError as error:
             self.remove(name)
             raise HostLacks(
@@ -55,11 +59,12 @@ class ControlGroups:
         unified = self._unified()
         parents = [unified] if unified else []
         parents += [self._root / controller for controller in ("memory", "cpu", "pids")]
-        for parent in parents:
-            with contextlib.suppress(OSError):
-                (parent / self._group / name).rmdir()
-            with contextlib.suppress(OSError):  # the last one takes the common group along
-                (parent / self._group).rmdir()
+        with self._lock:
+            for parent in parents:
+                with contextlib.suppress(OSError):
+                    (parent / self._group / name).rmdir()
+                with contextlib.suppress(OSError):  # the last one takes the common group along
+                    (parent / self._group).rmdir()
 
     def _unified(self) -> Path | None:
         for place in (self._root, self._root / "unified"):
