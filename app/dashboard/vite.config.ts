@@ -30,6 +30,8 @@ export default defineConfig({
     emptyOutDir: true,
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
+    // The graph and the editor, each loaded when it is asked for.
+    chunkSizeWarningLimit: 700,
   },
   server: {
     proxy: {

@@ -23,6 +23,15 @@ PAGES = {
     "settings": ("/applications/web/settings", "keepalive"),
     "faults": ("/applications/ask/faults", "New fault"),
     "sockets": ("/applications/web/sockets", "LISTEN"),
+    "charts": ("/applications/web/charts", "Round trip"),
+    "topology": ("/?view=graph", "wire: shared memory"),
+    "create": ("/create", "What would happen"),
+    "change": ("/create?from=web", "unchanged"),
+    "networks": ("/networks", "everybody with everybody"),
+    "volumes": ("/volumes", "Volumes"),
+    "catalogue": ("/catalogue", "network-lwip"),
+    "events": ("/events", "started, pid"),
+    "doctor": ("/doctor", "bubblewrap"),
     "nothing": ("/nowhere", "There is no such page"),
 }
 LOOKS = {

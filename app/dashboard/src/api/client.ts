@@ -15,6 +15,7 @@ export type Finding = Schemas['Finding'];
 export type Instance = Schemas['Instance'];
 export type LogLine = { time: string; stream: 'stdout' | 'stderr'; text: string };
 export type Network = Schemas['NetworkSpec'];
+export type Plan = Schemas['Plan'];
 export type Problem = Schemas['Problem'];
 export type Socket = Schemas['SocketEntry'];
 export type State = Application['status']['state'];
@@ -89,3 +90,10 @@ export function failureOf(error: unknown): Failure {
 }
 
 export const appPath = (name: string) => `/v1/applications/${encodeURIComponent(name)}`;
+
+/** The latest events, oldest first. */
+export async function latestEvents(limit: number, application?: string): Promise<Event[]> {
+  const query = { limit, ...(application ? { application } : {}) };
+  const page = await must(api.GET('/v1/events', { params: { query } }));
+  return (page as Schemas['Page_Event_']).items; // and no stream, which was not asked for
+}
