@@ -67,8 +67,9 @@ class Session:
     """Arena, tap and the two bells, held here so that later programs can be given them."""
     leader: Connection | None = None
     """Whose process runs the instance's pump: it hears of wires and settings."""
-    wires: set[str] = field(default_factory=set)
-    """Addresses of the peers that its instance has a wire to."""
+    wires: dict[str, str] = field(default_factory=dict)
+    """Address of each peer that its instance has a wire to → which wire; "": from before this
+    broker."""
     wire_budget: float = 0.0
     wire_budget_at: float = 0.0
     creator: Connection | None = None

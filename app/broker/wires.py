@@ -4,6 +4,9 @@ Used by `broker`, under its lock. A wire is a sealed memory object with two ring
 instances map, and the write ends of each other's bells. The broker checks that the address is an
 application's, that the network's policy permits the two, that both live; it makes the object,
 hands it to both ends and keeps no descriptor of it: established wires need no broker.
+
+Each wire has an id of its own. An instance that hears late of a peer's end lets go of that wire,
+not of the one that it, or another instance at the same address, has by then.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import secrets
 import time
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -53,7 +57,7 @@ class Wires:
         if message.verb == "wire":
             self.request(session, connection, message)
         elif message.verb == "unwire":
-            self.drop(session, message.fields.get("address", ""))
+            self.drop(session, message.fields.get("address", ""), message.fields.get("id", ""))
         else:
             self.register(session, message)
 
@@ -70,11 +74,11 @@ class Wires:
         """`wires=A,B`: those that an instance has from an earlier broker or leader; all others
         are no more."""
         claimed = {word for word in message.fields.get("wires", "").split(",")[:MAX_WIRES] if word}
-        for address in session.wires - claimed:
+        for address in session.wires.keys() - claimed:
             self.drop(session, address)
-        for address in claimed - session.wires:
+        for address in claimed - session.wires.keys():
             peer = self._owner(session, address)
-            session.wires.add(address)
+            session.wires[address] = ""
             if peer is not None and not _permitted(session, peer):
                 self.drop(session, address)
                 self._unwire(session, address)
@@ -84,18 +88,23 @@ class Wires:
         owners = (self._owner(session, address) for address in session.wires)
         return sorted(owner.name for owner in owners if owner is not None)
 
-    def drop(self, session: Session, address: str) -> None:
+    def drop(self, session: Session, address: str, wire: str = "") -> None:
         """The session's instance has let go of one wire, or lost it: the other end is told."""
+        if not _same(session.wires.get(address, ""), wire):
+            return
         peer = self._owner(session, address)
-        session.wires.discard(address)
-        if peer is not None and _own(session) in peer.wires:
+        lost = session.wires.pop(address, wire)
+        if peer is not None and _same(peer.wires.get(_own(session)), lost):
             self._unwire(peer, _own(session))
 
     def gone(self, session: Session) -> None:
         """The instance is no more: its peers reset their connections to it."""
         for peer in self._neighbours(session):
-            if _own(session) in peer.wires or (peer.instance and _own(peer) in session.wires):
-                self._unwire(peer, _own(session))
+            theirs, ours = peer.wires.get(_own(session)), session.wires.get(_own(peer))
+            if ours is None or (theirs is None and not peer.instance):
+                continue  # no wire, or one that the bell has told of
+            if _same(theirs or "", ours):
+                self._unwire(peer, _own(session), ours)
         session.wires.clear()
 
     def judge(self, network: str) -> None:
@@ -114,6 +123,7 @@ class Wires:
         listener = peer.speaker()
         if listener is None:
             return False
+        wire = secrets.token_hex(8)
         mine: list[int] = []
         theirs: list[int] = []
         try:
@@ -124,11 +134,11 @@ class Wires:
                 theirs.append(_write_end(bell))
             for bell in peer.bells:
                 mine.append(_write_end(bell))
-            if not self._send(listener, _grant(session, side=1), theirs):
+            if not self._send(listener, _grant(session, wire, side=1), theirs):
                 return False
-            peer.wires.add(_own(session))
-            if self._send(connection, _grant(peer, side=0), mine):
-                session.wires.add(_own(peer))
+            peer.wires[_own(session)] = wire
+            if self._send(connection, _grant(peer, wire, side=0), mine):
+                session.wires[_own(peer)] = wire
             else:
                 self._unwire(peer, _own(session))
         except OSError as error:
@@ -139,11 +149,13 @@ class Wires:
                 os.close(fd)
         return True
 
-    def _unwire(self, session: Session, address: str) -> None:
-        session.wires.discard(address)
+    def _unwire(self, session: Session, address: str, wire: str = "") -> None:
+        wire = session.wires.pop(address, wire)
         listener = session.speaker()
         if listener is not None:
-            self._send(listener, pack("unwire", {"address": address}))
+            self._send(
+                listener, pack("unwire", {"address": address} | ({"id": wire} if wire else {}))
+            )
 
     def _peer(self, session: Session, address: str) -> Session | None:
         """Whom `session` may have a wire to at this address."""
@@ -223,8 +235,13 @@ def _make_rings() -> int:
     return fd
 
 
-def _grant(peer: Session, *, side: int) -> bytes:
-    fields: dict[str, object] = {"address": _own(peer), "name": peer.name, "side": side}
+def _same(one: str | None, other: str) -> bool:
+    """Of two wires between the same addresses; None: there is none, "": it is not known which."""
+    return one is not None and (not one or not other or one == other)
+
+
+def _grant(peer: Session, wire: str, *, side: int) -> bytes:
+    fields: dict[str, object] = {"address": _own(peer), "name": peer.name, "side": side, "id": wire}
     if _own6(peer):
         fields["address6"] = _own6(peer)
     return pack("wire", fields)

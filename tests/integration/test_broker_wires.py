@@ -68,6 +68,10 @@ class Instance:
     def ask(self, address: str) -> None:
         self.library.say(b"wire address=" + address.encode())
 
+    def hears_the_end_of(self, peer: Instance) -> bool:
+        verb, fields, _ = self.library.hear()
+        return verb == "unwire" and fields["address"] == peer.address
+
     def hear_wire(self) -> tuple[dict[str, str], list[int]]:
         verb, fields, fds = self.library.hear()
         assert verb == "wire"
@@ -163,9 +167,10 @@ def test_the_end_of_an_application_is_told_to_its_peers(broker: Broker, tmp_path
     live(broker, a, b)
     a.ask(b.address)
     a.hear_wire()
-    _, fds = b.hear_wire()
+    told, fds = b.hear_wire()
     a.library.socket.close()
-    assert b.library.hear()[:2] == ("unwire", {"address": a.address})
+    gone = {"address": a.address, "id": told["id"]}
+    assert b.library.hear()[:2] == ("unwire", gone)
     for read, write in zip(a.bells, a.writes, strict=True):
         os.close(os.dup(read))
         os.dup2(memory(b""), read)  # the last reader is gone, with the broker's own
@@ -180,9 +185,25 @@ def test_one_end_lets_go(broker: Broker, tmp_path: Path) -> None:
     a.ask(b.address)
     a.hear_wire(), b.hear_wire()
     b.library.say(b"unwire address=" + a.address.encode())
-    assert a.library.hear()[:2] == ("unwire", {"address": b.address})
+    assert a.hears_the_end_of(b)
     a.ask(b.address)  # and may have another
     assert a.hear_wire()[1] and b.hear_wire()[1]
+
+
+def test_what_is_heard_late_ends_no_later_wire(broker: Broker, tmp_path: Path) -> None:
+    a, b = Instance(broker, tmp_path, "a", 2), Instance(broker, tmp_path, "b", 3)
+    live(broker, a, b)
+    a.ask(b.address)
+    (told, _), _ = a.hear_wire(), b.hear_wire()
+    a.library.say(b"unwire address=" + b.address.encode())
+    assert b.hears_the_end_of(a)
+    b.ask(a.address)
+    (later, _), _ = a.hear_wire(), b.hear_wire()
+    assert later["id"] != told["id"]
+    a.library.say(f"unwire address={b.address} id={told['id']}".encode())  # the first one's
+    assert a.library.silent() and b.library.silent() and broker.wires("b") == ["a"]
+    a.library.say(f"unwire address={b.address} id={later['id']}".encode())
+    assert b.hears_the_end_of(a)
 
 
 def test_policy_is_followed_when_asked_and_when_it_changes(broker: Broker, tmp_path: Path) -> None:
@@ -193,8 +214,7 @@ def test_policy_is_followed_when_asked_and_when_it_changes(broker: Broker, tmp_p
         assert a.hear_wire()[1] and peer.hear_wire()[1]
     only = Policy.model_validate({"default": "deny", "allow": [["b", "a"]]})
     broker.change_network(NETWORK.model_copy(update={"policy": only}))
-    assert a.library.hear()[:2] == ("unwire", {"address": c.address})
-    assert c.library.hear()[:2] == ("unwire", {"address": a.address})
+    assert a.hears_the_end_of(c) and c.hears_the_end_of(a)
     assert b.library.silent()
     assert refused(c, a.address) and refused(c, b.address)
 
@@ -225,7 +245,7 @@ def test_a_new_leader_says_what_is_left(broker: Broker, tmp_path: Path) -> None:
     assert heir.hear()[0] == "attach"
     heir.say(b"register", [memory(b""), memory(b""), *a.bells])
     heir.say(b"lead wires=")
-    assert b.library.hear()[:2] == ("unwire", {"address": a.address})
+    assert b.hears_the_end_of(a)
 
 
 def test_hostile_requests_are_refused_and_leave_nothing(broker: Broker, tmp_path: Path) -> None:

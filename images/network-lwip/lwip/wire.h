@@ -48,6 +48,7 @@ struct wire {
     struct wire_packet *first, *last;
     uint32_t queued;
     char name[64];
+    char id[20]; /* the broker's, of the grant; "": it gave none */
 };
 
 /* In the arena, beside the table. */

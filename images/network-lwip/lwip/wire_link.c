@@ -213,13 +213,15 @@ static void take_down(struct wire *wire)
 
 static bool tell_broker(const char *verb, const struct wire *wire)
 {
-    char text[80], address[48];
+    char text[120], address[48];
+    bool named = wire->id[0] != '\0' && strcmp(verb, "unwire") == 0;
     const ip_addr_t *known = &wire->address[ip_addr_isany(&wire->address[0]) ? 1 : 0];
     struct pollfd ready = {me.broker, POLLOUT, 0};
     if (me.broker < 0) return false;
     if (syscall(SYS_ppoll, &ready, 1, &(struct timespec){0, 0}, NULL, (size_t)8) != 1) return false;
     if (ipaddr_ntoa_r(known, address, sizeof address) == NULL) return false;
-    snprintf(text, sizeof text, "%s address=%s", verb, address);
+    snprintf(text, sizeof text, "%s address=%s%s%s", verb, address, named ? " id=" : "",
+             named ? wire->id : "");
     return host->broker_send(me.broker, text, NULL, 0);
 }
 
@@ -243,6 +245,11 @@ void wire_hang_up(uint32_t index)
 {
     if (index >= wires->top || wires->table[index].state != WIRE_UP) return;
     struct wire *wire = &wires->table[index];
+    /* The event may be of the bell of an earlier wire at this place. */
+    struct pollfd bell = {wire_maps[index].bells[0], 0, 0};
+    if (wire_maps[index].generation != wire->generation ||
+        syscall(SYS_ppoll, &bell, 1, &(struct timespec){0, 0}, NULL, (size_t)8) != 1)
+        return;
     trace("%s is gone", wire->name);
     tell_broker("unwire", wire);
     wire_drain(wire);
@@ -319,6 +326,7 @@ static void granted(const char *text, const ip_addr_t *address, const int *fds)
     wire->generation = ++wires->last_generation;
     wires->changes++;
     host->message_field(text, "name", wire->name, sizeof wire->name);
+    if (!host->message_field(text, "id", wire->id, sizeof wire->id)) wire->id[0] = '\0';
     trace("a wire to %s", wire->name);
     if (wire_hold((uint32_t)(wire - wires->table), fds)) {
         wire_flush(wire);
@@ -327,6 +335,14 @@ static void granted(const char *text, const ip_addr_t *address, const int *fds)
         take_down(wire);
         wire->until_ms = now_ms() + NONE_MS;
     }
+}
+
+/* An `unwire` is about one wire, not about what may be at its address by now. */
+static bool is_meant(const char *text, const struct wire *wire)
+{
+    char id[sizeof wire->id];
+    return wire->id[0] == '\0' || !host->message_field(text, "id", id, sizeof id) ||
+           strcmp(id, wire->id) == 0;
 }
 
 bool wire_message(struct cse_message *message)
@@ -342,7 +358,8 @@ bool wire_message(struct cse_message *message)
             granted(message->text, &address, message->fds);
         } else if (made && wire != NULL && wire->state == WIRE_ASKED) {
             refuse(wire);
-        } else if (!made && wire != NULL && wire->state == WIRE_UP) {
+        } else if (!made && wire != NULL && wire->state == WIRE_UP &&
+                   is_meant(message->text, wire)) {
             wire_drain(wire);
             take_down(wire);
             reset_connections(wire);
