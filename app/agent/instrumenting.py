@@ -52,6 +52,11 @@ def set_faults(instruments: Instruments, orders: list[FaultOrder]) -> dict[str, 
         lines = report(instruments, "faults")
     except TimedOut:
         return {}  # a stopped program: it hears them before it goes on
+    return by_id(lines)
+
+
+def by_id(lines: list[Line]) -> dict[str, Counters]:
+    """Of a report of faults: the numbers of each."""
     return {
         str(line["id"]): {key: value for key, value in line.items() if isinstance(value, int)}
         for line in lines

@@ -48,7 +48,7 @@ from app.runtimes import preflight, rundir
 from app.runtimes.changes import Changes
 from app.runtimes.namespace import NamespaceRuntime
 from app.runtimes.runtime import AnyRuntime
-from app.wiring import netns
+from app.wiring import kernel_faults, netns
 from app.wiring.wiring import Wiring
 
 _TAKE_OVER_S = 1.0
@@ -246,13 +246,21 @@ class LocalAgent:
 
     def set_faults(self, name: str, orders: list[FaultOrder]) -> dict[str, Counters]:
         """See `Agent.set_faults`."""
-        self._launch(name)
+        launch = self._launch(name)
+        known = {order.id for order in instrumenting.read_faults(self._directory(name))}
         instrumenting.write_faults(self._directory(name), orders)
+        if launch.on_kernel_stack:
+            self._hold_in_kernel(launch, orders, {order.id for order in orders} - known)
+            return instrumenting.by_id(self.report(name, "faults"))
         return instrumenting.set_faults(self._broker.instruments(name), orders)
 
     def report(self, name: str, what: ReportKind) -> list[Line]:
         """See `Agent.report`."""
-        self._launch(name)
+        launch = self._launch(name)
+        if what == "faults" and launch.on_kernel_stack:
+            orders = instrumenting.read_faults(self._directory(name))
+            with self._kernel_namespace(launch) as place:
+                return [] if place is None else kernel_faults.counted(place, orders)
         return instrumenting.report(self._broker.instruments(name), what)
 
     def usage(self) -> list[Usage]:
@@ -369,6 +377,8 @@ class LocalAgent:
                 self._wiring.make_kernel_stack(launch.name, binding, place)
             else:
                 self._kernel_containers().add(launch.name, binding)
+            if orders := instrumenting.read_faults(self._directory(launch.name)):
+                self._hold_in_kernel(launch, orders, set())
         if launch.linked:
             self._broker.serve(
                 launch.name,
@@ -380,6 +390,29 @@ class LocalAgent:
             )
             if orders := instrumenting.read_faults(self._directory(launch.name)):
                 self._broker.instruments(launch.name).set_faults(orders)
+
+    def _hold_in_kernel(self, launch: Launch, orders: list[FaultOrder], new: set[str]) -> None:
+        with self._kernel_namespace(launch) as place:
+            if place is not None:
+                kernel_faults.hold(place, orders, new)
+
+    @contextlib.contextmanager
+    def _kernel_namespace(self, launch: Launch) -> Iterator[int | None]:
+        """A descriptor of an application's network namespace; None while it has none."""
+        if launch.spec.runtime is RuntimeName.NAMESPACE:
+            path = self._directory(launch.name) / "netns"
+        else:
+            pid = next((one.pid for one in self.observe() if one.name == launch.name), None)
+            path = Path(f"/proc/{pid}/ns/net")
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            yield None
+            return
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
     def _tell_names(self, changed: Launch, *more: Launch) -> None:
         """To the applications on `changed`'s network that read them from a file."""

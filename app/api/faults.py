@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Response
 
@@ -13,8 +13,8 @@ from app.api.resources import Page
 from app.api.services import Given, Services
 from app.domain.application import ApplicationSpec
 from app.domain.errors import AgentUnavailable, Conflict, InvalidSpecification, TimedOut
-from app.domain.explain import did_you_mean
-from app.domain.fault import Counters, Fault, FaultSpec
+from app.domain.explain import FieldError, InvalidFields, did_you_mean
+from app.domain.fault import Counters, Fault, FaultSpec, beyond_kernel
 from app.domain.ports import Line
 
 router = APIRouter(prefix="/v1/applications/{name}/faults", tags=["faults"], responses=RESPONSES)
@@ -36,19 +36,15 @@ def add(
     spec: Annotated[FaultSpec, Body(openapi_examples=_EXAMPLES)],
     response: Response,
 ) -> Fault:
-    """Begin now. The instance itself ends it after `for`, whoever is there then."""
+    """Begin now. The instance, or the kernel, ends it after `for`, whoever is there then."""
     fault = new_fault(name, spec, f"f-{secrets.token_hex(4)}")
     if spec.only_resets:
         fault = fault.model_copy(update={"ends": fault.created})
     with services.store.write() as transaction:
         record = transaction.applications.get(name)
-        _must_have_stack(services, name)
         _must_name_somebody(services, spec, name, transaction.applications.names())
-        if record.coverage is not None and record.coverage.verdict == "kernel":
-            raise Conflict(
-                f"'{name}' runs on the kernel's own stack, which takes no faults",
-                remedy=record.coverage.reason,
-            )
+        falls_back = record.coverage is not None and record.coverage.verdict == "kernel"
+        _must_be_able(services, record.spec, spec, falls_back=falls_back)
         if not spec.only_resets:
             transaction.faults.add(fault)
         transaction.events.add("fault-started", name, f"{fault.id}: {_said(spec)}")
@@ -117,23 +113,41 @@ def new_fault(application: str, spec: FaultSpec, identity: str, stack: str | Non
     )
 
 
-def has_stack(services: Services, spec: ApplicationSpec) -> bool:
-    """Whether it uses a network element that is a library: faults are made in there."""
+def stack_of(services: Services, spec: ApplicationSpec) -> Literal["private", "kernel"] | None:
+    """Whose packets could meet a fault: those of a library, or of a namespace of its own."""
     used = [
         services.catalog.entry(element, use.path).element.manifest
         for element, use in spec.elements.items()
     ]
-    return any(one.kind == "network" and one.provided_by != "kernel" for one in used)
+    network = [one for one in used if one.kind == "network"]
+    if not network:
+        return None
+    return "kernel" if all(one.provided_by == "kernel" for one in network) else "private"
 
 
-def _must_have_stack(services: Services, name: str) -> None:
-    with services.store.read() as transaction:
-        spec = transaction.applications.get(name).spec
-    if not has_stack(services, spec):
+def kernel_errors(application: str, spec: FaultSpec, place: str = "") -> list[FieldError]:
+    """What `spec` asks of a kernel's stack that it cannot do."""
+    return [
+        FieldError(
+            pointer=f"{place}/{field}",
+            detail=f"'{application}' is on the kernel's own stack, which has no {field}: {reason}",
+            remedy="network-lwip has it; the kernel can do loss, rate, cut, refuse and reset",
+        )
+        for field, reason in beyond_kernel(spec)
+    ]
+
+
+def _must_be_able(
+    services: Services, application: ApplicationSpec, spec: FaultSpec, *, falls_back: bool
+) -> None:
+    stack = stack_of(services, application)
+    if stack is None:
         raise Conflict(
-            f"'{name}' has no private network stack whose packets could meet a fault",
+            f"'{application.name}' has no network stack of its own to meet a fault",
             remedy="give it a network element, for example network-lwip",
         )
+    if (stack == "kernel" or falls_back) and (found := kernel_errors(application.name, spec)):
+        raise InvalidFields(found)
 
 
 def _must_name_somebody(services: Services, spec: FaultSpec, own: str, names: list[str]) -> None:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from app.api import admission, planning
 from app.api.admission import Admitted, Known
-from app.api.faults import has_stack, new_fault
+from app.api.faults import kernel_errors, new_fault, stack_of
 from app.api.operations import begun
 from app.api.planning import LABEL
 from app.api.problems import RESPONSES, PreconditionFailed
@@ -211,12 +211,14 @@ def _fault_errors(services: Services, stack: Stack, known: set[str]) -> Iterator
                 detail=f"the stack has no application '{fault.application}'",
                 remedy=did_you_mean(fault.application, stack.applications),
             )
-        elif not has_stack(services, spec):
+        elif (used := stack_of(services, spec)) is None:
             yield FieldError(
                 pointer=f"{place}/application",
-                detail=f"'{fault.application}' has no private network stack to meet a fault",
+                detail=f"'{fault.application}' has no network stack of its own to meet a fault",
                 remedy="give it a network element, for example network-lwip",
             )
+        elif used == "kernel":
+            yield from kernel_errors(fault.application, fault.spec, place)
         if fault.spec.only_resets:
             yield FieldError(
                 pointer=f"{place}/reset",

@@ -119,6 +119,27 @@ class FaultSpec(Model):
         )
 
 
+_PLAIN_PACKETS = "the kernel can only drop, refuse and reset here"
+
+
+def beyond_kernel(spec: FaultSpec) -> list[tuple[str, str]]:
+    """(field, reason) of what the kernel's own stack cannot be ordered to do to packets."""
+    netem = "the kernel holds no packet back without its network emulator, which is not relied on"
+    reasons = {
+        "delay": netem,
+        "jitter": netem,
+        "reorder": netem,
+        "duplicate": _PLAIN_PACKETS,
+        "corrupt": _PLAIN_PACKETS,
+        "seed": "the kernel draws its own random numbers: no run can be repeated",
+    }
+    return [
+        (field, reason)
+        for field, reason in reasons.items()
+        if getattr(spec, field) or (field == "seed" and spec.seed is not None)
+    ]
+
+
 class FaultOrder(Model):
     """One fault as an instance is told of it."""
 

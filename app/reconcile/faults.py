@@ -131,16 +131,20 @@ def _order(transaction: Transaction, fault: Fault) -> FaultOrder:
         id=fault.id,
         spec=fault.spec,
         seed=fault.seed,
-        peers=[] if name is None else [_peer(transaction, name)],
+        peers=[] if name is None else _peers(transaction, name),
         ends=fault.ends,
     )
 
 
-def _peer(transaction: Transaction, name: str) -> str:
+def _peers(transaction: Transaction, name: str) -> list[str]:
+    """An application by its addresses of both families."""
     try:
         address, slash, _ = name.partition("/")
         parsed = ip_address(address)
-        return name if slash else f"{parsed}/{parsed.max_prefixlen}"
+        return [name if slash else f"{parsed}/{parsed.max_prefixlen}"]
     except ValueError:
         record = transaction.applications.find(name)
-        return f"{record.address}/32" if record and record.address else _NOBODY
+    if record is None or record.address is None:
+        return [_NOBODY]
+    address6 = record.network.address6(record.address) if record.network is not None else None
+    return [f"{record.address}/32", *([f"{address6}/128"] if address6 is not None else [])]

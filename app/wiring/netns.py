@@ -75,14 +75,19 @@ def remove(place: Path) -> None:
         place.unlink()
 
 
+def inside(namespace_fd: int, work: Callable[[], _Result]) -> _Result:
+    """What `work` gives in the namespace; programs that it starts are in there as well."""
+
+    def enter_and_work() -> _Result:
+        _enter(namespace_fd)
+        return work()
+
+    return _in_thread(enter_and_work)
+
+
 def has_interface(namespace_fd: int, name: str) -> bool:
     """One of that name is in the namespace."""
-
-    def enter_and_look() -> bool:
-        _enter(namespace_fd)
-        return index_of(name) is not None
-
-    return _in_thread(enter_and_look)
+    return inside(namespace_fd, lambda: index_of(name) is not None)
 
 
 def in_new_namespace(work: Callable[[], _Result]) -> tuple[int, _Result]:

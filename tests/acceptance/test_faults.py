@@ -130,4 +130,4 @@ def test_fields_out_of_range_are_named(world: World) -> None:
         assert answer.json()["errors"][0]["pointer"] == pointer, (spec, answer.text)
     assert world.api.post(path, json={"loss": 1, "to": "10.0.0.0/8"}).status_code == 201
     answer = world.api.post("/v1/applications/bare/faults", json={"loss": 1})
-    assert answer.status_code == 409 and "no private network stack" in answer.text
+    assert answer.status_code == 409 and "no network stack of its own" in answer.text
