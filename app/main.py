@@ -27,7 +27,9 @@ from app.domain.access import Scope
 from app.domain.errors import HostLacks
 from app.domain.network import DEFAULT_NETWORK, NetworkSpec
 from app.domain.ports import Agent
+from app.reconcile.converge import Hooks
 from app.reconcile.faults import FaultKeeper
+from app.reconcile.health import HealthKeeper
 from app.reconcile.loop import Reconciler
 from app.reconcile.operations import OperationKeeper
 from app.settings import Settings, product_version
@@ -80,13 +82,20 @@ class ControlPlane:
         self.catalog = Catalog(settings.elements_dir)
         self.faults = FaultKeeper(self.store, agent)
         self.operations = OperationKeeper(self.store, lambda: self.reconciler)
+        self.health = HealthKeeper(
+            self.store,
+            agent,
+            lambda name: self.reconciler.status(name).observed,
+            self._health_changed,
+        )
         self.reconciler = Reconciler(
             self.store,
             agent,
             self.catalog,
             settings.workers,
             self.faults.made,
-            self.operations.settled,
+            self._settled,
+            Hooks(self.health.noted, self._is_healthy),
         )
         self.authenticator = Authenticator(self.store, required=settings.asks_for_tokens)
         self.api: FastAPI = create_app(
@@ -97,6 +106,7 @@ class ControlPlane:
                 convergence=self.reconciler,
                 faults=self.faults,
                 operations=self.operations,
+                health=self.health,
                 default_network=default_network(settings),
                 version=product_version(),
                 default_runtime=settings.runtime,
@@ -112,14 +122,27 @@ class ControlPlane:
             )
         )
 
+    def _health_changed(self, name: str) -> None:
+        self.reconciler.wake(name)  # and with it whoever waits for it
+
+    def _settled(self, name: str) -> None:
+        self.health.settled(name)
+        self.operations.settled(name)
+
+    def _is_healthy(self, name: str) -> bool:
+        found = self.health.status(name)
+        return found is not None and found.state == "healthy"
+
     def start(self) -> None:
         """Begin to converge. Does not wait for the agent."""
+        self.health.start()
         self.reconciler.start()
         self.faults.start()
 
     def stop(self) -> None:
         """End; applications go on."""
         self.faults.stop()
+        self.health.stop()
         self.reconciler.stop()
         self.store.close()
 

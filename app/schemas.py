@@ -18,7 +18,7 @@ from app.api.app import description
 from app.domain.application import ApplicationSpec
 from app.domain.element import ElementManifest
 from app.domain.network import NetworkSpec
-from app.domain.stack import StackFile
+from app.domain.stack import MAX_REPLICAS, StackFile
 from app.domain.volume import VolumeSpec
 from app.settings import product_version, reference
 
@@ -49,6 +49,12 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
                 alternatives.append({"type": "string", "examples": ["always", "on-failure:3"]})
             definitions[name] = {"anyOf": alternatives}
     if model is StackFile:
+        definitions["ApplicationSpec"]["properties"]["replicas"] = {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": MAX_REPLICAS,
+            "description": "So many copies, called NAME-1, NAME-2, …",
+        }
         schema["required"] = []  # what is included may have the applications
         for section in ("ApplicationSpec", "NetworkSpec", "VolumeSpec"):
             definitions[section]["required"] = [

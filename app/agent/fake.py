@@ -18,6 +18,7 @@ from app.domain.application import ApplicationSpec
 from app.domain.capture import CaptureRequest, Pcapng
 from app.domain.errors import CseError, NotFound, PreflightRefused
 from app.domain.fault import Counters, FaultOrder
+from app.domain.health import Probe, Probed
 from app.domain.launch import Launch
 from app.domain.network import NetworkSpec
 from app.domain.observed import (
@@ -52,6 +53,8 @@ class FakeAgent:
         """Method → errors that its next calls raise: the faults of a host, made to order."""
         self.told: list[Report] = []
         self._terminals = Terminals()
+        self.sick: set[str] = set()
+        """Applications whose probes fail."""
         self._launches: dict[str, Launch] = {}
         self.faults: dict[str, list[FaultOrder]] = {}
 
@@ -123,6 +126,16 @@ class FakeAgent:
     def exec(self, name: str, command: list[str], *, timeout_s: float = 60.0) -> ExecResult:
         """See `Agent.exec`."""
         return self.runtime.exec(name, command, timeout_s=timeout_s)
+
+    def probe(self, name: str, probe: Probe) -> Probed:
+        """See `Agent.probe`."""
+        self._fail("probe")
+        if name in self.sick:
+            return Probed(ok=False, detail="sick")
+        if probe.command is None:
+            return Probed(ok=bool(self.runtime.pids(name)), detail="the fake has no sockets")
+        result = self.runtime.exec(name, probe.command, timeout_s=probe.timeout)
+        return Probed(ok=result.exit_code == 0, detail=result.stderr or result.stdout)
 
     def terminal(self, name: str, command: list[str], size: TerminalSize) -> Iterator[TerminalPart]:
         """See `Agent.terminal`."""

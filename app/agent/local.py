@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from app.agent import capturing, configuring, identity, inspecting, instrumenting
+from app.agent import capturing, configuring, identity, inspecting, instrumenting, probing
 from app.agent.doctor import examine_host
 from app.agent.journal import Journal
 from app.agent.names import Names
@@ -29,6 +29,7 @@ from app.domain.application import ApplicationSpec, RuntimeName
 from app.domain.capture import CaptureRequest, Pcapng
 from app.domain.errors import Conflict, CseError, HostLacks, NotFound
 from app.domain.fault import Counters, FaultOrder
+from app.domain.health import Probe, Probed
 from app.domain.launch import Launch
 from app.domain.network import NetworkSpec
 from app.domain.observed import (
@@ -178,6 +179,13 @@ class LocalAgent:
     def exec(self, name: str, command: list[str], *, timeout_s: float = 60.0) -> ExecResult:
         """See `Agent.exec`."""
         return self._runtime_of(name).exec(name, command, timeout_s=timeout_s)
+
+    def probe(self, name: str, probe: Probe) -> Probed:
+        """See `Agent.probe`."""
+        launch, runtime = self._launch(name), self._runtime_of(name)
+        return probing.ask(
+            launch, probe, lambda words, limit: runtime.exec(name, words, timeout_s=limit)
+        )
 
     def terminal(self, name: str, command: list[str], size: TerminalSize) -> Iterator[TerminalPart]:
         """See `Agent.terminal`."""

@@ -19,6 +19,7 @@ from app.domain.application import ApplicationSpec
 from app.domain.capture import CaptureRequest, Pcapng
 from app.domain.errors import AgentUnavailable
 from app.domain.fault import Counters, FaultOrder
+from app.domain.health import Probe, Probed
 from app.domain.launch import Launch
 from app.domain.network import NetworkSpec
 from app.domain.observed import (
@@ -96,6 +97,10 @@ class RemoteAgent:
     def exec(self, name: str, command: list[str], *, timeout_s: float = 60.0) -> ExecResult:
         """See `Agent.exec`."""
         return self._call("exec", name, command, timeout_s=timeout_s)  # type: ignore[no-any-return]
+
+    def probe(self, name: str, probe: Probe) -> Probed:
+        """See `Agent.probe`."""
+        return self._call("probe", name, probe)  # type: ignore[no-any-return]
 
     def terminal(self, name: str, command: list[str], size: TerminalSize) -> Iterator[TerminalPart]:
         """See `Agent.terminal`. Errors are raised at once, not at the first part."""

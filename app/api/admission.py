@@ -29,6 +29,8 @@ class Known:
     volumes: dict[str, VolumeSpec]
     depends_on: dict[str, list[str]] = field(default_factory=dict)
     """Every application → what it depends on."""
+    unchecked: set[str] = field(default_factory=set)
+    """Those without a health check."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,12 @@ class Admitted:
 def known(services: Services) -> Known:
     """What is in the store now."""
     with services.store.read() as transaction:
+        records = [one for one in transaction.applications.all() if one.desired != "removed"]
         return Known(
             networks={network.name: network for network in transaction.networks.all()},
             volumes={volume.name: volume for volume in transaction.volumes.all()},
-            depends_on={
-                record.name: record.spec.depends_on
-                for record in transaction.applications.all()
-                if record.desired != "removed"
-            },
+            depends_on={record.name: list(record.spec.dependencies) for record in records},
+            unchecked={record.name for record in records if record.spec.health is None},
         )
 
 
@@ -88,8 +88,16 @@ def faults(
         if mount.volume is not None and mount.volume not in names.volumes:
             place = pointer_to(["mounts", index, "volume"])
             errors.append(_unknown("volume", mount.volume, names.volumes, place, prefix))
-    for index, other in enumerate(spec.depends_on):
+    for index, (other, condition) in enumerate(spec.dependencies.items()):
         place = pointer_to(["depends_on", index])
+        if condition == "healthy" and other in names.unchecked:
+            errors.append(
+                FieldError(
+                    pointer=prefix + place,
+                    detail=f"'{other}' has no health check, it would never count as healthy",
+                    remedy=f"give '{other}' a 'health', or wait for it to be started only",
+                )
+            )
         if other not in names.depends_on:
             others = set(names.depends_on) - {spec.name}
             errors.append(_unknown("application", other, others, place, prefix))

@@ -68,7 +68,7 @@ def create(
     spec = admission.with_defaults(services, spec)
     wait = 0.0 if asks_not_to_wait(prefer) else wait
     if retried.get() and (made := _made_before(services, spec)) is not None:
-        return _answer(made, _await(services, made, wait), 201)
+        return _answer(services, made, _await(services, made, wait), 201)
     admitted = _admit(services, spec)
     admission.ensure_network(services, admitted.network, "/network/name")
     with services.store.write() as transaction:
@@ -82,7 +82,7 @@ def create(
     if wait and (error := _lasting_error(status)):
         _remove(services, spec.name, 30.0)
         raise error
-    answer = _answer(record, status, 201)
+    answer = _answer(services, record, status, 201)
     if not _settled(record, status):
         new = frozenset({record.name})
         begun(services, request, answer, "create", [record], "running", new)
@@ -111,7 +111,10 @@ def list_all(
         and fits(record.spec.labels)
     ]
     items = [
-        application(record, services.convergence.status(record.name)) for record in fitting[:limit]
+        application(
+            record, services.convergence.status(record.name), services.health.status(record.name)
+        )
+        for record in fitting[:limit]
     ]
     return Page(items=items, next=items[-1].name if len(fitting) > limit else None)
 
@@ -127,7 +130,7 @@ def get(services: Given, name: str, wait: Wait = 0.0) -> Response:
             record = transaction.applications.get(name)
     else:
         status = services.convergence.status(name)
-    return _answer(record, status, 200)
+    return _answer(services, record, status, 200)
 
 
 @router.put("/{name}", operation_id="replaceApplication", response_model=Application)
@@ -152,7 +155,7 @@ def replace(
     preconditions.check(_tag(present), if_match, if_none_match)
     change = planning.of_application(present, spec, services.catalog)
     if present is not None and change.action == "unchanged":
-        return _answer(present, services.convergence.status(name), 200)
+        return _answer(services, present, services.convergence.status(name), 200)
     admitted = _admit(services, spec)
     admission.ensure_network(services, admitted.network, "/network/name")
     with services.store.write() as transaction:
@@ -163,7 +166,7 @@ def replace(
         record = _carry_out(services, transaction, change, admitted)
     services.convergence.wake(name)
     status = _await(services, record, 0.0 if asks_not_to_wait(prefer) else wait)
-    answer = _answer(record, status, 200 if present else 201)
+    answer = _answer(services, record, status, 200 if present else 201)
     if not _settled(record, status):
         new = frozenset() if present else frozenset({name})
         begun(services, request, answer, change.action, [record], "running", new)
@@ -300,7 +303,7 @@ def _carry_on(
     status = services.convergence.wait_for(name, lambda status: not status.busy, wait)
     with services.store.read() as transaction:
         record = transaction.applications.get(name)
-    answer = _answer(record, services.convergence.status(name), 200)
+    answer = _answer(services, record, services.convergence.status(name), 200)
     if status.busy:
         begun(services, request, answer, wish.kind, [record], wish.desired)
         answer.status_code = 202
@@ -348,10 +351,12 @@ def _remove(services: Services, name: str, wait: float) -> bool:
         return transaction.applications.find(name) is None
 
 
-def _answer(record: ApplicationRecord, status: Status, code: int) -> Response:
+def _answer(services: Services, record: ApplicationRecord, status: Status, code: int) -> Response:
     # Serialized once: FastAPI would validate and copy what has just been built.
     return Response(
-        application(record, status).model_dump_json(exclude_none=True),
+        application(record, status, services.health.status(record.name)).model_dump_json(
+            exclude_none=True
+        ),
         code,
         {"ETag": etag(record), "Location": f"/v1/applications/{record.name}"},
         media_type="application/json",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from app.api.problems import RESPONSES
-from app.api.resources import Doctor, Health, Index
+from app.api.resources import Doctor, Index, ServerHealth
 from app.api.services import Given
 from app.domain.observed import Finding
 
@@ -21,6 +21,7 @@ EXTENSIONS = {
     "operations": "202 and Operation-Location, /v1/operations, Prefer: respond-async",
     "idempotency-keys": "Idempotency-Key on POST and PATCH",
     "label-selectors": "requirements of inequality, presence and sets",
+    "health-checks": "`health` in specifications, `status.health`, depends_on NAME:healthy",
     "exec-terminal": "WebSocket /v1/applications/NAME/exec",
     "capture-websocket": "WebSocket /v1/applications/NAME/capture",
 }
@@ -34,12 +35,12 @@ def index(services: Given) -> Index:
 
 
 @router.get("/v1/health", operation_id="health", tags=["host"])
-def health(services: Given) -> Health:
+def health(services: Given) -> ServerHealth:
     """Whether store and agent answer; cheap."""
     with services.store.read() as transaction:
         count = len(transaction.applications.names())
     error = services.convergence.agent_error
-    return Health(
+    return ServerHealth(
         status="degraded" if error else "ok",
         version=services.version,
         agent=str(error) if error else "ok",

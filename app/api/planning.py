@@ -88,7 +88,7 @@ def disrupted(services: Services, plan: Plan) -> Plan:
         ends = change.effect in (Effect.RESTART, Effect.RECREATE)
         if change.kind != "application" or not ends or change.name not in records:
             return change
-        peers = {name for name, one in records.items() if change.name in one.spec.depends_on}
+        peers = {name for name, one in records.items() if change.name in one.spec.dependencies}
         peers |= set(_connected(services, change.name, by_address))
         return change.model_copy(update={"disrupts": sorted(peers - removed - {change.name})})
 

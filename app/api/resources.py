@@ -14,6 +14,7 @@ from pydantic import Field
 from app.domain.access import Scope
 from app.domain.application import ApplicationSpec, PublishedPort
 from app.domain.change import Kind
+from app.domain.health import Health
 from app.domain.model import Model
 from app.domain.observed import Coverage, Finding, State
 from app.domain.status import Status
@@ -45,6 +46,8 @@ class ApplicationStatus(Model):
     ports: list[PublishedPort] = Field(default_factory=list)
     coverage: Coverage | None = None
     """What preflight found out about the program."""
+    health: Health | None = None
+    """What its health check found; absent where it has none or does not run."""
 
 
 class Application(Model):
@@ -162,7 +165,7 @@ class Session(Model):
     """Whether this server refuses requests without a token."""
 
 
-class Health(Model):
+class ServerHealth(Model):
     """Whether the parts answer."""
 
     status: Literal["ok", "degraded"]
@@ -178,7 +181,9 @@ class Doctor(Model):
     findings: list[Finding]
 
 
-def application(record: ApplicationRecord, status: Status) -> Application:
+def application(
+    record: ApplicationRecord, status: Status, health: Health | None = None
+) -> Application:
     """The resource from what the store and the reconcile loop know."""
     return Application.model_construct(
         name=record.name,
@@ -188,7 +193,7 @@ def application(record: ApplicationRecord, status: Status) -> Application:
         created=record.created,
         updated=record.updated,
         spec=record.spec,
-        status=_status(record, status),
+        status=_status(record, status, health),
     )
 
 
@@ -202,7 +207,7 @@ def etag_of(spec: Model) -> str:
     return f'"{hashlib.sha256(spec.model_dump_json().encode()).hexdigest()[:16]}"'
 
 
-def _status(record: ApplicationRecord, status: Status) -> ApplicationStatus:
+def _status(record: ApplicationRecord, status: Status, health: Health | None) -> ApplicationStatus:
     observed = status.observed
     if observed is not None and observed.id != record.id:
         observed = None
@@ -221,6 +226,7 @@ def _status(record: ApplicationRecord, status: Status) -> ApplicationStatus:
         address6=_address6(record),
         ports=record.spec.ports,
         coverage=record.coverage,
+        health=health,
     )
 
 

@@ -16,6 +16,7 @@ from app.domain.access import Principal
 from app.domain.application import RuntimeName
 from app.domain.errors import Forbidden, NotFound
 from app.domain.fault import FaultKeeping
+from app.domain.health import HealthKeeping
 from app.domain.network import NetworkSpec
 from app.domain.operation import OperationKeeping
 from app.domain.ports import Agent
@@ -33,6 +34,7 @@ class Services:
     convergence: Convergence
     faults: FaultKeeping
     operations: OperationKeeping
+    health: HealthKeeping
     default_network: NetworkSpec
     authenticator: Authenticator
     version: str

@@ -175,14 +175,17 @@ def _check_keys(stack: Stack) -> None:
 def _admit_all(services: Services, stack: Stack) -> dict[str, Admitted]:
     """Every application of the stack, checked as if the rest of the stack were there already."""
     names = admission.known(services)
+    present = names.unchecked
     names = Known(
         networks={**names.networks, **stack.networks},
         volumes={**names.volumes, **stack.volumes},
         depends_on={
             **names.depends_on,
-            **{key: spec.depends_on for key, spec in stack.applications.items()},
+            **{key: list(spec.dependencies) for key, spec in stack.applications.items()},
         },
     )
+    ours = {key for key, spec in stack.applications.items() if spec.health is None}
+    names.unchecked = (present - set(stack.applications)) | ours
     errors: list[FieldError] = []
     for key, spec in stack.applications.items():
         errors += admission.faults(services, spec, names, pointer_to(["applications", key]))
@@ -335,9 +338,14 @@ def _record_fault(transaction: Transaction, stack: Stack, change: ResourceChange
 
 def _tell(services: Services, stack: Stack, changes: list[Change]) -> None:
     """The loops that carry it out, after the commit."""
-    for change in changes:
-        if change.kind == "application" and change.change != "unchanged":
-            services.convergence.wake(change.name)
+    waking = [
+        change.name
+        for change in changes
+        if change.kind == "application" and change.change != "unchanged"
+    ]
+    priority = {name: spec.priority for name, spec in stack.applications.items()}
+    for name in sorted(waking, key=lambda name: -priority.get(name, 0)):
+        services.convergence.wake(name)
     if any(change.kind == "fault" and change.change != "unchanged" for change in changes):
         with services.store.read() as transaction:
             concerned = {*(fault.application for fault in stack.faults.values())}

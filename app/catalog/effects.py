@@ -16,7 +16,7 @@ from app.domain.explain import pointer_to
 from app.domain.model import Model
 from app.domain.network import NetworkSpec
 
-_UNNOTICED = frozenset({"labels", "depends_on", "project"})
+_UNNOTICED = frozenset({"labels", "depends_on", "project", "health", "priority"})
 _NETWORK_LIVE = frozenset({"policy", "nat"})
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from ipaddress import IPv4Address
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from app.domain.health import HealthCheck
 from app.domain.model import Model, Name
 from app.domain.quantities import Bytes, Seconds
 
@@ -130,6 +131,17 @@ class StopRule(Model):
     grace: Seconds = Field(default=10.0, le=3600)
 
 
+Condition = Literal["started", "healthy", "completed"]
+Dependency = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?(:(started|healthy|completed))?$",
+        description="NAME, NAME:healthy or NAME:completed.",
+        examples=["db", "db:healthy"],
+    ),
+]
+
+
 def _null_is_default(value: object) -> object:
     """In YAML `network-lwip:` with nothing behind it is null and means: all defaults."""
     if isinstance(value, dict):
@@ -162,14 +174,41 @@ class ApplicationSpec(Model):
     limits: Limits = Limits()
     restart: Restart = Restart()
     stop: StopRule = StopRule()
-    depends_on: list[Name] = []
-    """Applications that are started before this one."""
+    depends_on: list[Dependency] = []
+    """Applications that come before this one: `NAME` is started by then, `NAME:healthy` has passed
+    its health check, `NAME:completed` has ended with status 0."""
+    health: HealthCheck | None = None
+    """How to find out whether the program does its work."""
+    priority: int = Field(default=0, ge=-100, le=100)
+    """Of what has to be started at the same time, the higher ones are first."""
     fallback: Literal["refuse", "kernel"] = "refuse"
     """When the program cannot be linked with its network element: refuse to start it, or
     give it the kernel's own stack in a private network namespace."""
     labels: dict[str, str] = {}
     project: Name = "default"
     """Whose quotas it counts for, and whose tokens may see and change it."""
+
+    @field_validator("depends_on", mode="before")
+    @classmethod
+    def _conditions_by_name(cls, value: object) -> object:
+        """Compose's form: `{db: {condition: service_healthy}}`, or `{db: healthy}`."""
+        if not isinstance(value, dict):
+            return value
+        found = []
+        for name, how in value.items():
+            word = how.get("condition", "started") if isinstance(how, dict) else how
+            plain = str(word or "started").removeprefix("service_")
+            plain = {"completed_successfully": "completed"}.get(plain, plain)
+            found.append(name if plain == "started" else f"{name}:{plain}")
+        return found
+
+    @property
+    def dependencies(self) -> dict[str, Condition]:
+        """Name → what it has to be before this one is started."""
+        return {
+            name: cast(Condition, condition or "started")
+            for name, _, condition in (word.partition(":") for word in self.depends_on)
+        }
 
     @field_validator("environment")
     @classmethod
@@ -194,6 +233,6 @@ class ApplicationSpec(Model):
     def _image_fits_runtime(self) -> ApplicationSpec:
         if self.runtime is RuntimeName.DOCKER and self.image is None:
             raise ValueError("runtime 'docker' needs 'image', for example debian:trixie-slim")
-        if self.name in self.depends_on:
+        if self.name in self.dependencies:
             raise ValueError("'depends_on' names the application itself")
         return self

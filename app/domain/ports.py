@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from app.domain.application import ApplicationSpec
 from app.domain.capture import CaptureRequest, Pcapng
 from app.domain.fault import Counters, FaultOrder
+from app.domain.health import Probe, Probed
 from app.domain.launch import Launch
 from app.domain.network import NetworkSpec
 from app.domain.observed import (
@@ -104,6 +105,9 @@ class Agent(Protocol):
 
     def exec(self, name: str, command: list[str], *, timeout_s: float = 60.0) -> ExecResult:
         """See `Runtime.exec`."""
+
+    def probe(self, name: str, probe: Probe) -> Probed:
+        """Ask the program whether it does its work; NotFound where there is none of this name."""
 
     def terminal(self, name: str, command: list[str], size: TerminalSize) -> Iterator[TerminalPart]:
         """See `Runtime.terminal`; who stops reading the parts ends the command."""

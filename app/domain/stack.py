@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -11,6 +12,8 @@ from app.domain.fault import FaultSpec
 from app.domain.model import Model, Name
 from app.domain.network import NetworkSpec
 from app.domain.volume import VolumeSpec
+
+MAX_REPLICAS = 1000
 
 
 class StackFault(FaultSpec):
@@ -39,7 +42,7 @@ class Stack(Model):
     def _keys_are_names(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        filled = dict(value)
+        filled = _with_replicas(dict(value))
         for section in ("networks", "volumes", "applications"):
             entries = filled.get(section)
             if isinstance(entries, dict):
@@ -48,6 +51,45 @@ class Stack(Model):
                     for key, body in entries.items()
                 }
         return filled
+
+
+def _with_replicas(stack: dict[str, Any]) -> dict[str, Any]:
+    """`web: {replicas: 3, …}` is `web-1`, `web-2` and `web-3`; who depends on `web` does on all."""
+    applications = stack.get("applications")
+    if not isinstance(applications, dict):
+        return stack
+    copies: dict[str, list[str]] = {}
+    expanded: dict[str, Any] = {}
+    for name, body in applications.items():
+        if not isinstance(body, dict) or "replicas" not in body:
+            expanded[name] = body
+            continue
+        copies[str(name)] = _names_of_copies(str(name), body)
+        rest = {key: value for key, value in body.items() if key not in ("replicas", "name")}
+        expanded |= dict.fromkeys(copies[str(name)], rest)
+    for name, body in expanded.items():
+        words = body.get("depends_on") if isinstance(body, dict) else None
+        if copies and isinstance(words, list):
+            expanded[name] = {**body, "depends_on": list(_each(words, copies))}
+    return {**stack, "applications": expanded}
+
+
+def _names_of_copies(name: str, body: dict[str, Any]) -> list[str]:
+    count = body["replicas"]
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MAX_REPLICAS:
+        raise ValueError(f"'{name}': replicas is a number from 0 to {MAX_REPLICAS}")
+    if count > 1 and body.get("ports"):
+        raise ValueError(f"'{name}': copies cannot publish the same port; remove 'ports'")
+    return [f"{name}-{number}" for number in range(1, count + 1)]
+
+
+def _each(words: list[Any], copies: dict[str, list[str]]) -> Iterator[Any]:
+    for word in words:
+        name, colon, condition = str(word).partition(":")
+        if name in copies:
+            yield from (f"{copy}{colon}{condition}" for copy in copies[name])
+        else:
+            yield word
 
 
 class StackFile(Stack):

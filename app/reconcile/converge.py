@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from app.catalog import resolve
@@ -24,6 +25,15 @@ from app.store.store import Store, Transaction
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """Who else looks after applications (`health.py`)."""
+
+    noted: Callable[[str, ApplicationRecord | None], None] = lambda name, record: None
+    """Before a convergence, with the record as it is."""
+    healthy: Callable[[str], bool] = lambda name: False
+
+
 class Converger:
     """Steps of one application at a time per caller; safe from several threads."""
 
@@ -36,7 +46,9 @@ class Converger:
         history: History,
         look: Callable[[], None],
         made: Callable[[str], None],
+        hooks: Hooks,
     ) -> None:
+        self._noted, self._healthy = hooks.noted, hooks.healthy
         self._store = store
         self._agent = agent
         self._catalog = catalog
@@ -72,6 +84,7 @@ class Converger:
         """Do what is to be done; an error becomes the application's condition and an event."""
         with self._store.read() as transaction:
             record = transaction.applications.find(name)
+        self._noted(name, record)
         status = self._view.status(name)
         steps = plan(record, status.observed, self._store.installation)
         if not steps and not self._may_differ(record, status.observed):
@@ -123,12 +136,12 @@ class Converger:
             return True
         with self._store.read() as transaction:
             records = {other.name: other for other in transaction.applications.all()}
-        waiting = waits_for(record, records, self._view.observed())
+        waiting = waits_for(record, records, self._view.observed(), self._healthy)
         if waiting:
-            names = ", ".join(f"'{other}'" for other in waiting)
+            names = ", ".join(f"'{other}' to be {how}" for other, how in waiting.items())
             self._view.hold(record.name, record.generation, f"waits for {names}")
             # One that started between the look and the note above would wake nobody.
-            waiting = waits_for(record, records, self._view.observed())
+            waiting = waits_for(record, records, self._view.observed(), self._healthy)
         return not waiting
 
     def _take(self, step: Step, name: str, record: ApplicationRecord | None) -> None:

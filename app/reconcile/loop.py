@@ -20,7 +20,7 @@ from app.domain.errors import AgentUnavailable, CseError
 from app.domain.network import NetworkSpec
 from app.domain.ports import Agent
 from app.domain.status import Status
-from app.reconcile.converge import Converger
+from app.reconcile.converge import Converger, Hooks
 from app.reconcile.history import History
 from app.reconcile.view import Difference, View
 from app.store.store import Store
@@ -47,6 +47,7 @@ class Reconciler:
         workers: int = 8,
         made: Callable[[str], None] = lambda name: None,
         settled: Callable[[str], None] = lambda name: None,
+        hooks: Hooks = Hooks(),  # noqa: B008
     ) -> None:
         """`made` is called with each application's name before its first start, `settled` after
         each convergence."""
@@ -57,7 +58,7 @@ class Reconciler:
         self._agent = agent
         self._history = History(store)
         self._converger = Converger(
-            store, agent, catalog, self.view, self._history, self._look, made
+            store, agent, catalog, self.view, self._history, self._look, made, hooks
         )
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="converge")
         self._looking = threading.Lock()
@@ -198,11 +199,11 @@ class Reconciler:
 
     def _wake_all(self) -> None:
         with self._store.read() as transaction:
-            names = {record.name for record in transaction.applications.all()}
+            priority = {one.name: one.spec.priority for one in transaction.applications.all()}
         with self.view.changed:
-            names |= self._early | set(self.view.observed())
+            names = {*priority, *self._early, *self.view.observed()}
             self._early.clear()
-        for name in sorted(names):
+        for name in sorted(names, key=lambda name: (-priority.get(name, 0), name)):
             self.wake(name)
 
     def _react(self, differences: list[Difference]) -> None:

@@ -5,9 +5,10 @@ Called by `converge.py` with what the store wants and what the agent sees.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 
+from app.domain.application import Condition
 from app.domain.observed import Observed, State
 from app.store.records import ApplicationRecord
 
@@ -57,18 +58,21 @@ def waits_for(
     record: ApplicationRecord,
     records: Mapping[str, ApplicationRecord],
     observed: Mapping[str, Observed],
-) -> list[str]:
-    """Names in `depends_on` that have not been started yet; removed ones hold nobody up."""
-    waiting = []
-    for name in record.spec.depends_on:
+    healthy: Callable[[str], bool] = lambda name: False,
+) -> dict[str, Condition]:
+    """What in `depends_on` has not come about yet; removed ones hold nobody up."""
+    waiting = {}
+    for name, condition in record.spec.dependencies.items():
         other, seen = records.get(name), observed.get(name)
         if other is None or other.desired == "removed":
             continue
-        started = (
-            seen is not None
-            and seen.id == other.id
-            and (seen.state in ALIVE or seen.state is State.EXITED)
-        )
-        if not started:
-            waiting.append(name)
+        ours = seen is not None and seen.id == other.id
+        state = seen.state if seen is not None and ours else None
+        reached = {
+            "started": state in ALIVE or state is State.EXITED,
+            "healthy": state in ALIVE and healthy(name),
+            "completed": state is State.EXITED and seen is not None and seen.exit_code == 0,
+        }
+        if not reached[condition]:
+            waiting[name] = condition
     return waiting

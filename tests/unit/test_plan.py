@@ -110,9 +110,9 @@ def test_waiting_for_others() -> None:
     records = {"b": record("b"), "c": record("c", f"{INSTALLATION}-2")}
     there = {"b": seen(State.RUNNING, name="b"), "c": seen(State.RUNNING, name="c")}
     # `c` runs, but from an older specification.
-    assert waits_for(one, records, there) == ["c"]
-    assert waits_for(one, records, {}) == ["b", "c"]
+    assert list(waits_for(one, records, there)) == ["c"]
+    assert list(waits_for(one, records, {})) == ["b", "c"]
     there["c"] = seen(State.EXITED, f"{INSTALLATION}-2", "c")
-    assert waits_for(one, records, there) == []
+    assert list(waits_for(one, records, there)) == []
     there["c"] = seen(State.FAILED, f"{INSTALLATION}-2", "c")
-    assert waits_for(one, records, there) == ["c"]
+    assert list(waits_for(one, records, there)) == ["c"]
