@@ -61,6 +61,8 @@ _SETS: list[tuple[str, str, tuple[Type, ...], tuple[Type, ...], bool]] = [
     ("bridge", "allowed6", (IFNAME, ETHER, IPV6), (), False),
     ("bridge", "owners6", (BYTES16,), (MARK,), False),
     ("bridge", "numbers6", (IFNAME, MARK), (), False),
+    ("bridge", "macs", (IFNAME, ETHER), (), False),
+    ("bridge", "targets", (IFNAME, IPV4), (), False),
 ]
 
 _RULES = """
@@ -130,6 +132,21 @@ meta mark . ip daddr @members counter name refused drop
 add rule bridge {t} input iifname @ports meta mark @closed \
 meta mark . ip6 daddr @members6 counter name refused drop
 add rule bridge {t} input iifname @ports meta mark set 0
+add counter bridge {t} strayed
+add chain bridge {t} postrouting {{ type filter hook postrouting priority 0; }}
+flush chain bridge {t} postrouting
+add rule bridge {t} postrouting oifname != @ports accept
+add rule bridge {t} postrouting ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 \
+oifname . ether daddr != @macs counter name strayed drop \
+comment "a bridge sends what it does not know where to, to everybody"
+add rule bridge {t} postrouting arp operation request \
+oifname . arp daddr ip != @targets counter name strayed drop comment "asked is its owner alone"
+add rule bridge {t} postrouting icmpv6 type nd-neighbor-solicit meta mark set 0
+add rule bridge {t} postrouting icmpv6 type nd-neighbor-solicit \
+meta mark set @th,64,128 map @owners6
+add rule bridge {t} postrouting icmpv6 type nd-neighbor-solicit \
+oifname . meta mark != @numbers6 counter name strayed drop
+add rule bridge {t} postrouting icmpv6 type nd-neighbor-solicit meta mark set 0
 """
 
 
@@ -238,6 +255,8 @@ class Filters:
         home = policies.number_of(binding.network.subnet)
         members = [
             Member("bridge", table, "allowed", name + ether(binding.mac) + address(ip)),
+            Member("bridge", table, "macs", name + ether(binding.mac)),
+            Member("bridge", table, "targets", name + address(ip)),
             Member("bridge", table, "ports", name),
             Member("bridge", table, "homes", name, home),
             Member("bridge", table, "members", home + address(ip)),

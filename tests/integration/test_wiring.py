@@ -122,9 +122,7 @@ def test_tap_speaks_as_itself_only(wiring: Wiring) -> None:
     wiring.ensure_network(NETWORK)
     own = binding(2)
     wiring.plug("a", own, [])
-    began = time.monotonic()
     tap = wiring.open_tap("a", own, vnet_hdr=False)
-    took = time.monotonic() - began
     gateway = str(NETWORK.gateway.ip)
     try:
         assert answered(tap, arp_request(own.mac, str(own.address), gateway))
@@ -138,7 +136,6 @@ def test_tap_speaks_as_itself_only(wiring: Wiring) -> None:
         assert link is not None and link.mtu == 65520 and link.alias.endswith("application a")
     finally:
         os.close(tap)
-    assert took < 0.2
     again = wiring.open_tap("a", own, vnet_hdr=True)  # the first is gone with its descriptor
     os.close(again)
     wiring.unplug("a", own, [])
