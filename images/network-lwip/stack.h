@@ -20,7 +20,7 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
-enum { CSE_STACK_VERSION = 2, CSE_ADDRESSES6_MAX = 3 };
+enum { CSE_STACK_VERSION = 3, CSE_ADDRESSES6_MAX = 3 };
 
 /* A socket: generation << 32 | index + 1 << 1 | datagram. 0 is no socket. */
 typedef uint64_t cse_socket;
@@ -99,7 +99,8 @@ enum { CSE_FEW = -1002 };            /* -EAGAIN, but some bytes are there: fewer
 #define CSE_READY_RELAYED (1u << 31) /* as readiness: ask the descriptor */
 /* Beside EPOLL* in the readiness of a TCP socket: */
 #define CSE_NOT_CONNECTED (1u << 27) /* data calls fail: ask `refusal` */
-#define CSE_LINGERS       (1u << 26) /* closing it may have to wait: call `closed` */
+#define CSE_LINGERS       (1u << 26) /* closing it may have to wait */
+#define CSE_READY_GONE    (1u << 25) /* to `ready`: and there will be no more to say of it */
 
 enum { CSE_BELLS = 2 };
 
@@ -120,8 +121,8 @@ struct cse_host {
     /* Between these no signal handler of the program runs in this thread. */
     void (*hold_signals)(void);
     void (*release_signals)(void);
-    /* A socket that this process uses has become `mask` (EPOLL* or CSE_READY_RELAYED); called
-     * between enter and leave. True if somebody waits for that. */
+    /* A socket that this process uses has become `mask` (EPOLL* or CSE_READY_*); called between
+     * enter and leave. True if somebody waits for that. */
     bool (*ready)(cse_socket s, uint32_t mask);
 };
 
@@ -140,8 +141,10 @@ struct cse_stack {
     cse_socket (*find)(uint64_t inode);
     int (*bind)(cse_socket s, const union cse_address *address, socklen_t length);
     int (*listen)(cse_socket s, int backlog);
-    /* Takes one established connection from the queue, whose token the caller has read. */
-    int (*accept)(cse_socket s, int flags, union cse_address *peer, cse_socket *made);
+    /* Takes one established connection from the queue; -EAGAIN: there is none. CSE_RELAYED: the
+     * caller is to read a token from `fd`, the program's end, and then ask with `token`. */
+    int (*accept)(cse_socket s, int fd, bool token, int flags, union cse_address *peer,
+                  cse_socket *made);
     /* Starts to connect; `fd` is the program's end, which must not look writable until done if
      * `nonblocking`. 0, -EINPROGRESS, or why not. NULL dissolves a datagram socket's address. */
     int (*connect)(cse_socket s, int fd, const union cse_address *address, socklen_t length,
@@ -154,7 +157,8 @@ struct cse_stack {
     int (*renew)(cse_socket s, int fd, bool disconnect, cse_socket *made);
     /* What a data call says of a socket that is not connected: a negative errno, 0 at the end. */
     int (*refusal)(cse_socket s, bool sending);
-    /* Its last descriptor may have been closed just now: waits as SO_LINGER says. */
+    /* Its last descriptor may have been closed just now: in direct mode that ends the connection
+     * here and now; waits as SO_LINGER says. */
     void (*closed)(cse_socket s);
     int (*name)(cse_socket s, bool peer, union cse_address *address);
     int (*getoption)(cse_socket s, int level, int name, void *value, socklen_t *length);

@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { JUNK_PIECE = 65536, RESOLVE_MS = 2000 };
+enum { JUNK_PIECE = 2048, RESOLVE_MS = 2000 };
 
 /* Runs BODY with the lock and `s`; RESULT is what it sets, -EBADF without such a socket. */
 #define WITH_SOCKET(handle, ...)                                                                   \
@@ -123,51 +123,69 @@ static int api_listen(cse_socket handle, int backlog)
             result = -EINVAL;
         else
             result = listen_start(s, backlog);
+        if (result == 0 && !s->direct) direct_start(s);
     });
 }
 
-static int api_accept(cse_socket handle, int flags, union cse_address *peer, cse_socket *made)
+/* Takes the oldest connection of a listener's queue; the program's end, or why not. */
+static int take_connection(struct sock *s, int flags, union cse_address *peer, cse_socket *made)
+{
+    struct sock *taken = listen_take(s);
+    if (taken == NULL) return -EAGAIN;
+    address_give(taken, &taken->remote, peer);
+    int fd = sock_make_pair(taken, flags);
+    if (fd >= 0) {
+        *made = sock_handle(taken);
+        direct_start(taken);
+        if (taken->direct) taken->tx_ready = false; /* nobody can have written yet */
+        sock_notify(taken);
+        if (s->direct) sock_notify(s); /* what it now says to poll */
+    } else { /* no descriptor free: it stays first in the queue, with a new token */
+        taken->listener = s;
+        taken->queue_next = s->queue_first;
+        s->queue_first = taken;
+        if (s->queue_last == NULL) s->queue_last = taken;
+        s->queued++;
+        sock_notify(s);
+    }
+    return fd;
+}
+
+static int api_accept(cse_socket handle, int fd, bool token, int flags, union cse_address *peer,
+                      cse_socket *made)
 {
     int failed = pump_ensure();
     if (failed != 0) return failed;
     return WITH_SOCKET(handle, {
-        struct sock *taken = s->state == LISTENING ? listen_take(s) : NULL;
-        result = s->state == LISTENING ? -EAGAIN : -EINVAL;
-        if (taken != NULL) {
-            address_give(taken, &taken->remote, peer);
-            result = sock_make_pair(taken, flags);
-            if (result >= 0) {
-                *made = sock_handle(taken);
-                direct_start(taken);
-                sock_notify(taken);
-            } else { /* no descriptor free: it stays first in the queue, with a new token */
-                taken->listener = s;
-                taken->queue_next = s->queue_first;
-                s->queue_first = taken;
-                if (s->queue_last == NULL) s->queue_last = taken;
-                s->queued++;
-                sock_notify(s);
-            }
-        }
+        if (s->state != LISTENING)
+            result = -EINVAL;
+        else if (!token && !direct_listens(s, fd))
+            result = CSE_RELAYED;
+        else
+            result = take_connection(s, flags, peer, made);
     });
 }
 
 /* ---- connect ------------------------------------------------------------------------------------
  */
 
-/* Fills the program's end until poll does not show it writable; tcp_deliver skips these bytes. */
+/* Fills the program's end until poll does not show it writable, which takes little after its buffer
+ * was made small; tcp_deliver skips these bytes. */
 static void fill_with_junk(struct sock *s, int fd)
 {
     static const char junk[JUNK_PIECE];
+    int least = 0;
+    syscall(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDBUF, &least, (socklen_t)sizeof least);
+    s->small_pair = true;
     for (;;) {
-        struct pollfd writable = {fd, POLLOUT, 0};
-        struct timespec now = {0, 0};
-        if (syscall(SYS_ppoll, &writable, 1, &now, NULL, 0) != 1 || !(writable.revents & POLLOUT))
-            return;
         long sent =
             syscall(SYS_sendto, fd, junk, sizeof junk, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
         if (sent <= 0) return;
         s->junk += (size_t)sent;
+        struct pollfd writable = {fd, POLLOUT, 0};
+        struct timespec now = {0, 0};
+        if (syscall(SYS_ppoll, &writable, 1, &now, NULL, 0) != 1 || !(writable.revents & POLLOUT))
+            return;
     }
 }
 
@@ -204,6 +222,7 @@ static int start_connect(struct sock *s, int fd, const union cse_address *addres
     s->waited_for = !nonblocking;
     s->connect_open = nonblocking;
     if (nonblocking) fill_with_junk(s, fd);
+    direct_start(s);
     return -EINPROGRESS;
 }
 
@@ -220,6 +239,7 @@ static uint32_t *connecting_word(cse_socket handle)
     instance_lock(&saved);
     struct sock *s = sock_get(handle);
     uint32_t *word = s != NULL && s->state == CONNECTING ? &s->state : NULL;
+    if (word != NULL) s->waited_for = true;
     instance_unlock(&saved);
     return word;
 }
@@ -310,6 +330,7 @@ static int api_shutdown(cse_socket handle, int how)
             result = -ENOTCONN;
         } else if (s->state == LISTENING) {
             if (how != SHUT_WR) { /* Linux: stops listening; accept returns EINVAL */
+                direct_stop(s);
                 listen_close(s);
                 sock_set_state(s, FRESH);
                 sock_unbound(s);
@@ -322,8 +343,16 @@ static int api_shutdown(cse_socket handle, int how)
             s->fin_delivered = true;
             result = how == SHUT_RD ? -EALREADY : SHUT_WR;
         }
-        if (direct && how != SHUT_RD) direct_half_close(s);
+        if (direct && s->direct && how != SHUT_RD) direct_half_close(s);
     });
+}
+
+static void api_closed(cse_socket handle)
+{
+    if (direct_readiness(handle) & CSE_LINGERS)
+        linger_close(handle);
+    else
+        fresh_closed(handle);
 }
 
 static ssize_t api_send(cse_socket handle, const struct iovec *parts, int count,
@@ -467,7 +496,7 @@ static const struct cse_stack stack = {
     .connect_wait = api_connect_wait,
     .renew = renew_socket,
     .refusal = api_refusal,
-    .closed = linger_close,
+    .closed = api_closed,
     .name = api_name,
     .getoption = api_getoption,
     .setoption = api_setoption,

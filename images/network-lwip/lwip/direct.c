@@ -48,6 +48,8 @@ static uint32_t compute(const struct sock *s)
     if (s->kind == KIND_TCP && (s->state == FRESH || s->state == LISTENING || failed))
         mask |= CSE_NOT_CONNECTED;
     if (!s->direct) return mask | CSE_READY_RELAYED;
+    if (s->state == LISTENING && s->queue_first != NULL) mask |= EPOLLIN | EPOLLRDNORM;
+    if (s->state == LISTENING || s->state == CONNECTING) return mask;
     bool finished = s->fin_received || s->read_shut;
     if (s->rx_bytes >= s->receive_low || finished) mask |= EPOLLIN | EPOLLRDNORM;
     if (finished) mask |= EPOLLRDHUP;
@@ -62,6 +64,7 @@ static uint32_t compute(const struct sock *s)
 uint32_t direct_publish(struct sock *s)
 {
     uint32_t mask = compute(s);
+    s->told &= mask;
     __atomic_store_n(&instance->readiness[s->index], (uint64_t)s->generation << 32 | mask,
                      __ATOMIC_RELEASE);
     return mask;
@@ -84,9 +87,20 @@ static bool is_wanted(const struct sock *s)
     return instance->direct_mode || s->receive_low > 1 || s->notsent_low != 0;
 }
 
+static bool held_here_alone(const struct sock *s)
+{
+    if (s->owner != me.slot || sock_end(s) < 0) return false;
+    for (int word = 0; word < HOLDER_WORDS; word++) {
+        uint64_t mine = me.slot / 64 == word ? UINT64_C(1) << (me.slot % 64) : 0;
+        if ((s->holders[word] & ~mine) != 0) return false;
+    }
+    return true;
+}
+
 void direct_start(struct sock *s)
 {
-    if (s->kind != KIND_TCP || !is_wanted(s)) return;
+    if (s->kind != KIND_TCP || !is_wanted(s) || !held_here_alone(s)) return;
+    s->told = 0;
     s->direct = true;
     direct_publish(s);
 }
@@ -101,6 +115,15 @@ void direct_stop(struct sock *s)
     sock_notify(s);
 }
 
+/* In the owner, after that. */
+void direct_tell_relayed(struct sock *s)
+{
+    if (!s->relay_news) return;
+    s->relay_news = false;
+    pump_watch(s);
+    host->ready(sock_handle(s), CSE_READY_RELAYED);
+}
+
 static int bytes_in(int fd)
 {
     int bytes = 0;
@@ -110,16 +133,12 @@ static int bytes_in(int fd)
 /* Nothing is on its way in the pair, and no other process could be waiting there. */
 static bool may_start(const struct sock *s, int fd)
 {
-    int end = sock_end(s);
-    if (!is_wanted(s) || s->state != CONNECTED || end < 0 || s->owner != me.slot) return false;
-    if (s->tx_eof || s->hang_up || s->stash != NULL || s->junk != 0 || s->reset_wanted ||
+    if (!is_wanted(s) || s->hang_up || s->relay_news || !held_here_alone(s)) return false;
+    if (s->state == LISTENING) return s->tokens == 0 && bytes_in(fd) == 0;
+    if (s->state != CONNECTED || s->tx_eof || s->stash != NULL || s->junk != 0 || s->reset_wanted ||
         s->rx_first != NULL || s->fin_delivered || s->tcp == NULL)
         return false;
-    for (int word = 0; word < HOLDER_WORDS; word++) {
-        uint64_t mine = me.slot / 64 == word ? UINT64_C(1) << (me.slot % 64) : 0;
-        if ((s->holders[word] & ~mine) != 0) return false;
-    }
-    return bytes_in(fd) == 0 && bytes_in(end) == 0;
+    return bytes_in(fd) == 0 && bytes_in(sock_end(s)) == 0;
 }
 
 /* At once where the pair is empty, else with a call to come. */
@@ -155,6 +174,22 @@ static bool usable(struct sock *s, int fd)
     s->owner = me.slot; /* its news go to whoever uses it */
     pump_watch(s);
     return true;
+}
+
+bool direct_listens(struct sock *s, int fd)
+{
+    if (!usable(s, fd)) return false;
+    s->unread_ms = clock_us() / 1000;
+    if (s->queue_first == NULL) direct_turn();
+    return s->direct;
+}
+
+/* While it connected, the program's end was made to look full. */
+static void widen_pair(struct sock *s, int fd)
+{
+    int bytes = PAIR_BUFFER;
+    syscall(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDBUF, &bytes, (socklen_t)sizeof bytes);
+    s->small_pair = false;
 }
 
 /* ---- data ----------------------------------------------------------------------------------- */
@@ -215,6 +250,7 @@ ssize_t direct_receive(cse_socket handle, int fd, const struct iovec *parts, int
     instance_lock(&saved);
     struct sock *s = sock_get(handle);
     if (s != NULL && usable(s, fd)) {
+        s->unread_ms = clock_us() / 1000;
         if (s->rx_first == NULL) direct_turn();
         /* What came may have been a reset: then the descriptor tells it. */
         if (instance->sockets[s->index] == s && s->direct && !s->reset_wanted) {
@@ -258,6 +294,7 @@ ssize_t direct_transmit(cse_socket handle, int fd, const struct iovec *parts, in
     for (int i = 0; i < count; i++) wanted += parts[i].iov_len;
     instance_lock(&saved);
     struct sock *s = sock_get(handle);
+    if (s != NULL && s->small_pair && s->state == CONNECTED) widen_pair(s, fd);
     if (s != NULL && usable(s, fd) && !s->reset_wanted && s->state == CONNECTED) {
         if (s->tx_eof || s->tcp == NULL)
             result = -EPIPE;
@@ -296,6 +333,13 @@ void direct_relay(cse_socket handle)
     instance_unlock(&saved);
 }
 
+/* There is something that the program has not fetched. */
+static bool waits_here(const struct sock *s)
+{
+    if (s->state == LISTENING) return s->queue_first != NULL;
+    return s->rx_first != NULL && (s->rx_bytes >= s->receive_low || s->fin_received);
+}
+
 /* In the owner, from sock_deliver: what the pair mirrors, and who waits is told. */
 void direct_deliver(struct sock *s)
 {
@@ -304,34 +348,35 @@ void direct_deliver(struct sock *s)
         s->fin_delivered = true;
         syscall(SYS_shutdown, fd, SHUT_WR);
     }
-    uint32_t before = (uint32_t)instance->readiness[s->index], mask = direct_publish(s);
-    uint32_t news = mask & ~before;
+    uint32_t mask = direct_publish(s) & ~(CSE_LINGERS | CSE_NOT_CONNECTED);
+    uint32_t news = mask & ~s->told;
+    s->told = mask;
     if (s->rx_news) news |= mask & (EPOLLIN | EPOLLRDNORM);
     s->rx_news = false;
     bool awaited = (news != 0 && host->ready(sock_handle(s), mask)) || s->awaited;
-    if (s->rx_first != NULL && !s->unread && !awaited) {
+    if (waits_here(s) && !s->unread && !awaited) {
         s->unread = true;
-        s->unread_ms = now_ms();
+        s->unread_ms = clock_us() / 1000;
         s->unread_by = me.slot;
         s->unread_next = self()->unread;
         self()->unread = s;
     }
 }
 
-/* Data that lies in the arena for long may be waited for by means that we do not see. */
+/* What lies in the arena for long, and is not asked for by calls that we see, may be waited for by
+ * others. */
 static void look_for_neglect(void)
 {
     struct sock *s = self()->unread;
-    uint64_t now = now_ms();
+    uint64_t now = clock_us() / 1000;
     self()->unread = NULL;
     while (s != NULL) {
         struct sock *next = s->unread_next;
-        bool few = s->rx_bytes < s->receive_low && !s->fin_received;
-        s->unread = s->direct && s->rx_first != NULL && !few && now < s->unread_ms + NEGLECT_MS;
+        s->unread = s->direct && waits_here(s) && now < s->unread_ms + NEGLECT_MS;
         if (s->unread) {
             s->unread_next = self()->unread;
             self()->unread = s;
-        } else if (s->rx_first != NULL && s->direct && !few) {
+        } else if (waits_here(s) && s->direct) {
             if (s->neglects < NEGLECTS_MAX) s->neglects++;
             direct_stop(s);
         }

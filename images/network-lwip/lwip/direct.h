@@ -13,7 +13,10 @@ void direct_relay(cse_socket handle);
 
 uint32_t direct_publish(struct sock *s); /* its readiness, for those without the lock */
 void direct_wish(struct sock *s);        /* an option that only direct mode honours */
-void direct_start(struct sock *s);
+void direct_start(struct sock *s);       /* if this process alone holds it */
+/* This process waits for connections of a listener without tokens. */
+bool direct_listens(struct sock *s, int fd);
+void direct_tell_relayed(struct sock *s);
 void direct_stop(struct sock *s);
 void direct_deliver(struct sock *s);
 void direct_half_close(struct sock *s);

@@ -21,9 +21,9 @@
 
 #define INSTANCE_MAGIC 0x6373656e65743031UL
 #ifdef __GLIBC__
-#define INSTANCE_LAYOUT 0x102
+#define INSTANCE_LAYOUT 0x103
 #else
-#define INSTANCE_LAYOUT 0x202
+#define INSTANCE_LAYOUT 0x203
 #endif
 
 enum {
@@ -34,6 +34,7 @@ enum {
     HOLDER_WORDS = PROCESSES_MAX / 64,
     NO_PROCESS = 0xffff,
     ZOMBIES_MAX = 256,
+    PAIR_BUFFER = 212992,
 };
 
 enum sock_kind { KIND_TCP = 1, KIND_UDP = 2, KIND_PING = 3 };
@@ -93,7 +94,8 @@ struct sock {
     bool hang_up;  /* all program ends are closed, or both directions shut */
     char *stash;   /* read from the pair, not yet taken by lwIP */
     uint32_t stash_length, stash_offset;
-    size_t junk;                          /* bytes of filling to skip (connect.c) */
+    size_t junk;                          /* bytes of filling to skip (api.c) */
+    bool small_pair;                      /* the program's end has a small buffer since then */
     bool reset_wanted, adopt, waited_for; /* waited_for: a blocking connect is under way */
     bool connect_failed;                  /* ENDED, and a new pair would make it FRESH (renew.c) */
     bool connect_open;                    /* connected, and no connect has said so yet */
@@ -103,12 +105,17 @@ struct sock {
     bool direct;
     bool relay_news; /* the overlay does not know yet that it is relayed */
     bool rx_news;    /* bytes came since it was last told */
+    uint32_t told;   /* of its readiness, what the overlay was told and is still so */
     bool awaited;    /* a thread spins for its bytes */
     bool unread;     /* on the list of process unread_by, since unread_ms */
     uint16_t unread_by;
     uint64_t unread_ms;
     struct sock *unread_next;
     uint32_t relayed_calls, neglects;
+    bool fresh; /* on the list of process fresh_of, since fresh_ms (fresh.c) */
+    uint16_t fresh_of;
+    uint64_t fresh_ms;
+    struct sock *fresh_next, *fresh_before;
 
     /* listening */
     struct sock *queue_first, *queue_last, *listener;
@@ -144,8 +151,9 @@ struct process {
     uint8_t bell_length;
     bool rung, dead; /* dead: its bell is nobody's */
     struct sock *pending,
-        *pending_last;           /* sockets with something to do, in the order of their news */
-    struct sock *unread;         /* in direct mode with bytes that nobody has fetched */
+        *pending_last;   /* sockets with something to do, in the order of their news */
+    struct sock *unread; /* in direct mode with bytes that nobody has fetched */
+    struct sock *fresh, *fresh_last;
     uint32_t sleepers, spinners; /* threads that wait in the library */
 };
 
@@ -245,8 +253,9 @@ struct process_local {
     int watched_pid[PROCESSES_MAX];
     char *scratch;
     uint64_t seen_visits;
-    bool bells_given;  /* a new sleeper waits for the device */
-    bool device_ready; /* a sleeping thread saw the device readable */
+    uint64_t pump_wakes_ms; /* when the pump's sleep ends; 0: it is awake */
+    bool bells_given;       /* a new sleeper waits for the device */
+    bool device_ready;      /* a sleeping thread saw the device readable */
 };
 extern struct process_local me;
 extern const struct cse_host *host;
@@ -290,6 +299,12 @@ void process_open_bell(void);
 void process_before_exec(void);
 void process_exec_failed(void);
 void process_before_exit(void);
+
+/* fresh.c */
+void fresh_add(struct sock *s);
+void fresh_forget(struct sock *s);
+int fresh_settle(void);
+void fresh_closed(cse_socket handle);
 
 /* pump.c */
 int pump_ensure(void); /* starts the thread; without the lock */

@@ -1,6 +1,7 @@
-/* Listening sockets. The pump writes one byte, a token, into the pair for each connection that is
- * ready; the program's accept reads a token (the kernel blocks, wakes one of several workers,
- * returns EAGAIN or EINTR) and then takes a connection from the queue. One token, one connection.
+/* Listening sockets. In direct mode accept takes from the queue (direct.c). Else the pump writes
+ * one byte, a token, into the pair for each connection that is ready; the program's accept reads a
+ * token (the kernel blocks, wakes one of several workers, returns EAGAIN or EINTR) and then takes a
+ * connection from the queue. One token, one connection.
  */
 #include "direct.h"
 
@@ -164,6 +165,7 @@ err_t listen_accept_event(struct sock *listener, struct tcp_pcb *pcb)
         listener->queue_first = s;
     listener->queue_last = s;
     listener->queued++;
+    listener->rx_news = true;
     sock_notify(listener);
     return ERR_OK;
 }
@@ -179,6 +181,11 @@ void listen_deliver(struct sock *s)
         return;
     }
     if (fd < 0) return;
+    direct_tell_relayed(s);
+    if (s->direct) {
+        direct_deliver(s);
+        return;
+    }
     while (s->tokens < s->queued && !s->rx_blocked) {
         uint32_t count = s->queued - s->tokens;
         if (count > TOKENS_AT_ONCE) count = TOKENS_AT_ONCE;

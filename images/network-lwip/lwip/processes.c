@@ -148,6 +148,7 @@ void process_gone(uint16_t slot)
     p->used = 0;
     p->bell_length = 0;
     p->pending = p->pending_last = NULL;
+    while (p->fresh != NULL) fresh_forget(p->fresh);
     direct_forget_process(p);
     instance->process_changes++;
     if (instance->leader == slot) instance->leader = NO_PROCESS;

@@ -74,6 +74,9 @@ void pump_watch(struct sock *s)
 {
     struct end *end = &me.ends[s->index];
     if (me.epoll < 0 || end->watched || end->fd <= 0) return;
+    int bytes = PAIR_BUFFER;
+    syscall(SYS_setsockopt, end->fd, SOL_SOCKET, SO_SNDBUF, &bytes, (socklen_t)sizeof bytes);
+    fresh_forget(s);
     end->watched = true;
     control(s, EPOLL_CTL_ADD, 0);
 }
@@ -244,6 +247,7 @@ void pump_once(int timeout_ms)
     static uint64_t idle_since;
     long got = syscall(SYS_epoll_pwait, me.epoll, events, EVENTS, timeout_ms, NULL, 0);
     instance_lock(NULL);
+    me.pump_wakes_ms = 0;
     if (me.slot != NO_PROCESS && instance->processes[me.slot].used == 2) {
         if (leading()) clock_is_awake(); /* no need to ring us while we are here */
         process_watch();
@@ -288,6 +292,9 @@ static int sleep_time(void)
             if (due[i] >= 0 && (timeout < 0 || due[i] < timeout)) timeout = due[i];
     }
     if (tick && (timeout < 0 || timeout > TICK_MS)) timeout = TICK_MS;
+    int settling = me.slot != NO_PROCESS ? fresh_settle() : -1;
+    if (settling >= 0 && (timeout < 0 || timeout > settling)) timeout = settling;
+    me.pump_wakes_ms = timeout < 0 ? UINT64_MAX : now_ms() + (uint64_t)timeout;
     if (leading() && wire_pending() && direct_leaves_to_pump()) timeout = 0;
     if (leading()) clock_sleeps(timeout);
     instance_unlock(NULL);

@@ -135,7 +135,7 @@ static void revive(struct sock *old)
     instance->generations[s->index] = s->generation;
     instance->sockets_live++;
     if (make_again(s, old)) {
-        s->adopt = true;
+        s->adopt = s->relay_news = true;
         sock_notify(s);
         return;
     }
@@ -165,7 +165,8 @@ static void forget_all(void)
     memset(instance->readiness, 0, KEPT->top * sizeof *instance->readiness);
     for (int i = 0; i < PROCESSES_MAX; i++)
         instance->processes[i].pending = instance->processes[i].pending_last =
-            instance->processes[i].unread = NULL;
+            instance->processes[i].unread = instance->processes[i].fresh =
+                instance->processes[i].fresh_last = NULL;
     if (instance->leader < PROCESSES_MAX && instance->processes[instance->leader].used != 2)
         instance->leader = NO_PROCESS;
     instance->process_changes++;

@@ -17,8 +17,6 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PAIR_BUFFER = 212992 };
-
 struct sock *sock_new(enum sock_kind kind, int family)
 {
     uint32_t index;
@@ -122,6 +120,7 @@ static void unlink_pending(struct sock *s)
 static void dismantle(struct sock *s)
 {
     direct_forget(s);
+    fresh_forget(s);
     if (s->direct) host->ready(sock_handle(s), CSE_READY_RELAYED);
     s->direct = false;
     instance->readiness[s->index] = 0;
@@ -210,6 +209,7 @@ void sock_close_end(uint32_t index)
         syscall(SYS_epoll_ctl, me.epoll, 2 /* EPOLL_CTL_DEL */, end->fd, event);
     }
     host->own_close(end->fd);
+    host->ready((uint64_t)end->generation << 32 | (uint64_t)(index + 1) << 1, CSE_READY_GONE);
     memset(end, 0, sizeof *end);
 }
 
@@ -235,8 +235,6 @@ int sock_make_pair(struct sock *s, int flags)
         syscall(SYS_close, pair[0]);
         return failed;
     }
-    int bytes = PAIR_BUFFER;
-    syscall(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDBUF, &bytes, (socklen_t)sizeof bytes);
     s->inode = status.st_ino;
     sock_know(s);
     s->owner = me.slot;
@@ -245,7 +243,10 @@ int sock_make_pair(struct sock *s, int flags)
     me.ends[s->index] = (struct end){
         .fd = fd, .generation = s->generation, .program_fd = pair[0], .inode = s->inode};
     if (s->index >= me.top) me.top = s->index + 1;
-    pump_watch(s);
+    if (s->kind == KIND_TCP && instance->direct_mode)
+        fresh_add(s);
+    else
+        pump_watch(s);
     return pair[0];
 }
 
@@ -268,7 +269,7 @@ void sock_set_state(struct sock *s, enum sock_state state)
 {
     __atomic_store_n(&s->state, (uint32_t)state, __ATOMIC_RELEASE);
     direct_publish(s);
-    syscall(SYS_futex, &s->state, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    if (s->waited_for) syscall(SYS_futex, &s->state, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
 void sock_deliver(struct sock *s)

@@ -162,7 +162,7 @@ err_t lwip_tcp_event(void *arg, struct tcp_pcb *pcb, enum lwip_event event, stru
         sock_set_state(s, CONNECTED);
         tcp_apply_options(s);
         s->tx_ready = true;
-        direct_start(s);
+        if (!s->direct) direct_start(s);
         sock_notify(s);
         return ERR_OK;
     case LWIP_EVENT_ERR:
@@ -199,6 +199,7 @@ void tcp_error_event(struct sock *s, err_t error)
     s->connect_failed = s->state == CONNECTING;
     if (again) renew_forget_names(s);
     sock_set_state(s, again ? FRESH : ENDED);
+    direct_stop(s);
     sock_notify(s);
 }
 
@@ -305,16 +306,13 @@ void tcp_deliver(struct sock *s)
 {
     int fd = sock_end(s);
     if (fd < 0) return;
+    if (s->reset_wanted) direct_stop(s);
+    direct_tell_relayed(s);
     if (s->state == CONNECTING || s->state == FRESH) {
         if (s->hang_up) tcp_finish(s);
         return;
     }
     if (s->junk != 0 && s->state == CONNECTED) skip_junk(s, fd);
-    if (s->reset_wanted) direct_stop(s);
-    if (s->relay_news) {
-        s->relay_news = false;
-        host->ready(sock_handle(s), CSE_READY_RELAYED);
-    }
     if (s->direct) {
         direct_deliver(s);
         tcp_take(s); /* what was written past us, and the hang-up */

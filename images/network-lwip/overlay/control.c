@@ -1,6 +1,7 @@
 /* The control calls of sockets, in the program's place: socket, bind, listen, accept, connect,
  * names, options, shutdown. Data calls of TCP are not taken: the descriptor is a real one.
  */
+#include "data.h"
 #include "wait.h"
 
 #include <fcntl.h>
@@ -84,35 +85,42 @@ static void give_address(const union cse_address *from, struct sockaddr *to, soc
     *length = size;
 }
 
-static bool listening(const struct cse_stack *stack, cse_socket s)
+/* One byte, the token of a connection, is read like any byte, so that the kernel blocks, wakes one
+ * of several, and is interrupted as accept(2) would be. 0, or -1 with errno. */
+static int read_token(int fd)
 {
-    int yes = 0;
-    socklen_t size = sizeof yes;
-    return stack->getoption(s, SOL_SOCKET, SO_ACCEPTCONN, &yes, &size) == 0 && yes;
+    char token;
+    ssize_t got = libc(recv)(fd, &token, 1, 0);
+    if (got == 0) return net_fail(-EINVAL); /* no longer listening */
+    return got < 0 ? -1 : 0;
 }
 
-/* The token is read like any byte, so the kernel blocks, wakes one of several, and is interrupted
- * as accept(2) would be. */
 static int accept_private(int fd, cse_socket s, struct sockaddr *address, socklen_t *length,
                           int flags)
 {
     const struct cse_stack *stack = net_running();
     union cse_address peer;
     cse_socket made;
-    char token;
+    uint64_t deadline = WAIT_FOREVER;
+    bool asked = false, token = false;
     if (flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) return net_fail(-EINVAL);
     if (CSE_SOCKET_IS_DATAGRAM(s)) return net_fail(-EOPNOTSUPP);
-    if (!listening(stack, s)) return net_fail(-EINVAL);
     for (;;) {
-        ssize_t got = libc(recv)(fd, &token, 1, 0);
-        if (got < 0) return -1;
-        if (got == 0) return net_fail(-EINVAL); /* no longer listening */
-        int accepted = stack->accept(s, flags, &peer, &made);
-        if (accepted == -EAGAIN) continue; /* the token's connection is gone with a reset */
-        if (accepted < 0) return net_fail(accepted);
-        net_remember(accepted, made);
-        give_address(&peer, address, length);
-        return accepted;
+        int accepted = stack->accept(s, fd, token, flags, &peer, &made);
+        if (accepted == CSE_RELAYED) {
+            if (read_token(fd) != 0) return -1;
+            token = true;
+        } else if (accepted == -EAGAIN && token) {
+            token = false; /* its connection is gone with a reset */
+        } else if (accepted == -EAGAIN) {
+            if (stream_wait(fd, s, EPOLLIN, 0, SO_RCVTIMEO, &deadline, &asked) != 0) return -1;
+        } else if (accepted < 0) {
+            return net_fail(accepted);
+        } else {
+            net_remember(accepted, made);
+            give_address(&peer, address, length);
+            return accepted;
+        }
     }
 }
 
@@ -175,6 +183,18 @@ static int renew(int fd, cse_socket s, bool disconnect)
     return 0;
 }
 
+/* As connect_wait (stack.h); in direct mode this thread runs the stack meanwhile. */
+static int await_connection(int fd, cse_socket s)
+{
+    const struct cse_stack *stack = net_running();
+    uint64_t deadline = WAIT_FOREVER;
+    bool asked = false;
+    while (!(stack->readiness(s) & (EPOLLOUT | CSE_READY_RELAYED)))
+        if (stream_wait(fd, s, EPOLLOUT, 0, SO_SNDTIMEO, &deadline, &asked) != 0)
+            return errno == EAGAIN ? -EINPROGRESS : -errno;
+    return stack->connect_wait(s, fd, send_timeout_ms(fd));
+}
+
 static int connect_private(int fd, cse_socket s, const struct sockaddr *address, socklen_t length)
 {
     const struct cse_stack *stack = net_running();
@@ -194,7 +214,7 @@ static int connect_private(int fd, cse_socket s, const struct sockaddr *address,
     int result = stack->connect(s, fd, wanted, length, nonblocking);
     int under_way = result;
     if (!nonblocking && (result == -EINPROGRESS || result == -EALREADY))
-        result = stack->connect_wait(s, fd, send_timeout_ms(fd));
+        result = await_connection(fd, s);
     if (result == -EINPROGRESS) result = under_way;
     if (result < 0 && result != -EINPROGRESS && result != -EALREADY && result != -EISCONN)
         renew(fd, s, false);

@@ -64,57 +64,88 @@ static bool make_table(void)
     return true;
 }
 
-static void unlink_watch(struct set *set, struct watch *watch)
+/* Memory of watches: none is given back, since what the stack says may end one inside its lock,
+ * where the program's allocator has no place. Guarded by that lock. */
+static struct watch *spare;
+
+static struct watch *take_watch(void)
 {
-    struct watch **at = &set->watches;
-    while (*at != NULL && *at != watch) at = &(*at)->set_next;
-    if (*at == watch) *at = watch->set_next;
+    enum { BATCH = 256 };
+    if (spare == NULL) {
+        struct watch *batch = mmap(NULL, BATCH * sizeof *batch, PROT_READ | PROT_WRITE,
+                                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (batch == MAP_FAILED) return NULL;
+        for (int i = 0; i < BATCH; i++) batch[i].set_next = spare, spare = &batch[i];
+    }
+    struct watch *watch = spare;
+    spare = watch->set_next;
+    return watch;
+}
+
+static struct set *set_of(const struct watch *watch)
+{
+    return (struct set *)(void *)watch->waiter;
+}
+
+/* Inside the lock, like all that follows up to epoll_ctl. */
+static void forget(struct watch *watch)
+{
+    struct set *set = set_of(watch);
+    if (watch->set_next != NULL) watch->set_next->set_before = watch->set_before;
+    if (watch->set_before != NULL)
+        watch->set_before->set_next = watch->set_next;
+    else
+        set->watches = watch->set_next;
     wait_remove(watch);
+    watch->set_next = spare;
+    spare = watch;
+}
+
+/* The kernel's set says from now on what the descriptor becomes, as long as the program has it; it
+ * may become another socket's (epoll_renewed). */
+void epoll_gone(struct watch *watch)
+{
+    if (cse_fd_generation(watch->fd) != watch->generation) forget(watch);
 }
 
 /* A set whose descriptor the program has closed. */
 static void empty(struct set *set)
 {
-    while (set->watches != NULL) {
-        struct watch *watch = set->watches;
-        unlink_watch(set, watch);
-        free(watch);
-    }
+    while (set->watches != NULL) forget(set->watches);
     cse_own_close(set->waiter.wake);
 }
 
+/* Outside the lock. */
 static struct set *make_set(int epfd)
 {
-    struct set *set = find_set(epfd);
+    struct set *set = find_set(epfd), *made;
     const struct cse_stack *stack = net_running();
     sigset_t saved;
     if (set != NULL || epfd < 0 || epfd >= SETS || !make_table()) return set;
-    struct set *made = calloc(1, sizeof *made);
+    made = calloc(1, sizeof *made);
     if (made == NULL) return NULL;
-    cse_fd_remember(epfd, 0, cse_identity_of(epfd), 0); /* so that its close is noticed */
-    made->generation = cse_fd_generation(epfd);
-    if (!wait_prepare(&made->waiter, epfd)) {
-        free(made);
-        return NULL;
-    }
     stack->enter(&saved);
-    set = sets[epfd];
-    if (set != NULL && set->generation != made->generation) {
-        empty(set);
-        struct set *next = set->next;
-        *set = *made; /* its memory stays: a thread may still hold it */
-        set->next = next;
-        free(made);
-    } else if (set == NULL) {
-        set = made;
-        set->next = all_sets;
-        all_sets = set;
-        __atomic_store_n(&sets[epfd], set, __ATOMIC_RELEASE);
-    } else { /* another thread was faster */
-        cse_own_close(made->waiter.wake);
-        free(made);
+    set = find_set(epfd); /* another thread may have been faster */
+    if (set == NULL) {
+        cse_fd_remember(epfd, 0, cse_identity_of(epfd), 0); /* so that its close is noticed */
+        made->generation = cse_fd_generation(epfd);
+        if (wait_prepare(&made->waiter, epfd)) {
+            set = sets[epfd];
+            if (set != NULL) { /* of a descriptor closed since: its memory stays, a thread may */
+                empty(set);    /* still hold it */
+                made->next = set->next;
+                *set = *made;
+            } else {
+                set = made;
+                made = NULL;
+                set->next = all_sets;
+                all_sets = set;
+            }
+            __atomic_store_n(&sets[epfd], set, __ATOMIC_RELEASE);
+        }
     }
     stack->leave(&saved);
+    free(made);
     return set;
 }
 
@@ -152,8 +183,10 @@ void epoll_nest(int epfd)
 
 void epoll_changed(struct watch *watch, uint32_t mask)
 {
-    bool relayed = (mask & CSE_READY_RELAYED) != 0;
-    if (relayed == watch->relayed || cse_fd_generation(watch->fd) != watch->generation) return;
+    bool relayed = (mask & (CSE_READY_RELAYED | CSE_READY_GONE)) != 0;
+    if (relayed == watch->relayed || cse_fd_generation(watch->fd) != watch->generation ||
+        cse_fd_generation(watch->waiter->kernel) != set_of(watch)->generation)
+        return;
     int saved_errno = errno;
     watch->relayed = relayed;
     tell_kernel(EPOLL_CTL_MOD, watch);
@@ -189,53 +222,56 @@ static void look_now(struct watch *watch)
         wait_ready(watch->socket, mask);
 }
 
+/* These return as epoll_ctl does. */
 static int add(struct set *set, int fd, cse_socket s, const struct epoll_event *event)
 {
-    const struct cse_stack *stack = net_running();
-    struct watch *watch = calloc(1, sizeof *watch);
-    sigset_t saved;
+    struct watch *watch = take_watch();
     if (watch == NULL) return net_fail(-ENOMEM);
-    if (set->nested) stack->relay(s);
     *watch = (struct watch){.socket = s,
                             .waiter = &set->waiter,
                             .events = event->events,
                             .in_set = true,
-                            .relayed = (stack->readiness(s) & CSE_READY_RELAYED) != 0,
+                            .relayed = (net_running()->readiness(s) & CSE_READY_RELAYED) != 0,
                             .fd = fd,
                             .generation = cse_fd_generation(fd),
-                            .data = event->data.u64};
-    if (tell_kernel(EPOLL_CTL_ADD, watch) != 0) {
-        free(watch);
-        return -1;
-    }
-    stack->enter(&saved);
-    watch->set_next = set->watches;
+                            .data = event->data.u64,
+                            .set_next = set->watches};
+    if (set->watches != NULL) set->watches->set_before = watch;
     set->watches = watch;
     wait_add(watch);
+    if (tell_kernel(EPOLL_CTL_ADD, watch) != 0) {
+        forget(watch);
+        return -1;
+    }
     look_now(watch);
-    stack->leave(&saved);
     return 0;
 }
 
-static int change(struct set *set, struct watch *watch, int operation,
-                  const struct epoll_event *event)
+static int change(struct watch *watch, int operation, const struct epoll_event *event)
 {
-    const struct cse_stack *stack = net_running();
-    sigset_t saved;
     int result;
-    stack->enter(&saved);
     if (operation == EPOLL_CTL_DEL) {
-        result = libc(epoll_ctl)(set->waiter.kernel, operation, watch->fd, NULL);
-        unlink_watch(set, watch);
+        result = libc(epoll_ctl)(watch->waiter->kernel, operation, watch->fd, NULL);
+        forget(watch);
     } else {
         watch->events = event->events;
         watch->data = event->data.u64;
         result = tell_kernel(operation, watch);
         look_now(watch);
     }
-    stack->leave(&saved);
-    if (operation == EPOLL_CTL_DEL) free(watch);
     return result;
+}
+
+static int control(struct set *set, int operation, int fd, cse_socket s, struct epoll_event *event)
+{
+    struct watch *watch = wait_find(&set->waiter, s, fd);
+    if (watch != NULL && watch->generation != cse_fd_generation(fd)) {
+        forget(watch);
+        watch = NULL;
+    }
+    if (operation == EPOLL_CTL_ADD && watch == NULL) return add(set, fd, s, event);
+    if (operation != EPOLL_CTL_ADD && watch != NULL) return change(watch, operation, event);
+    return libc(epoll_ctl)(set->waiter.kernel, operation, fd, event);
 }
 
 CSE_EXPORT int epoll_ctl(int epfd, int operation, int fd, struct epoll_event *event)
@@ -248,18 +284,11 @@ CSE_EXPORT int epoll_ctl(int epfd, int operation, int fd, struct epoll_event *ev
     if (event == NULL && operation != EPOLL_CTL_DEL) return net_fail(-EFAULT);
     const struct cse_stack *stack = net_running();
     sigset_t saved;
+    if (set->nested && operation == EPOLL_CTL_ADD) stack->relay(s);
     stack->enter(&saved);
-    struct watch *watch = wait_find(&set->waiter, s, fd);
-    if (watch != NULL && watch->generation != cse_fd_generation(fd)) {
-        unlink_watch(set, watch);
-        free(watch);
-        watch = NULL;
-    }
+    int result = control(set, operation, fd, s, event);
     stack->leave(&saved);
-    if (operation == EPOLL_CTL_ADD && watch == NULL) return add(set, fd, s, event);
-    if (watch == NULL || operation == EPOLL_CTL_ADD)
-        return libc(epoll_ctl)(epfd, operation, fd, event);
-    return change(set, watch, operation, event);
+    return result;
 }
 
 /* ---- epoll_wait
@@ -275,8 +304,7 @@ static int harvest(struct set *set, struct epoll_event *events, int max)
         bool was_last = watch == last;
         uint32_t mask = net_running()->readiness(watch->socket);
         if (cse_fd_generation(watch->fd) != watch->generation) {
-            unlink_watch(set, watch); /* closed by the program */
-            free(watch);
+            forget(watch); /* closed by the program */
         } else if (!(mask & CSE_READY_RELAYED)) {
             mask &= watch->events | EPOLLHUP | EPOLLERR;
             if (mask != 0 && (watch->events & ~(EPOLLET | EPOLLONESHOT)) != 0) {

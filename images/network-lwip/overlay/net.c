@@ -139,17 +139,21 @@ const struct cse_stack *net_running(void)
 
 /* ---- descriptors ----------------------------------------------------------------------------- */
 
-/* SO_LINGER makes close wait. What was remembered may be stale: the number may be another's. */
+/* The overlay tells the stack of closes that it may have to act on. What was remembered may be
+ * stale: the number may be another's. */
 static int close_private(int fd, uintptr_t known)
 {
     cse_socket s = net_find(fd);
     cse_fd_forget(fd);
     int result = libc(close)(fd);
-    if (s == known && s != 0 && (stack->readiness(s) & CSE_LINGERS)) {
-        int saved_errno = errno;
+    if (s != known || s == 0 || CSE_SOCKET_IS_DATAGRAM(s)) return result;
+    int saved_errno = errno;
+    uint32_t ready = stack->readiness(s);
+    if (!(ready & CSE_READY_RELAYED) || ready & CSE_LINGERS)
         stack->closed(s);
-        errno = saved_errno;
-    }
+    else
+        wait_closed(s);
+    errno = saved_errno;
     return result;
 }
 

@@ -104,9 +104,8 @@ static ssize_t discard_relayed(int fd, cse_socket s, size_t wanted, int flags)
 
 /* ---- receiving ----------------------------------------------------------------------------- */
 
-/* Waits for readiness; 0, or -1 with errno. */
-static int wait_for(int fd, cse_socket s, uint32_t events, int flags, int option,
-                    uint64_t *deadline, bool *asked)
+int stream_wait(int fd, cse_socket s, uint32_t events, int flags, int option, uint64_t *deadline,
+                bool *asked)
 {
     if (nonblocking(fd, flags)) return net_fail(-EAGAIN);
     if (!*asked) *deadline = deadline_of(fd, option);
@@ -133,7 +132,7 @@ static ssize_t receive_all(int fd, cse_socket s, struct iovec *parts, int count,
             got = receive_relayed(fd, s, &message, flags);
             if (got < 0) got = -errno;
         } else if ((got == -EAGAIN || got == CSE_FEW) &&
-                   wait_for(fd, s, EPOLLIN, flags, SO_RCVTIMEO, &deadline, &asked) == 0) {
+                   stream_wait(fd, s, EPOLLIN, flags, SO_RCVTIMEO, &deadline, &asked) == 0) {
             continue;
         } else if (got == -EAGAIN || got == CSE_FEW) {
             got = -errno;
@@ -182,7 +181,7 @@ static ssize_t receive_some(int fd, cse_socket s, struct msghdr *message, int fl
         if (got >= 0) return got;
         if (got != -EAGAIN && got != CSE_FEW) return net_fail((int)got);
         if (known != NULL) *known = 0;
-        if (wait_for(fd, s, EPOLLIN, flags, SO_RCVTIMEO, &deadline, &asked) != 0) {
+        if (stream_wait(fd, s, EPOLLIN, flags, SO_RCVTIMEO, &deadline, &asked) != 0) {
             if (got != CSE_FEW) return -1;
             flags |= MSG_DONTWAIT; /* what there is, below SO_RCVLOWAT */
         }
@@ -260,7 +259,7 @@ ssize_t stream_transmit(int fd, cse_socket s, const struct msghdr *message, int 
             if (done > 0) return (ssize_t)done;
             return sent == -EPIPE ? broken_pipe(flags) : net_fail((int)sent);
         }
-        if (wait_for(fd, s, EPOLLOUT, flags, SO_SNDTIMEO, &deadline, &asked) != 0)
+        if (stream_wait(fd, s, EPOLLOUT, flags, SO_SNDTIMEO, &deadline, &asked) != 0)
             return done > 0 ? (ssize_t)done : -1;
         count = rest_of(message->msg_iov, (int)message->msg_iovlen, done, rest);
         parts = rest;

@@ -59,14 +59,15 @@ void wait_add(struct watch *watch)
 static void unlist(struct watch *watch)
 {
     struct waiter *w = watch->waiter;
-    struct watch *before = NULL;
     if (!watch->listed) return;
-    for (struct watch *at = w->ready_first; at != watch; at = at->ready_next) before = at;
-    if (before != NULL)
-        before->ready_next = watch->ready_next;
+    if (watch->ready_next != NULL)
+        watch->ready_next->ready_before = watch->ready_before;
     else
-        w->ready_first = watch->ready_next;
-    if (w->ready_last == watch) w->ready_last = before;
+        w->ready_last = watch->ready_before;
+    if (watch->ready_before != NULL)
+        watch->ready_before->ready_next = watch->ready_next;
+    else
+        __atomic_store_n(&w->ready_first, watch->ready_next, __ATOMIC_RELEASE);
     watch->listed = false;
 }
 
@@ -93,6 +94,7 @@ void wait_push(struct watch *watch)
     if (watch->listed) return;
     watch->listed = true;
     watch->ready_next = NULL;
+    watch->ready_before = w->ready_last;
     if (w->ready_last != NULL)
         w->ready_last->ready_next = watch;
     else
@@ -103,24 +105,31 @@ void wait_push(struct watch *watch)
 struct watch *wait_pop(struct waiter *w)
 {
     struct watch *watch = w->ready_first;
-    if (watch == NULL) return NULL;
-    w->ready_first = watch->ready_next;
-    if (w->ready_first == NULL) w->ready_last = NULL;
-    watch->listed = false;
+    if (watch != NULL) unlist(watch);
     return watch;
+}
+
+/* Whether this watch's waiter is to look at it. */
+static bool concerns(const struct watch *watch, uint32_t mask)
+{
+    if (mask & (CSE_READY_RELAYED | CSE_READY_GONE)) return !watch->in_set; /* else: the kernel's */
+    return (mask & (watch->events | EPOLLERR | EPOLLHUP)) != 0;
 }
 
 bool wait_ready(cse_socket s, uint32_t mask)
 {
     bool awaited = false;
     struct watch **place = by_socket != NULL ? place_of(s) : NULL;
-    for (struct watch *watch = place != NULL ? *place : NULL; watch != NULL;
-         watch = watch->socket_next) {
+    struct watch *next = NULL;
+    for (struct watch *watch = place != NULL ? *place : NULL; watch != NULL; watch = next) {
+        next = watch->socket_next;
         if (watch->socket != s) continue;
         if (watch->in_set) epoll_changed(watch, mask);
-        if ((mask & (watch->events | EPOLLERR | EPOLLHUP)) == 0 &&
-            (watch->in_set || !(mask & CSE_READY_RELAYED)))
+        if (watch->in_set && mask & CSE_READY_GONE) {
+            epoll_gone(watch);
             continue;
+        }
+        if (!concerns(watch, mask)) continue;
         wait_push(watch);
         awaited = true;
         uint64_t one = 1;
@@ -128,6 +137,15 @@ bool wait_ready(cse_socket s, uint32_t mask)
             libc(syscall)(SYS_write, watch->waiter->wake, &one, sizeof one);
     }
     return awaited;
+}
+
+void wait_closed(cse_socket s)
+{
+    sigset_t saved;
+    if (by_socket == NULL || __atomic_load_n(place_of(s), __ATOMIC_RELAXED) == NULL) return;
+    stack_of_us()->enter(&saved);
+    wait_ready(s, CSE_READY_GONE);
+    stack_of_us()->leave(&saved);
 }
 
 /* ---- a waiter's kernel side ------------------------------------------------------------------ */

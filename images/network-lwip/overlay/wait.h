@@ -24,7 +24,7 @@ struct watch {
     bool listed;     /* on the waiter's list of the ready */
     bool in_set;     /* part of an epoll set: the fields below are used */
     bool relayed;    /* the kernel's set reports it */
-    struct watch *socket_next, *ready_next, *set_next;
+    struct watch *socket_next, *ready_next, *ready_before, *set_next, *set_before;
     int fd;
     uint32_t generation; /* of fd's slot in the table of descriptors */
     uint64_t data;
@@ -79,9 +79,12 @@ int wait_one(cse_socket s, uint32_t events, uint64_t deadline_ns);
 void epoll_nest(int fd);
 /* epoll.c: the socket behind a descriptor is another now; sets that have it keep it. */
 void epoll_renewed(int fd, cse_socket former, cse_socket s);
-/* epoll.c: an upcall concerns a watch of a program's set. */
+/* epoll.c: an upcall concerns a watch of a program's set; its socket is gone for good. */
 void epoll_changed(struct watch *watch, uint32_t mask);
+void epoll_gone(struct watch *watch);
 /* The stack tells us that a socket has become something (struct cse_host). */
 bool wait_ready(cse_socket s, uint32_t mask);
+/* The program has closed a descriptor of a relayed socket. Without the lock. */
+void wait_closed(cse_socket s);
 
 #endif
