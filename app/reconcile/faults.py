@@ -14,6 +14,7 @@ from ipaddress import ip_address
 
 from app.domain.errors import Conflict, CseError, NotFound
 from app.domain.fault import Counters, Fault, FaultOrder
+from app.domain.network import link_local, mac_for
 from app.domain.ports import Agent
 from app.store.store import Store, Transaction
 
@@ -137,7 +138,7 @@ def _order(transaction: Transaction, fault: Fault) -> FaultOrder:
 
 
 def _peers(transaction: Transaction, name: str) -> list[str]:
-    """An application by its addresses of both families."""
+    """Subnets: the one given, or every address that the application has now."""
     try:
         address, slash, _ = name.partition("/")
         parsed = ip_address(address)
@@ -146,5 +147,6 @@ def _peers(transaction: Transaction, name: str) -> list[str]:
         record = transaction.applications.find(name)
     if record is None or record.address is None:
         return [_NOBODY]
-    address6 = record.network.address6(record.address) if record.network is not None else None
-    return [f"{record.address}/32", *([f"{address6}/128"] if address6 is not None else [])]
+    routed = record.network.address6(record.address) if record.network is not None else None
+    own = [record.address, routed, link_local(mac_for(record.address))]
+    return [f"{one}/{one.max_prefixlen}" for one in own if one is not None]

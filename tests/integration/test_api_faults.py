@@ -37,12 +37,17 @@ def test_a_name_is_the_address_that_it_has_now(plane: Plane) -> None:
     plane.create("store", **NET)
     add(plane, "web", cut="store")
     subnet6 = plane.http.get("/v1/networks/default").json()["subnet6"].partition("/")[0]
-    assert plane.agent.faults["web"][0].peers == ["10.210.0.3/32", f"{subnet6}3/128"]
+    assert plane.agent.faults["web"][0].peers == [
+        "10.210.0.3/32",
+        f"{subnet6}3/128",
+        "fe80::c5:aff:fed2:3/128",
+    ]
     other = {"name": "store", "command": ["nginx"], **NET, "network": {"address": "10.210.9.9"}}
     anyhow = {"If-Match": "*"}
     changed = plane.http.put("/v1/applications/store", json=other, headers=anyhow)
     assert changed.status_code == 200
     assert until(lambda: plane.agent.faults["web"][0].peers[0] == "10.210.9.9/32")
+    assert len(plane.agent.faults["web"][0].peers) == 3
     assert plane.http.delete("/v1/applications/store").status_code == 204
     add(plane, "web", loss=1)
     assert plane.agent.faults["web"][0].peers == ["0.0.0.0/32"]  # nobody, not everybody

@@ -33,7 +33,7 @@ time.sleep(0.2)
 # Answers each line with a line; says when it is there. The socket outlives the faults.
 ECHO = """
 import socket
-s = socket.create_server(("", 9000))
+s = socket.create_server(("::", 9000), family=socket.AF_INET6, dualstack_ipv6=True)
 print("ready", flush=True)
 while True:
     c, _ = s.accept()
@@ -237,12 +237,14 @@ def test_reset_ends_what_is_established_and_nothing_later(echo: Host) -> None:
 
 def test_a_cut_parts_two_applications_and_no_others(lab: Lab, echo: Host) -> None:
     other, third = lab.host(), lab.host()
-    cut = order(cut="other").model_copy(update={"peers": [f"{other.address}/32"]})
-    set_faults(echo, cut)
-    assert python(other, CONNECT, echo.address, 9000, 1) == "TimeoutError\n"
-    assert python(third, CONNECT, echo.address, 9000, 5) == "connected\n"
+    both = [f"{other.address}/32", f"{other.address6}/128"]
+    set_faults(echo, order(cut="other").model_copy(update={"peers": both}))
+    for address in echo.address, echo.address6:
+        assert python(other, CONNECT, address, 9000, 1) == "TimeoutError\n"
+        assert python(third, CONNECT, address, 9000, 5) == "connected\n"
     set_faults(echo)
-    assert python(other, CONNECT, echo.address, 9000, 5) == "connected\n"
+    for address in echo.address, echo.address6:
+        assert python(other, CONNECT, address, 9000, 5) == "connected\n"
 
 
 def test_loopback_meets_faults_too(lab: Lab) -> None:
