@@ -17,6 +17,7 @@ import httpx
 
 from tests.acceptance.world import ROOT, free_port, until
 
+CSE = str(Path(sys.executable).with_name("cse"))
 NETWORK = "look"
 SUBNET = f"10.{140 + os.getpid() % 30}.0.0/20"
 TALKER = (
@@ -28,8 +29,10 @@ TALKER = (
 class Server:
     """`cse serve` with a state directory of its own."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, *, require_token: bool = False) -> None:
         self.state = state
+        self.token = ""
+        self._require_token = require_token
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.api = httpx.Client(base_url=self.url, timeout=60)
@@ -42,17 +45,28 @@ class Server:
             "CSE_STATE_DIR": str(self.state),
             "CSE_LISTEN": f"127.0.0.1:{self.port}",
         }
+        if self._require_token:
+            environment["CSE_REQUIRE_TOKEN"] = "true"
+            self._make_token(environment)
         with (self.state / "serve.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(Path(sys.executable).with_name("cse")), "serve"],
+                [CSE, "serve"],
                 env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
             )
         until(lambda: self.api.get("/v1/health").json()["agent"] == "ok", 30)
+        if self._require_token:
+            return
         network = {"name": NETWORK, "subnet": SUBNET}
         assert self.api.put(f"/v1/networks/{NETWORK}", json=network).status_code == 200
+
+    def _make_token(self, environment: dict[str, str]) -> None:
+        command = [CSE, "token", "create", "first", "--scope", "admin", "--offline"]
+        made = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        self.token = made.stdout.strip()
+        self.api.headers["Authorization"] = f"Bearer {self.token}"
 
     def kill(self) -> None:
         """As a crash does it: applications go on."""

@@ -17,6 +17,7 @@ export type LogLine = { time: string; stream: 'stdout' | 'stderr'; text: string 
 export type Network = Schemas['NetworkSpec'];
 export type Plan = Schemas['Plan'];
 export type Problem = Schemas['Problem'];
+export type Session = Schemas['Session'];
 export type Socket = Schemas['SocketEntry'];
 export type State = Application['status']['state'];
 export type Usage = Schemas['Usage'];

@@ -10,6 +10,7 @@ import {
   type Failure,
   type Fault,
 } from '../api/client';
+import { session } from './session.svelte';
 
 const QUIET_MS = 60;
 /** Events of so many milliseconds are answered by one round of reading. */
@@ -59,6 +60,7 @@ export const live = {
   },
   refresh,
   refreshFaults,
+  connect,
 };
 
 const listeners = new Set<(event: Event) => void>();
@@ -91,6 +93,7 @@ function connect() {
       if (returned) for (const reload of reloaders) reload();
     }, lose);
   };
+  source.addEventListener('resync', () => void refresh().catch(lose));
   source.onmessage = (message) => hear(JSON.parse(message.data) as Event);
   source.onerror = lose;
 }
@@ -101,7 +104,10 @@ function lose() {
   if (connection !== 'lost') lostAt = Date.now();
   connection = 'lost';
   clearTimeout(retry);
-  retry = setTimeout(connect, retryMs);
+  retry = setTimeout(async () => {
+    // For want of a token, rather than of a server? Then Login connects again.
+    if (await session.ask()) connect();
+  }, retryMs);
   retryMs = Math.min(retryMs * 1.6, 5000);
 }
 
@@ -203,9 +209,9 @@ async function refresh() {
   }
 }
 
-connect();
+void session.ask().then((known) => known && connect());
 // A laptop that wakes, a tab that returns: at once rather than at the next try.
 document.addEventListener('visibilitychange', () => {
-  if (!document.hidden && connection === 'lost') connect();
+  if (!document.hidden && connection === 'lost' && !session.wanted) connect();
 });
-addEventListener('online', connect);
+addEventListener('online', () => !session.wanted && connect());
