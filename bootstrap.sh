@@ -26,7 +26,7 @@ bubblewrap:run iproute2:run nftables:run procps:run curl:run nginx-light:example
 redis-server:example redis-tools:example
 sqlite3:test git:test strace:test tcpdump:test patchelf:test gdb:test iperf3:test socat:test memcached:test wrk:test
 apache2-bin:test apache2-utils:test haproxy:test rsync:test
-iputils-ping:test traceroute:test bind9-dnsutils:test
+iputils-ping:test traceroute:test bind9-dnsutils:test openssh-server:test openssh-client:test
 openssl:test zip:test unzip:test p7zip-full:test cpio:test genisoimage:test squashfs-tools:test lz4:test lzip:test
 ncompress:test musl:test busybox-static:test
 '

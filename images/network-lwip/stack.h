@@ -209,6 +209,9 @@ struct cse_stack {
     void (*before_exec)(void);
     void (*exec_failed)(void);
     void (*before_exit)(void);
+    /* From now on this process's threads may make few system calls (seccomp(2)): its TCP sockets
+     * are relayed, and it leaves at its exit without a word. */
+    void (*confined)(void);
 };
 
 /* Exported by the implementation. */

@@ -524,6 +524,7 @@ static const struct cse_stack stack = {
     .before_exec = process_before_exec,
     .exec_failed = process_exec_failed,
     .before_exit = process_before_exit,
+    .confined = process_confined,
 };
 
 CSE_EXPORT const struct cse_stack *cse_stack_open(const struct cse_host *lent)

@@ -245,6 +245,7 @@ struct process_local {
     int bells[2], bell_holds[2]; /* what peers ring (wire_link.c), and what keeps them open */
     bool attached;               /* the arena is mapped */
     bool pump_runs;
+    bool confined;     /* the program's threads make no calls that a filter could forbid */
     bool reads_device; /* the tap is in this epoll */
     uint32_t top;      /* ends below this were used */
     struct end *ends;  /* SOCKETS_MAX, touched lazily */
@@ -299,6 +300,7 @@ void process_open_bell(void);
 void process_before_exec(void);
 void process_exec_failed(void);
 void process_before_exit(void);
+void process_confined(void); /* by a filter of its own */
 
 /* fresh.c */
 void fresh_add(struct sock *s);

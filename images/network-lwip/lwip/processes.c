@@ -451,10 +451,27 @@ void process_exec_failed(void)
     instance_open_gate();
 }
 
+void process_confined(void)
+{
+    sigset_t saved;
+    if (!instance_running() || getpid() != me.pid) return;
+    instance_lock(&saved);
+    me.confined = true;
+    for (uint32_t i = 0; i < me.top; i++) {
+        struct sock *s = held_here(i);
+        if (s != NULL) direct_stop(s);
+    }
+    instance_unlock(&saved);
+}
+
 /* What the program wrote leaves this process before it does, as from a kernel's socket. */
 void process_before_exit(void)
 {
     if (!instance_running() || getpid() != me.pid || me.slot == NO_PROCESS) return;
+    if (me.confined) { /* others see that it is gone */
+        instance_close_gate();
+        return;
+    }
     sigset_t saved;
     uint64_t end = now_ms() + EXIT_WAIT_MS, progress = now_ms();
     uint64_t sent_before = 0;

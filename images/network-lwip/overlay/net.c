@@ -18,6 +18,7 @@
 
 static const struct cse_stack *stack;
 static bool sockets;            /* this process has or may have private sockets */
+static bool confined;           /* by a filter of system calls */
 static uint64_t sockets_device; /* of the kernel's socket file system */
 
 int net_fail(int negative)
@@ -219,6 +220,12 @@ cse_socket net_find_data(int fd)
 {
     uintptr_t known;
     if (!__atomic_load_n(&sockets, __ATOMIC_ACQUIRE)) return 0;
-    if (cse_fd_recall(fd, &known) && (known == 0 || !CSE_SOCKET_IS_DATAGRAM(known))) return known;
-    return net_find(fd);
+    bool recalled = cse_fd_recall(fd, &known);
+    if (recalled && (known == 0 || !CSE_SOCKET_IS_DATAGRAM(known))) return confined ? 0 : known;
+    return confined && !recalled ? 0 : net_find(fd);
+}
+
+void net_confine(void)
+{
+    confined = true;
 }

@@ -17,6 +17,9 @@ cse_socket net_find(int fd);
 /* The same for calls on the data path: one load where this process has no private socket. */
 cse_socket net_find_data(int fd);
 void net_remember(int fd, cse_socket s);
+/* The program has put a filter of system calls on itself: TCP sockets, which are relayed then, are
+ * the kernel's to every data call. */
+void net_confine(void);
 /* Counts a call that this overlay cannot serve. */
 void net_escape(const char *what);
 /* signals.c. No handler of the program runs in this thread between the two. */
