@@ -1,10 +1,11 @@
-/* Archives: settings and index; skeleton.c goes on from there.
+/* Archives: settings, the implementation, the lock; indexing.c and skeleton.c go on from there.
  *
  * private/fs/a<n>/ holds `index` (made once, by the first process that needs it, under `lock`),
- * `pack` (contents kept while indexing) and `tree`, the skeleton. An entry becomes *present* as a
- * sparse file of the right size, mode and time when somebody looks at it; its content is *filled*
- * in when it is first opened, under a lock on the file itself. What is done is marked in the mapped
- * index, which all processes of the application share, so each step happens once.
+ * `pack` (contents kept while indexing), `state` (what has been done with each entry) and `tree`,
+ * the skeleton. An entry becomes *present* as a sparse file of the right size and mode when
+ * somebody looks at it; its content is *filled* in when it is first opened, a large one under a
+ * lock on the file itself. All processes of the application map index and state, so each step
+ * happens once.
  *
  * Where several users may share the skeleton (a server whose workers drop root), each may have to
  * fill a file or list a directory: the real permissions then allow it, and fs_archive_fix shows
@@ -117,8 +118,8 @@ const struct cse_tree_provider *fs_archive_provider(void)
     return found;
 }
 
-/* ---- the index
- * ----------------------------------------------------------------------------------- */
+/* ---- files of the archive
+ * ------------------------------------------------------------------------ */
 
 int fs_archive_open_in(const struct fs_archive *archive, const char *name, int flags, mode_t mode)
 {
@@ -143,7 +144,9 @@ int fs_archive_open(struct fs_archive *archive)
     return raw_open(found == FS_INSIDE ? where.real : where.path, O_RDONLY | O_CLOEXEC, 0);
 }
 
-int fs_archive_lock(const struct fs_archive *archive)
+/* flock on a descriptor that this process keeps, and a word for its threads: two system calls, and
+ * the kernel lets go of it when the process dies. A forked child must not share the description. */
+static int lock_own(const struct fs_archive *archive)
 {
     int fd = fs_archive_open_in(archive, "lock", O_RDWR, 0);
     if (fd < 0) return fd;
@@ -151,109 +154,31 @@ int fs_archive_lock(const struct fs_archive *archive)
     return fd;
 }
 
-static int store_error(const struct fs_archive *archive, int error)
+int fs_archive_lock(struct fs_archive *archive)
 {
-    struct cse_index_header header = {
-        .magic = CSE_INDEX_MAGIC, .error = error, .file_size = sizeof header};
-    int fd = fs_archive_open_in(archive, "index.new", O_WRONLY | O_CREAT | O_TRUNC, 0666);
-    if (fd < 0) return fd;
-    long put = raw(SYS_write, fd, &header, sizeof header);
-    raw_close(fd);
-    return put == (long)sizeof header ? 0 : put < 0 ? (int)put : -ENOSPC;
+    pid_t self = (pid_t)raw(SYS_getpid), nobody = 0;
+    if (__atomic_load_n(&archive->lock_owner, __ATOMIC_ACQUIRE) != self) {
+        int fd = lock_own(archive);
+        if (fd < 0 || !__atomic_compare_exchange_n(&archive->lock_owner, &nobody, -1, false,
+                                                   __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+            return fd;
+        archive->lock_fd = cse_own_fd(fd);
+        bool kept = archive->lock_fd >= 0;
+        if (kept) __atomic_store_n(&archive->lock_word, 1, __ATOMIC_RELAXED);
+        __atomic_store_n(&archive->lock_owner, kept ? self : 0, __ATOMIC_RELEASE);
+        return kept ? FS_ARCHIVE_HELD : lock_own(archive);
+    }
+    while (__atomic_exchange_n(&archive->lock_word, 1, __ATOMIC_ACQUIRE) != 0) raw(SYS_sched_yield);
+    while (raw(SYS_flock, archive->lock_fd, LOCK_EX) == -EINTR) {}
+    return FS_ARCHIVE_HELD;
 }
 
-static int build(struct fs_archive *archive)
+void fs_archive_unlock(struct fs_archive *archive, int held)
 {
-    const struct cse_tree_provider *reader = fs_archive_provider();
-    struct fs_speaker speaker = {.archive = archive};
-    int source = fs_archive_open(archive);
-    int index = fs_archive_open_in(archive, "index.new", O_RDWR | O_CREAT | O_TRUNC, 0666);
-    int pack = fs_archive_open_in(archive, "pack", O_RDWR | O_CREAT | O_TRUNC, 0644);
-    int error = 0;
-    if (source < 0) {
-        fs_archive_say(&speaker, "", "its archive cannot be opened");
-        error = -source;
-    } else if (reader == NULL) {
-        fs_archive_say(&speaker, "", "libcse-archive.so is missing beside libcse-fs.so");
-        error = EIO;
-    } else if (index < 0 || pack < 0) {
-        error = index < 0 ? -index : -pack;
-    } else {
-        error = reader->build(source, index, pack, &archive->limits, fs_archive_say, &speaker);
+    if (held != FS_ARCHIVE_HELD) {
+        raw_close(held);
+        return;
     }
-    if (source >= 0) raw_close(source);
-    if (error != 0 && index >= 0) raw(SYS_ftruncate, index, 0); /* give the room back */
-    if (error != 0 && pack >= 0) raw(SYS_ftruncate, pack, 0);
-    if (index >= 0) raw_close(index);
-    if (pack >= 0) raw_close(pack);
-    if (error == ENOSPC || error == ENOMEM || error == EMFILE || error == ENFILE) return -error;
-    if (error != 0) {
-        int stored = store_error(archive, error);
-        if (stored != 0) return stored;
-    }
-    return 0;
-}
-
-static int make_index(struct fs_archive *archive)
-{
-    char from[PATH_MAX + 64], to[PATH_MAX + 64];
-    struct stat status;
-    int error = fs_make_directories(archive->directory, 0777);
-    if (error != 0) return error;
-    int made = fs_archive_open_in(archive, "lock", O_RDWR | O_CREAT | O_EXCL, 0666);
-    if (made >= 0) raw_close(made);
-    int held = fs_archive_lock(archive);
-    if (held < 0) return held;
-    snprintf(from, sizeof from, "%s/index.new", archive->directory);
-    snprintf(to, sizeof to, "%s/index", archive->directory);
-    if (raw_lstat(to, &status) != 0) {
-        error = build(archive);
-        if (error == 0) error = (int)raw(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
-    }
-    raw_close(held);
-    return error;
-}
-
-static int map_index(struct fs_archive *archive)
-{
-    struct stat status, above;
-    int fd = fs_archive_open_in(archive, "index", O_RDWR, 0);
-    if (fd < 0) return fd;
-    long result = raw_fstat(fd, &status);
-    struct cse_index_header *index = MAP_FAILED;
-    if (result == 0 && (size_t)status.st_size >= sizeof *index)
-        index = mmap(NULL, (size_t)status.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    raw_close(fd);
-    if (index == MAP_FAILED) return -EIO;
-    if (memcmp(index->magic, CSE_INDEX_MAGIC, sizeof index->magic) != 0 ||
-        index->file_size > (uint64_t)status.st_size) {
-        munmap(index, (size_t)status.st_size);
-        return -EIO;
-    }
-    archive->owner = status.st_uid;
-    archive->group = status.st_gid;
-    archive->shared =
-        status.st_uid == 0 || raw_lstat(fs_private(), &above) != 0 || above.st_uid != status.st_uid;
-    struct cse_index_header *expected = NULL;
-    if (!__atomic_compare_exchange_n(&archive->index, &expected, index, false, __ATOMIC_ACQ_REL,
-                                     __ATOMIC_ACQUIRE))
-        munmap(index, (size_t)status.st_size);
-    return 0;
-}
-
-const struct cse_index_header *fs_archive_index(struct fs_archive *archive, int *error)
-{
-    struct cse_index_header *index = __atomic_load_n(&archive->index, __ATOMIC_ACQUIRE);
-    if (__builtin_expect(index == NULL, 0)) {
-        bool within = archive->opener != 0 && archive->opener == (pid_t)raw(SYS_gettid);
-        *error = within ? -ELOOP : map_index(archive);
-        if (*error == -ENOENT) {
-            *error = make_index(archive);
-            if (*error == 0) *error = map_index(archive);
-        }
-        if (*error != 0) return NULL;
-        index = __atomic_load_n(&archive->index, __ATOMIC_ACQUIRE);
-    }
-    *error = -index->error;
-    return index->error == 0 ? index : NULL;
+    raw(SYS_flock, archive->lock_fd, LOCK_UN);
+    __atomic_store_n(&archive->lock_word, 0, __ATOMIC_RELEASE);
 }

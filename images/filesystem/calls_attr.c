@@ -3,6 +3,7 @@
 #include "calls.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/statfs.h>
@@ -30,6 +31,38 @@ static bool by_name(int fd, char *path)
            (where.mount->layers[0].encrypted != NULL ||
             ((where.mount->cow || where.mount->read_only) &&
              (where.layer > 0 || S_ISDIR(where.mode) || where.mount->read_only)));
+}
+
+/* ---- the mask of new files
+ * --------------------------------------------------------------------- */
+
+static int known_umask = -1;
+
+CALL(umask, mode_t, mode_t mask)
+{
+    mode_t before = libc(umask)(mask);
+    __atomic_store_n(&known_umask, (int)(mask & 0777), __ATOMIC_RELAXED);
+    return before;
+}
+
+/* Asked of the kernel once; who sets it by a raw call makes us wrong, but only by permissions that
+ * fs_archive_fix shows right. */
+mode_t fs_umask(void)
+{
+    char text[512];
+    int known = __atomic_load_n(&known_umask, __ATOMIC_RELAXED);
+    if (known >= 0) return (mode_t)known;
+    int fd = raw_open("/proc/self/status", O_RDONLY | O_CLOEXEC, 0);
+    long got = fd >= 0 ? raw(SYS_read, fd, text, sizeof text - 1) : -1;
+    if (fd >= 0) raw_close(fd);
+    text[got > 0 ? got : 0] = '\0';
+    const char *line = strstr(text, "\nUmask:");
+    if (line == NULL) return 07777;
+    known = (int)strtol(line + 7, NULL, 8);
+    int none = -1;
+    __atomic_compare_exchange_n(&known_umask, &none, known, false, __ATOMIC_RELAXED,
+                                __ATOMIC_RELAXED);
+    return (mode_t)known;
 }
 
 /* ---- permissions and owners

@@ -91,7 +91,17 @@ int fs_open(int dirfd, const char *path, int flags, mode_t mode)
     int found = fs_prepare_open(dirfd, path, flags, &where, &creates);
     if (found < 0) return fs_fail(found);
     if (found == FS_OUTSIDE) return libc(openat)(dirfd, path, flags, mode);
-    int fd = libc(openat)(AT_FDCWD, found == FS_INSIDE ? where.real : where.path, flags, mode);
+    path = found == FS_INSIDE ? where.real : where.path;
+    dirfd = AT_FDCWD;
+    struct fs_archive *archive = found == FS_INSIDE && where.layer >= 0 && S_ISREG(where.mode)
+                                     ? where.mount->layers[where.layer].archive
+                                     : NULL;
+    int tree = archive != NULL && !creates ? fs_archive_tree_fd(archive) : -1;
+    if (tree >= 0) {
+        dirfd = tree;
+        path = where.rel;
+    }
+    int fd = libc(openat)(dirfd, path, flags, mode);
     if (fd >= 0 && found == FS_INSIDE) opened(&where, fd, flags, creates);
     return fd;
 }

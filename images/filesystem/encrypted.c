@@ -408,15 +408,21 @@ static int show_link(const struct listing *listing, const char *from, const char
 /* An empty file of the right size, to be filled when it is opened. */
 static int show_file(const struct listing *listing, const char *to, const struct stat *sealed)
 {
+    char fresh[PATH_MAX + 32];
     struct stat status;
     int64_t size = listing->encrypted->crypt->plain_size(sealed->st_size);
-    int fd = raw_open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    /* Elsewhere first: whoever sees it must see that it is hollow. */
+    snprintf(fresh, sizeof fresh, "%s/new.%ld", listing->encrypted->directory, raw(SYS_gettid));
+    int fd = raw_open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0) return fd;
     int error = (int)raw_fstat(fd, &status);
     if (error == 0) error = fs_encrypted_mark(listing->encrypted, FS_HOLLOW, status.st_ino, NULL);
     if (error == 0) error = (int)raw(SYS_ftruncate, fd, size < 0 ? 0 : size);
     raw_close(fd);
-    if (error != 0) raw(SYS_unlinkat, AT_FDCWD, to, 0);
+    if (error == 0) copy_attributes(fresh, sealed);
+    if (error == 0)
+        error = (int)raw(SYS_renameat2, AT_FDCWD, fresh, AT_FDCWD, to, 1 /* NOREPLACE */);
+    if (error != 0) raw(SYS_unlinkat, AT_FDCWD, fresh, 0);
     return error;
 }
 

@@ -165,8 +165,8 @@ int fs_real_content(struct fs_where *where);
 /* Gives `status` of an archive's object what the archive says. */
 void fs_fix_status(const struct fs_where *where, struct stat *status);
 
-/* ---- archive.c, skeleton.c
- * ----------------------------------------------------------------------------- */
+/* ---- archive.c, indexing.c, skeleton.c ---------------------------------------------------------
+ */
 
 struct fs_archive *fs_archive_new(const char *mount, const char *key);
 const char *fs_archive_root(const struct fs_archive *archive);
@@ -179,6 +179,10 @@ int fs_archive_fill(struct fs_archive *archive, uint32_t entry);
 /* Fills every shared library of the archive, before the dynamic loader reads behind our back. */
 void fs_archive_fill_libraries(struct fs_archive *archive);
 void fs_archive_fix(struct fs_archive *archive, uint32_t entry, struct stat *status);
+/* A descriptor of the skeleton's root, a shorter way to what is in it; negative: none. */
+int fs_archive_tree_fd(struct fs_archive *archive);
+/* The program's umask, as far as it is known; all bits where it is not. calls_attr.c */
+mode_t fs_umask(void);
 
 /* ---- computed.c ------------------------------------------------------------------------------ */
 

@@ -1,9 +1,8 @@
-/* The index of one archive: a file on private tmpfs that every process of the application maps.
+/* The index of one archive: a file that every process of the application maps.
  *
- * Written once by libcse-archive.so (archive/build.c), read by the overlay (source_archive.c).
- * Everything but `state` of the entries is constant after that. Offsets and numbers in here come
- * from our own code, not from the archive; the archive's claims have been checked when they were
- * stored.
+ * Written once by libcse-archive.so (archive/build.c), read by the overlay (indexing.c). Offsets
+ * and numbers in here come from our own code, not from the archive; the archive's claims have been
+ * checked when they were stored.
  */
 #ifndef CSE_FS_INDEX_H
 #define CSE_FS_INDEX_H
@@ -11,7 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define CSE_INDEX_MAGIC "CSEIDX1"
+#define CSE_INDEX_MAGIC "CSEIDX2"
 
 enum cse_archive_format {
     CSE_FORMAT_PLAIN = 1, /* tar, cpio, iso9660: each member is reached by itself */
@@ -20,7 +19,7 @@ enum cse_archive_format {
     CSE_FORMAT_SQUASHFS,
 };
 
-enum {                        /* cse_index_entry.state */
+enum {                        /* of an entry, in the application's `state` */
        CSE_ENTRY_PRESENT = 1, /* the skeleton has it */
        CSE_ENTRY_LISTED = 2,  /* a directory: the skeleton has all its children */
        CSE_ENTRY_FILLED = 4,  /* a file: the content is there */
@@ -56,7 +55,7 @@ struct cse_index_entry {
     uint64_t stored_size; /* zip: compressed bytes */
     uint32_t crc;
     uint32_t links; /* st_nlink */
-    uint32_t state;
+    uint32_t unused;
 };
 
 static inline const struct cse_index_entry *cse_index_entries(const struct cse_index_header *index)

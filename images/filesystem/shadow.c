@@ -83,11 +83,16 @@ bool fs_shadow_path(const struct fs_mount *mount, const char *rel, char *out)
 /* ---- making the directory itself
  * ------------------------------------------------------------------ */
 
+/* cow's own root was made for this application; it looks like the one below it. */
+static int layer_of_attributes(const struct fs_where *where)
+{
+    return where->rel[0] == '\0' && where->mount->cow ? 1 : where->layer;
+}
+
 /* The real directory of the layer that `where` was found in. */
 static int topmost(struct fs_where *where, char *out)
 {
-    /* cow's own root was made for this application; it looks like the one below it. */
-    int number = where->rel[0] == '\0' && where->mount->cow ? 1 : where->layer;
+    int number = layer_of_attributes(where);
     const struct fs_layer *layer = &where->mount->layers[number];
     if (layer->archive != NULL) {
         int error;
@@ -98,10 +103,15 @@ static int topmost(struct fs_where *where, char *out)
     return fs_layer_path(where->mount, number, where->rel, out);
 }
 
-static void copy_attributes(const char *from, const char *to, bool for_all)
+static void copy_attributes(const struct fs_where *where, const char *from, const char *to,
+                            bool for_all)
 {
     struct stat status;
     if (raw_lstat(from, &status) != 0) return;
+    int number = layer_of_attributes(where);
+    struct fs_archive *archive = where->mount->layers[number].archive;
+    if (archive != NULL)
+        fs_archive_fix(archive, number == where->layer ? where->entry : 0, &status);
     struct timespec times[2] = {status.st_atim, status.st_mtim};
     raw(SYS_fchownat, AT_FDCWD, to, status.st_uid, status.st_gid, AT_SYMLINK_NOFOLLOW);
     /* Any user of the application must be able to bring it up to date; fs_fix_status hides that. */
@@ -148,7 +158,7 @@ static int make_shadow(struct fs_where *where, char *path)
     result = raw(SYS_mkdirat, AT_FDCWD, path, 0700);
     if (result == -EEXIST) return 0;
     if (result != 0) return (int)result;
-    copy_attributes(real, path, raw(SYS_geteuid) == 0);
+    copy_attributes(where, real, path, raw(SYS_geteuid) == 0);
     if (timed && where->rel[0] != '\0') {
         struct timespec times[2] = {before.st_atim, before.st_mtim};
         raw(SYS_utimensat, AT_FDCWD, parent, times, 0);

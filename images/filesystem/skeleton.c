@@ -10,19 +10,28 @@
 #include <sys/mman.h>
 #include <time.h>
 
-static struct cse_index_entry *entry_of(const struct fs_archive *archive, uint32_t number)
+enum { FILLED_AT_ONCE = 256 << 10 };
+
+static const struct cse_index_entry *entry_of(const struct fs_archive *archive, uint32_t number)
 {
-    return (struct cse_index_entry *)(uintptr_t)&cse_index_entries(archive->index)[number];
+    return &cse_index_entries(archive->index)[number];
 }
 
-static bool has_state(const struct cse_index_entry *entry, uint32_t bits)
+static uint32_t *state_of(const struct fs_archive *archive, const struct cse_index_entry *entry)
 {
-    return (__atomic_load_n(&entry->state, __ATOMIC_ACQUIRE) & bits) == bits;
+    return &archive->state[entry - cse_index_entries(archive->index)];
 }
 
-static void add_state(struct cse_index_entry *entry, uint32_t bits)
+static bool has_state(const struct fs_archive *archive, const struct cse_index_entry *entry,
+                      uint32_t bits)
 {
-    __atomic_fetch_or(&entry->state, bits, __ATOMIC_RELEASE);
+    return (__atomic_load_n(state_of(archive, entry), __ATOMIC_ACQUIRE) & bits) == bits;
+}
+
+static void add_state(const struct fs_archive *archive, const struct cse_index_entry *entry,
+                      uint32_t bits)
+{
+    __atomic_fetch_or(state_of(archive, entry), bits, __ATOMIC_RELEASE);
 }
 
 /* ---- the skeleton
@@ -89,28 +98,85 @@ static int fill_from_pack(struct fs_archive *archive, const struct cse_index_ent
     return 0;
 }
 
-/* A sparse file; where the content is wanted and at hand, a full one at once. */
-static int make_file(struct fs_archive *archive, struct cse_index_entry *entry, const char *path,
-                     bool content)
+int fs_archive_tree_fd(struct fs_archive *archive)
 {
-    int fd = raw_open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    int kept = __atomic_load_n(&archive->tree_fd, __ATOMIC_ACQUIRE), none = 0;
+    if (kept > 0) return kept - 1;
+    int fd = raw_open(archive->tree, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+    if (fd < 0) return fd;
+    fd = cse_own_fd(fd);
+    if (fd < 0) return -EMFILE;
+    if (__atomic_compare_exchange_n(&archive->tree_fd, &none, fd + 1, false, __ATOMIC_ACQ_REL,
+                                    __ATOMIC_ACQUIRE))
+        return fd;
+    cse_own_close(fd);
+    return none - 1;
+}
+
+/* The archive, opened once in a process; a forked child has its own offset in none of what reads it
+ * (pread only), so it may go on with the same. -1: none to keep. */
+static int keep_source(struct fs_archive *archive)
+{
+    int kept = __atomic_load_n(&archive->source, __ATOMIC_ACQUIRE), none = 0;
+    if (kept > 0) return kept - 1;
+    int fd = fs_archive_open(archive);
+    if (fd < 0) return fd;
+    fd = cse_own_fd(fd);
+    if (fd < 0) return -EMFILE;
+    if (__atomic_compare_exchange_n(&archive->source, &none, fd + 1, false, __ATOMIC_ACQ_REL,
+                                    __ATOMIC_ACQUIRE))
+        return fd;
+    cse_own_close(fd);
+    return none - 1;
+}
+
+static int fill_from_archive(struct fs_archive *archive, uint32_t number, int out)
+{
+    const struct cse_tree_provider *reader = fs_archive_provider();
+    struct fs_speaker speaker = {.archive = archive};
+    int source = keep_source(archive);
+    if (source < 0) return -source;
+    return reader ? reader->fill(source, archive->index, number, out, fs_archive_say, &speaker)
+                  : EIO;
+}
+
+static int fill_into(struct fs_archive *archive, uint32_t number, int out)
+{
+    const struct cse_index_entry *entry = entry_of(archive, number);
+    return entry->packed_at ? fill_from_pack(archive, entry, out)
+                            : fill_from_archive(archive, number, out);
+}
+
+/* A sparse file, whose time fs_archive_fix shows; a small one whose content is wanted is filled at
+ * once. A larger one is filled without the lock of the whole. */
+static int make_file(struct fs_archive *archive, uint32_t number, bool content)
+{
+    const struct cse_index_entry *entry = entry_of(archive, number);
+    const char *path = cse_index_text(archive->index, entry->path);
+    bool wanted = content && entry->size > 0 && entry->size <= FILLED_AT_ONCE;
+    mode_t mode = wanted ? entry->mode & 07777 : open_mode(archive, entry);
+    int tree = fs_archive_tree_fd(archive), flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC;
+    if (tree < 0) return tree;
+    int fd = (int)raw(SYS_openat, tree, path, flags, mode);
     if (fd == -EEXIST) { /* half-made by a process that died */
-        raw(SYS_unlinkat, AT_FDCWD, path, 0);
-        fd = raw_open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        raw(SYS_unlinkat, tree, path, 0);
+        fd = (int)raw(SYS_openat, tree, path, flags, mode);
     }
     if (fd < 0) return fd;
-    bool full = content && entry->packed_at != 0 && fill_from_pack(archive, entry, fd) == 0;
-    long result = full ? 0 : raw(SYS_ftruncate, fd, 0);
-    if (!full && result == 0) result = raw(SYS_ftruncate, fd, entry->size);
-    raw(SYS_fchmod, fd, full ? entry->mode & 07777 : open_mode(archive, entry));
-    set_times(fd, NULL, entry);
+    bool full = wanted && fill_into(archive, number, fd) == 0;
+    long result = full || !wanted ? 0 : raw(SYS_ftruncate, fd, 0);
+    if (result == 0 && !full && entry->size > 0) result = raw(SYS_ftruncate, fd, entry->size);
+    if (!full) mode = open_mode(archive, entry);
+    if (full != wanted || (mode & (fs_umask() | 07000)) != 0) raw(SYS_fchmod, fd, mode);
+    if (full || entry->size == 0) set_times(fd, NULL, entry);
     raw_close(fd);
-    if (full) add_state(entry, CSE_ENTRY_FILLED);
+    if (full) add_state(archive, entry, CSE_ENTRY_FILLED);
     return (int)result;
 }
 
-static int make_object(struct fs_archive *archive, struct cse_index_entry *entry, bool content)
+static int make_object(struct fs_archive *archive, uint32_t number, bool content)
 {
+    const struct cse_index_entry *entry = entry_of(archive, number);
     char path[PATH_MAX], target[PATH_MAX];
     long result = tree_path(archive, entry, path);
     if (result != 0) return (int)result;
@@ -125,7 +191,7 @@ static int make_object(struct fs_archive *archive, struct cse_index_entry *entry
         result = raw(SYS_symlinkat, cse_index_text(archive->index, entry->target), AT_FDCWD, path);
         if (result == 0) set_times(AT_FDCWD, path, entry);
     } else {
-        return make_file(archive, entry, path, content);
+        return make_file(archive, number, content);
     }
     return result == -EEXIST ? 0 : (int)result;
 }
@@ -133,38 +199,23 @@ static int make_object(struct fs_archive *archive, struct cse_index_entry *entry
 /* Under the lock; parents first. */
 static int make_present(struct fs_archive *archive, uint32_t number, bool content)
 {
-    struct cse_index_entry *entry = entry_of(archive, number);
-    if (has_state(entry, CSE_ENTRY_PRESENT)) return 0;
+    const struct cse_index_entry *entry = entry_of(archive, number);
+    if (has_state(archive, entry, CSE_ENTRY_PRESENT)) return 0;
     int error = entry->parent != CSE_NO_ENTRY ? make_present(archive, entry->parent, false) : 0;
     if (error == 0 && entry->is_hard_link) error = make_present(archive, entry->target, content);
-    if (error == 0) error = make_object(archive, entry, content);
-    if (error == 0) add_state(entry, CSE_ENTRY_PRESENT);
+    if (error == 0) error = make_object(archive, number, content);
+    if (error == 0) add_state(archive, entry, CSE_ENTRY_PRESENT);
     return error;
-}
-
-/* Making a child has changed the directory's time. */
-static void restore_times(const struct fs_archive *archive, uint32_t number)
-{
-    char path[PATH_MAX];
-    struct cse_index_entry *entry = number != CSE_NO_ENTRY ? entry_of(archive, number) : NULL;
-    if (entry != NULL && tree_path(archive, entry, path) == 0) set_times(AT_FDCWD, path, entry);
 }
 
 static int present(struct fs_archive *archive, uint32_t number, bool content)
 {
-    struct cse_index_entry *entry = entry_of(archive, number);
-    if (has_state(entry, CSE_ENTRY_PRESENT)) return 0;
+    const struct cse_index_entry *entry = entry_of(archive, number);
+    if (has_state(archive, entry, CSE_ENTRY_PRESENT)) return 0;
     int held = fs_archive_lock(archive);
     if (held < 0) return held;
-    uint32_t above = entry->parent;
-    while (above != CSE_NO_ENTRY && !has_state(entry_of(archive, above), CSE_ENTRY_PRESENT))
-        above = entry_of(archive, above)->parent;
     int error = make_present(archive, number, content);
-    for (uint32_t at = entry->parent; at != CSE_NO_ENTRY; at = entry_of(archive, at)->parent) {
-        restore_times(archive, at);
-        if (at == above) break;
-    }
-    raw_close(held);
+    fs_archive_unlock(archive, held);
     return error;
 }
 
@@ -175,36 +226,23 @@ int fs_archive_present(struct fs_archive *archive, uint32_t number)
 
 int fs_archive_list(struct fs_archive *archive, uint32_t number)
 {
-    struct cse_index_entry *entry = entry_of(archive, number);
-    if (has_state(entry, CSE_ENTRY_LISTED)) return 0;
+    const struct cse_index_entry *entry = entry_of(archive, number);
+    if (has_state(archive, entry, CSE_ENTRY_LISTED)) return 0;
     int error = fs_archive_present(archive, number);
     int held = error == 0 ? fs_archive_lock(archive) : error;
     if (held < 0) return held;
     for (uint32_t child = entry->first_child; child != CSE_NO_ENTRY && error == 0;
          child = entry_of(archive, child)->next_sibling)
         error = make_present(archive, child, false);
-    restore_times(archive, number);
-    if (error == 0) add_state(entry, CSE_ENTRY_LISTED);
-    raw_close(held);
+    if (error == 0) add_state(archive, entry, CSE_ENTRY_LISTED);
+    fs_archive_unlock(archive, held);
     return error;
 }
 
 /* ---- contents
  * --------------------------------------------------------------------------------------- */
 
-static int fill_from_archive(struct fs_archive *archive, uint32_t number, int out)
-{
-    const struct cse_tree_provider *reader = fs_archive_provider();
-    struct fs_speaker speaker = {.archive = archive};
-    int source = fs_archive_open(archive);
-    if (source < 0) return -source;
-    int error =
-        reader ? reader->fill(source, archive->index, number, out, fs_archive_say, &speaker) : EIO;
-    raw_close(source);
-    return error;
-}
-
-static int fill(struct fs_archive *archive, uint32_t number, struct cse_index_entry *entry)
+static int fill(struct fs_archive *archive, uint32_t number, const struct cse_index_entry *entry)
 {
     char path[PATH_MAX];
     int error = tree_path(archive, entry, path);
@@ -212,19 +250,18 @@ static int fill(struct fs_archive *archive, uint32_t number, struct cse_index_en
     int out = raw_open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
     if (out < 0) return out;
     while (raw(SYS_flock, out, LOCK_EX) == -EINTR) {}
-    if (!has_state(entry, CSE_ENTRY_FILLED) && !has_state(entry, CSE_ENTRY_BAD)) {
-        error = entry->packed_at ? fill_from_pack(archive, entry, out)
-                                 : fill_from_archive(archive, number, out);
+    if (!has_state(archive, entry, CSE_ENTRY_FILLED) && !has_state(archive, entry, CSE_ENTRY_BAD)) {
+        error = fill_into(archive, number, out);
         if (error == 0) {
             raw(SYS_fchmod, out, entry->mode & 07777);
             set_times(out, NULL, entry);
-            add_state(entry, CSE_ENTRY_FILLED);
+            add_state(archive, entry, CSE_ENTRY_FILLED);
         } else {
             /* Nothing half-made stays, nor the room it takes. */
             raw(SYS_ftruncate, out, 0);
             raw(SYS_ftruncate, out, entry->size);
             set_times(out, NULL, entry);
-            if (error == EIO) add_state(entry, CSE_ENTRY_BAD);
+            if (error == EIO) add_state(archive, entry, CSE_ENTRY_BAD);
         }
     }
     raw_close(out); /* and with it the lock */
@@ -233,21 +270,21 @@ static int fill(struct fs_archive *archive, uint32_t number, struct cse_index_en
 
 int fs_archive_fill(struct fs_archive *archive, uint32_t number)
 {
-    struct cse_index_entry *entry = entry_of(archive, number);
+    const struct cse_index_entry *entry = entry_of(archive, number);
     int absent = present(archive, number, true);
     if (absent != 0) return absent;
     if (entry->is_hard_link) {
         number = entry->target;
         entry = entry_of(archive, number);
     }
-    if (entry->size == 0 || has_state(entry, CSE_ENTRY_FILLED)) return 0;
-    if (!has_state(entry, CSE_ENTRY_BAD)) {
+    if (entry->size == 0 || has_state(archive, entry, CSE_ENTRY_FILLED)) return 0;
+    if (!has_state(archive, entry, CSE_ENTRY_BAD)) {
         int saved_errno = errno;
         int error = fill(archive, number, entry);
         errno = saved_errno;
         if (error != 0) return error;
     }
-    return has_state(entry, CSE_ENTRY_BAD) ? -EIO : 0;
+    return has_state(archive, entry, CSE_ENTRY_BAD) ? -EIO : 0;
 }
 
 void fs_archive_fill_libraries(struct fs_archive *archive)

@@ -1,4 +1,5 @@
-/* What archive.c (settings, index) and skeleton.c (directories, files, contents) share. */
+/* What archive.c (settings), indexing.c (the index) and skeleton.c (directories, files, contents)
+ * share. */
 #ifndef CSE_FS_SKELETON_H
 #define CSE_FS_SKELETON_H
 
@@ -10,9 +11,15 @@ struct fs_archive {
     const char *mount, *from;
     const char *inside; /* its path as the program sees it, in the place of `from` */
     pid_t opener;       /* the thread that is looking for it there */
+    int lock_fd;        /* fs_archive_lock */
+    int lock_word;
+    pid_t lock_owner; /* the process that lock_fd is of; 0: none yet, -1: being made */
+    int source;       /* 1 + the archive's own descriptor, kept for filling */
+    int tree_fd;      /* 1 + that of the tree's root: what is below is named from there */
     char directory[PATH_MAX], tree[PATH_MAX];
     struct cse_tree_limits limits;
-    struct cse_index_header *index; /* mapped; NULL: not yet */
+    struct cse_index_header *index; /* mapped, to read; NULL: not yet */
+    uint32_t *state;                /* CSE_ENTRY_… of each entry, in this run */
     const char *pack;               /* mapped; NULL: not yet */
     uint64_t pack_size;
     uid_t owner;
@@ -34,7 +41,10 @@ const struct cse_tree_provider *fs_archive_provider(void);
 int fs_archive_open_in(const struct fs_archive *archive, const char *name, int flags, mode_t mode);
 /* The archive itself, opened for reading. */
 int fs_archive_open(struct fs_archive *archive);
-/* The lock of the skeleton: released by closing what this returns, also when the process dies. */
-int fs_archive_lock(const struct fs_archive *archive);
+/* The lock of the skeleton, which the kernel takes from a process that dies. What it returns, if
+ * not negative errno, goes to fs_archive_unlock. */
+enum { FS_ARCHIVE_HELD = 1 << 30 };
+int fs_archive_lock(struct fs_archive *archive);
+void fs_archive_unlock(struct fs_archive *archive, int held);
 
 #endif

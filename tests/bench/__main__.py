@@ -1,10 +1,10 @@
 """`python -m tests.bench [NAME…]`: measures, prints a table, writes build/bench/*.json.
 
-A name is a file measure_NAME.py, the folder `network`, or one figure of that folder, as in
-`network.redis`. Each file has `measure() -> list[Figure]`, and raises `CannotMeasure` with the
-reason where this machine lacks something; the others go on. The whole folder writes network.json
-and network.svg, one of its figures alone network.NAME.json. Exit status 1: a target was missed, or
-something could not be measured.
+A name is a file measure_NAME.py, one of the folders `network` and `filesystem`, or one figure of a
+folder, as in `network.redis`. Each file has `measure() -> list[Figure]`, and raises `CannotMeasure`
+with the reason where this machine lacks something; the others go on. A whole folder writes
+FOLDER.json and FOLDER.svg, one of its figures alone FOLDER.NAME.json. Exit status 1: a target was
+missed, or something could not be measured.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ from tests.bench.harness import RESULTS, CannotMeasure, Figure, show, write
 _HERE = Path(__file__).parent
 # In the order of the table of targets.
 NETWORK = ("echo", "stream", "redis", "nginx", "connections", "tap", "many", "memory")
-TITLES = {"network": "network-lwip, times better than the peer"}
+FILESYSTEM = ("small", "calls", "start", "encrypted", "union")
+TITLES = {
+    "network": "network-lwip, times better than the peer",
+    "filesystem": "filesystem, times better than the peer",
+}
 
 
 def known() -> dict[str, list[str]]:
@@ -28,7 +32,9 @@ def known() -> dict[str, list[str]]:
     files = sorted(path.stem for path in _HERE.glob("measure_*.py"))
     whole = {file.removeprefix("measure_"): [file] for file in files}
     whole["network"] = [f"network.{part}" for part in NETWORK]
-    return whole | {module: [module] for module in whole["network"]}
+    whole["filesystem"] = [f"filesystem.{part}" for part in FILESYSTEM]
+    parts = [*whole["network"], *whole["filesystem"]]
+    return whole | {module: [module] for module in parts}
 
 
 def take(module: str) -> list[Figure]:

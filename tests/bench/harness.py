@@ -26,7 +26,7 @@ class CannotMeasure(Exception):
     """What this machine lacks for a figure."""
 
 
-_LESS_IS_BETTER = ("µs", "ms", "MiB", "KiB")
+_LESS_IS_BETTER = ("ns", "µs", "ms", "MiB", "KiB")
 _LIMITS = ("MiB", "KiB")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import os
+import shutil
 import struct
 import subprocess
 import tarfile
@@ -163,8 +164,8 @@ def test_a_bomb_is_refused_by_what_it_declares(mount: Make, tmp_path: Path) -> N
     subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
     overlay = mount(bomb, max_ratio=100)
     _refused(overlay, "exceeds max_ratio (100); the archive is refused")
-    kept = overlay.run_directory / "private/fs/a0/pack"
-    assert not kept.exists() or kept.stat().st_size == 0
+    kept = [*overlay.run_directory.rglob("pack")]
+    assert all(path.stat().st_size == 0 for path in kept)
 
 
 # ---- damage -------------------------------------------------------------------------------------
@@ -385,3 +386,34 @@ def test_an_archive_is_read_only(mount: Make, tmp_path: Path) -> None:
         found = overlay.run(["sh", "-c", command])
         assert found.returncode != 0, command
         assert "Read-only file system" in found.stderr, (command, found.stderr)
+
+
+# ---- what is kept -------------------------------------------------------------------------------
+
+
+def _indexes(overlay: Overlay) -> list[Path]:
+    return sorted(overlay.run_directory.glob("data/fs-index/*/index"))
+
+
+def test_the_index_is_kept_for_the_next_run_and_checked_against_the_archive(
+    mount: Make, tmp_path: Path
+) -> None:
+    archive = tar_of([member("f", b"old\n"), member("g", b"same\n")], tmp_path / "t.tar.gz")
+    overlay = mount(archive)
+    assert overlay.run(["cat", f"{MOUNT}/f"]).stdout == "old\n"
+    (index,) = _indexes(overlay)
+    made = index.stat().st_mtime_ns
+    shutil.rmtree(overlay.run_directory / "private/fs")  # as when the program is started anew
+    assert overlay.run(["cat", f"{MOUNT}/g", f"{MOUNT}/f"]).stdout == "same\nold\n"
+    assert [path.stat().st_mtime_ns for path in _indexes(overlay)] == [made]
+    tar_of([member("f", b"new\n")], archive)
+    shutil.rmtree(overlay.run_directory / "private/fs")
+    assert overlay.run(["cat", f"{MOUNT}/f"]).stdout == "new\n"
+    assert _indexes(overlay) != [index] and len(_indexes(overlay)) == 1
+
+
+def test_where_nothing_can_be_kept_the_index_is_private(mount: Make, tmp_path: Path) -> None:
+    overlay = mount(tar_of([member("f", b"text\n")], tmp_path / "t.tar.gz"))
+    (overlay.run_directory / "data/fs-index").touch()
+    assert overlay.run(["cat", f"{MOUNT}/f"]).stdout == "text\n"
+    assert (overlay.run_directory / "private/fs/a0/index").is_file()

@@ -15,10 +15,12 @@
 #include <archive.h>
 #include <archive_entry.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -244,6 +246,14 @@ static void free_cursor(struct cursor *cursor)
     free(cursor);
 }
 
+/* The archive with an offset of its own: what the overlay gave is every thread's. */
+static int reopen(int archive)
+{
+    char path[40];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", archive);
+    return tree_host.own_fd((int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC));
+}
+
 static struct cursor *take_cursor(int archive, const struct cse_index_header *index,
                                   uint64_t wanted)
 {
@@ -256,7 +266,7 @@ static struct cursor *take_cursor(int archive, const struct cse_index_header *in
     free_cursor(cursor);
     cursor = calloc(1, sizeof *cursor);
     if (cursor == NULL) return NULL;
-    cursor->fd = tree_host.own_fd(dup(archive)); /* opened for this call: nobody else's offset */
+    cursor->fd = reopen(archive);
     cursor->index = index;
     cursor->pid = getpid();
     cursor->reader = cursor->fd >= 0 ? open_reader(cursor->fd, 0, why) : NULL;
@@ -310,8 +320,12 @@ static int fill_at_offset(int archive, const struct cse_index_entry *entry, int 
         return error;
     }
     char why[WHY_BYTES];
-    struct archive *reader = open_reader(archive, (off_t)entry->source_at, why);
-    if (reader == NULL) return EIO;
+    int own = reopen(archive);
+    struct archive *reader = own >= 0 ? open_reader(own, (off_t)entry->source_at, why) : NULL;
+    if (reader == NULL) {
+        tree_host.own_close(own);
+        return EIO;
+    }
     struct archive_entry *found;
     int got = archive_read_next_header(reader, &found);
     uint32_t crc;
@@ -319,6 +333,7 @@ static int fill_at_offset(int archive, const struct cse_index_entry *entry, int 
                     ? copy_data(reader, entry->size, out, 0, &crc)
                     : EIO;
     archive_read_free(reader);
+    tree_host.own_close(own);
     return error;
 }
 

@@ -124,7 +124,10 @@ static ssize_t read_block(struct squashfs *s, uint64_t at, uint32_t size, unsign
 /* The metadata block at `at`; NULL: damaged. */
 static const struct meta *read_meta(struct squashfs *s, uint64_t at)
 {
-    struct meta *meta = &s->cache[(at ^ at >> 7) % META_SLOTS];
+    /* Two halves: reading a directory takes from its own block and from that of the inodes in turn.
+     */
+    unsigned half = at >= s->directories_at ? META_SLOTS / 2 : 0;
+    struct meta *meta = &s->cache[half + (at ^ at >> 7) % (META_SLOTS / 2)];
     unsigned char header[2], packed[META_BYTES];
     if (at < SUPER_BYTES || at > s->size - 2) return NULL;
     if (meta->at == at) return meta;
