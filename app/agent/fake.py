@@ -20,6 +20,7 @@ from app.domain.errors import CseError, NotFound, PreflightRefused
 from app.domain.fault import Counters, FaultOrder
 from app.domain.health import Probe, Probed
 from app.domain.launch import Launch
+from app.domain.leftover import Leftover
 from app.domain.network import NetworkSpec
 from app.domain.observed import (
     Claim,
@@ -258,6 +259,20 @@ class FakeAgent:
     def remove_volume(self, name: str) -> None:
         """See `Agent.remove_volume`."""
         self.volumes.discard(name)
+
+    def leftovers(self) -> list[Leftover]:
+        """Networks and volumes that no application uses."""
+        launches = self._launches.values()
+        used = {one.network.network.name for one in launches if one.network is not None}
+        mounted = {mount.source.rpartition("/")[2] for one in launches for mount in one.mounts}
+        return [
+            *(Leftover(kind="network", name=name) for name in sorted(set(self.networks) - used)),
+            *(Leftover(kind="volume", name=name) for name in sorted(self.volumes - mounted)),
+        ]
+
+    def discard(self, leftover: Leftover) -> None:
+        """See `Agent.discard`."""
+        self.volumes.discard(leftover.name)
 
     def doctor(self) -> list[Finding]:
         """See `Agent.doctor`."""

@@ -16,7 +16,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from app.agent import capturing, configuring, identity, inspecting, instrumenting, probing
+from app.agent import (
+    capturing,
+    configuring,
+    identity,
+    inspecting,
+    instrumenting,
+    leftovers,
+    policy,
+    probing,
+)
 from app.agent.doctor import examine_host
 from app.agent.journal import Journal
 from app.agent.names import Names
@@ -31,6 +40,7 @@ from app.domain.errors import Conflict, CseError, HostLacks, NotFound
 from app.domain.fault import Counters, FaultOrder
 from app.domain.health import Probe, Probed
 from app.domain.launch import Launch
+from app.domain.leftover import Leftover
 from app.domain.network import NetworkSpec
 from app.domain.observed import (
     Claim,
@@ -65,11 +75,13 @@ class LocalAgent:
         self._volumes = Volumes(self._state)
         self._names = Names()
         self._terminals = Terminals()
+        self._policy = policy.Keeper(self._state)
         self._networks = Networks(self._state)
         self._lock = threading.RLock()
         self._opened = False
         self._runtimes: dict[RuntimeName, AnyRuntime] = {}
         self._launches: dict[str, Launch] = {}
+        self._making: set[str] = set()
         self._lock_file = -1
         self._wiring_made: Wiring | None = None
         self._broker_made: Broker | None = None
@@ -104,10 +116,18 @@ class LocalAgent:
     def preflight(self, launch: Launch) -> Coverage:
         """See `Agent.preflight`."""
         self._open()
+        self._policy.check(launch, self._state)
         return preflight.judge(launch, self._runtime(launch.spec.runtime).examine(launch))
 
     def create(self, launch: Launch) -> Coverage:
         """See `Agent.create`; raises PreflightRefused where the verdict is `refused`."""
+        self._making.add(launch.name)
+        try:
+            return self._create(launch)
+        finally:
+            self._making.discard(launch.name)
+
+    def _create(self, launch: Launch) -> Coverage:
         coverage = preflight.require(self.preflight(launch))
         runtime = self._runtime(launch.spec.runtime)
         whole = launch
@@ -323,6 +343,27 @@ class LocalAgent:
             )
         self._volumes.remove(name)
 
+    def leftovers(self) -> list[Leftover]:
+        """See `Agent.leftovers`."""
+        self._open()
+        wiring = self._wiring.networks() if os.geteuid() == 0 else []
+        launches, making = self._launches.copy(), list(self._making)
+        groups = self._namespace.groups()
+        return list(leftovers.find(self._state, launches, making, wiring, groups))
+
+    def discard(self, leftover: Leftover) -> None:
+        """See `Agent.discard`."""
+        if leftover.name not in [one.name for one in self.leftovers() if one.kind == leftover.kind]:
+            return
+        if leftover.kind == "half-made":
+            rundir.remove(self._state, leftover.name)
+        elif leftover.kind == "network":
+            self.remove_network(leftover.name)
+        elif leftover.kind == "control-group":
+            self._namespace.remove_group(leftover.name)
+        elif leftover.kind == "volume":
+            self.remove_volume(leftover.name)
+
     def doctor(self) -> list[Finding]:
         """See `Agent.doctor`; makes nothing on the host."""
         return examine_host(self._state)
@@ -507,6 +548,12 @@ class LocalAgent:
                     self._state, identity.installation(self._state), self._changes.bump
                 )
             return self._runtimes[name]
+
+    @property
+    def _namespace(self) -> NamespaceRuntime:
+        runtime = self._runtime(RuntimeName.NAMESPACE)
+        assert isinstance(runtime, NamespaceRuntime)
+        return runtime
 
     def _runtime_of(self, name: str) -> AnyRuntime:
         return self._runtime(self._launch(name).spec.runtime)

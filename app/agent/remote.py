@@ -21,6 +21,7 @@ from app.domain.errors import AgentUnavailable
 from app.domain.fault import Counters, FaultOrder
 from app.domain.health import Probe, Probed
 from app.domain.launch import Launch
+from app.domain.leftover import Leftover
 from app.domain.network import NetworkSpec
 from app.domain.observed import (
     Claim,
@@ -167,6 +168,14 @@ class RemoteAgent:
     def remove_volume(self, name: str) -> None:
         """See `Agent.remove_volume`."""
         self._call("remove_volume", name)
+
+    def leftovers(self) -> list[Leftover]:
+        """See `Agent.leftovers`."""
+        return self._call("leftovers")  # type: ignore[no-any-return]
+
+    def discard(self, leftover: Leftover) -> None:
+        """See `Agent.discard`."""
+        self._call("discard", leftover)
 
     def doctor(self) -> list[Finding]:
         """See `Agent.doctor`."""

@@ -25,7 +25,7 @@ headers of its own nor, from another port, cookies."""
 _CACHE_S = 1.0
 """So long a revoked token may be taken by another server of the same store; never by its own."""
 _USED_S = 60.0
-_ADMIN = ("/v1/tokens", "/v1/projects", "/v1/audit")
+_ADMIN = ("/v1/tokens", "/v1/projects", "/v1/audit", "/v1/gc")
 _PUBLIC = ("/v1/health", "/v1/session", "/v1/openapi.json", "/v1/docs", "/v1/docs-assets")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 

@@ -16,6 +16,7 @@ from app.api import (
     dashboard,
     events,
     faults,
+    garbage,
     host,
     instances,
     instruments,
@@ -86,7 +87,7 @@ def _routes(version: str) -> FastAPI:
         lifespan=lifespan,
     )
     rooms = (applications, stacks, observing, instances, catalogue, events, faults, host)
-    for room in (*rooms, instruments, operations, tokens, websockets):
+    for room in (*rooms, garbage, instruments, operations, tokens, websockets):
         api.include_router(room.router)
     api.include_router(faults.everywhere)
     _with_security(api)

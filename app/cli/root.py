@@ -21,6 +21,7 @@ from app.cli import (
     evidence,
     exec_,
     fault,
+    gc,
     instances,
     lifecycle,
     logs,
@@ -100,6 +101,7 @@ for module in (
     token,
     project,
     events,
+    gc,
     doctor,
     version,
 ):

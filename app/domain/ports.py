@@ -16,6 +16,7 @@ from app.domain.capture import CaptureRequest, Pcapng
 from app.domain.fault import Counters, FaultOrder
 from app.domain.health import Probe, Probed
 from app.domain.launch import Launch
+from app.domain.leftover import Leftover
 from app.domain.network import NetworkSpec
 from app.domain.observed import (
     Claim,
@@ -161,6 +162,12 @@ class Agent(Protocol):
 
     def remove_volume(self, name: str) -> None:
         """Delete the volume and what is in it."""
+
+    def leftovers(self) -> list[Leftover]:
+        """What this installation made here and no application of this host needs."""
+
+    def discard(self, leftover: Leftover) -> None:
+        """Remove one of `leftovers`; nothing where it has become needed, or is gone."""
 
     def doctor(self) -> list[Finding]:
         """What this host has and lacks, with remedies."""

@@ -215,7 +215,13 @@ class Applications:
         return address
 
     def release_leftovers(self, alive: set[str], older_than_s: float = 60.0) -> None:
-        """Give back addresses of killed `cse run`s: no record, not alive, not just made."""
+        """Give back addresses of killed `cse run`s."""
+        for holder in self.leftover_leases(alive, older_than_s):
+            addresses.release(self._connection, holder)
+            addresses.release_ports(self._connection, holder)
+
+    def leftover_leases(self, alive: set[str], older_than_s: float = 60.0) -> list[str]:
+        """Holders of an address with no record, not alive, not just made."""
         limit = (datetime.now(UTC) - timedelta(seconds=older_than_s)).isoformat()
         leases = (
             select(address_table.c.holder)
@@ -226,10 +232,8 @@ class Applications:
                 address_table.c.taken < limit,
             )
         )
-        for (holder,) in self._connection.execute(leases).all():
-            if holder not in alive:
-                addresses.release(self._connection, holder)
-                addresses.release_ports(self._connection, holder)
+        holders = [holder for (holder,) in self._connection.execute(leases).all()]
+        return [holder for holder in holders if holder not in alive]
 
     def prepare_network(self, network: NetworkSpec) -> None:
         """Forget all addresses of a network (which nobody uses) and take the gateway's own."""

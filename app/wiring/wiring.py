@@ -95,6 +95,12 @@ class Wiring:
             if not self._our_bridges():
                 self._remove_filters()
 
+    def networks(self) -> list[str]:
+        """Names of those whose bridges are there."""
+        prefix = naming.network_alias(self._installation, "")
+        with self._lock:
+            return sorted(link.alias.removeprefix(prefix) for link in self._our_bridges())
+
     def remove_idle_networks(self) -> None:
         """All of this mark, if no application of any agent is plugged in."""
         with self._lock, self._shared_lock():

@@ -473,3 +473,19 @@ def test_description_of_all_operations(plane: Plane) -> None:
     assert all(finding["ok"] for finding in doctor)
     elements = plane.http.get("/v1/elements").json()["items"]
     assert [element["name"] for element in elements] == ["files", "net-a", "net-b"]
+
+
+def test_what_nobody_needs_is_listed_and_removed(plane: Plane) -> None:
+    plane.create("web", **NET)
+    plane.http.post("/v1/volumes", json={"name": "kept"})
+    plane.agent.ensure_volume("stray")
+    listed = plane.http.post("/v1/gc?dry_run=true").json()["items"]
+    assert [(one["kind"], one["name"]) for one in listed] == [("volume", "stray")]
+    plane.http.delete("/v1/applications/web")
+    done = plane.http.post("/v1/gc").json()["items"]
+    assert [(one["name"], one["removed"]) for one in done] == [("default", True), ("stray", False)]
+    assert plane.agent.networks == {} and plane.agent.volumes == {"kept", "stray"}
+    plane.http.post("/v1/gc?volumes=true")
+    assert plane.agent.volumes == {"kept"}
+    assert plane.create("web", **NET)["status"]["state"] == "running"
+    assert "default" in plane.agent.networks  # made again

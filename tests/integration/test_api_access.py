@@ -266,7 +266,7 @@ def test_every_route_needs_the_scope_that_it_should(plane: Plane) -> None:
             changes = method in ("post", "put", "patch", "delete")
             if path in ("/v1/health", "/v1/session"):
                 assert need is None
-            elif path.startswith(("/v1/tokens", "/v1/audit")):
+            elif path.startswith(("/v1/tokens", "/v1/audit", "/v1/gc")):
                 assert need is Scope.ADMIN
             elif changes and not path.endswith("/plan"):
                 assert need in (Scope.OPERATE, Scope.ADMIN), path

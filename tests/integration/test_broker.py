@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import socket
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,6 +21,7 @@ from app.broker.messages import parse
 from app.domain.errors import HostLacks
 from app.domain.network import PeerAddresses
 
+ROOT = Path(__file__).resolve().parents[2]
 HELLO = b"hello version=1 kind=network pid=1 program=/bin/x"
 NAMES = {"web-b": PeerAddresses(IPv4Address("10.1.0.3"), IPv6Address("fd00::3"))}
 
@@ -240,6 +244,41 @@ def test_libraries_find_the_next_broker(directory: Path) -> None:
     verb, _, shared = newcomer.hear()
     assert verb == "attach" and content(shared[0]) == b"arena" and asked == []
     second.close()
+
+
+LIBRARY = ROOT / "build/elements/network-lwip/lib" / f"glibc-{platform.machine()}/libcse-net.so"
+
+
+@pytest.mark.native
+@pytest.mark.skipif(not LIBRARY.exists(), reason="network-lwip is not built; run `make native`")
+def test_a_program_whose_broker_dies_over_its_question_asks_the_next() -> None:
+    with tempfile.TemporaryDirectory(prefix="cse-") as folder:  # a socket's path must be short
+        _asks_the_next(Path(folder))
+
+
+def _asks_the_next(directory: Path) -> None:
+    (directory / "network.conf").write_text("name=a\naddress=10.9.0.2\nprefix=24\n")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dying:
+        place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        dying.bind(f"/proc/self/fd/{place}/broker.sock")
+        os.close(place)
+        dying.listen()
+        dying.settimeout(20)
+        words = ["python3", "-c", "import socket; socket.create_server(('', 80))"]
+        environment = {**os.environ, "LD_PRELOAD": str(LIBRARY), "CSE_RUN_DIR": str(directory)}
+        program = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
+        connection, _ = dying.accept()
+        assert connection.recv(4096).startswith(b"hello ")
+        connection.close()
+    (directory / "broker.sock").unlink()
+    heir = Broker()
+    asked = serve(heir, directory)
+    try:
+        assert eventually(lambda: asked == [True])
+    finally:
+        program.kill()
+        program.wait()
+        heir.close()
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,19 @@ class ControlGroups:
                 remedy="run the agent as root with control groups mounted, or leave 'limits' out",
             ) from error
 
+    def names(self) -> list[str]:
+        """Of the groups that are there."""
+        unified = self._unified()
+        parents = [unified] if unified else []
+        parents += [self._root / controller for controller in ("memory", "cpu", "pids")]
+        found: set[str] = set()
+        for parent in parents:
+            with contextlib.suppress(OSError):
+                found |= {
+                    entry.name for entry in (parent / self._group).iterdir() if entry.is_dir()
+                }
+        return sorted(found)
+
     def remove(self, name: str) -> None:
         """After the last process of it has ended."""
         unified = self._unified()

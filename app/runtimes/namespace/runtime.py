@@ -207,6 +207,14 @@ class NamespaceRuntime:
             return []
         return sorted(pid for pid in _in_pid_namespace(found.init_pid) if pid != found.init_pid)
 
+    def groups(self) -> list[str]:
+        """Names of the control groups that are there."""
+        return self._groups.names()
+
+    def remove_group(self, name: str) -> None:
+        """Of an application that is no more."""
+        self._groups.remove(name)
+
     def run_foreground(self, launch: Launch) -> int:
         """Start with this process's own stdin, stdout and stderr, return the exit code.
 

@@ -34,6 +34,7 @@ enum {
     SCRATCH_BYTES = 65536 + 128,
     LOCK_WAIT_MS = 50,
     BROKER_WAIT_MS = 10000,
+    ASK_TIMES = 5,
     ORDER_WAIT_MS = 1000
 };
 
@@ -323,16 +324,29 @@ void broker_hello(char *out, size_t size, const char *more)
 /* Commands that follow `create`. */
 static int orders;
 
+/* Says hello and takes the answer. A broker that is killed in between is asked again when its
+ * successor is there: the program has been started, and must not fail for that. */
+static bool ask_broker(bool attach_only, struct cse_message *answer)
+{
+    char hello[1200];
+    broker_hello(hello, sizeof hello, attach_only ? " attach=1" : "");
+    for (int left = attach_only ? 1 : ASK_TIMES; left > 0; left--) {
+        me.broker = host->broker_connect(attach_only ? 0 : BROKER_WAIT_MS);
+        if (me.broker < 0) return false;
+        bool sent = host->broker_send(me.broker, hello, NULL, 0);
+        int got = sent ? host->broker_receive(me.broker, answer, BROKER_WAIT_MS) : -1;
+        if (got == 1) return true;
+        host->own_close(me.broker);
+        me.broker = -1;
+        if (got == 0) return false; /* it is there, and does not answer */
+    }
+    return false;
+}
+
 static int start_with_broker(bool attach_only)
 {
     struct cse_message answer;
-    char hello[1200];
-    me.broker = host->broker_connect(attach_only ? 0 : BROKER_WAIT_MS);
-    if (me.broker < 0) return -ENETDOWN;
-    broker_hello(hello, sizeof hello, attach_only ? " attach=1" : "");
-    if (!host->broker_send(me.broker, hello, NULL, 0) ||
-        host->broker_receive(me.broker, &answer, BROKER_WAIT_MS) != 1)
-        return -ENETDOWN;
+    if (!ask_broker(attach_only, &answer)) return -ENETDOWN;
     trace("broker: %s, %d descriptors", answer.text, answer.fd_count);
     int failed = -ENETDOWN;
     if (strncmp(answer.text, "attach", 6) == 0 && answer.fd_count == 4) {
