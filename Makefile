@@ -15,7 +15,7 @@ C_FILES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup native native-all dashboard dashboard-or-not images schemas run test test-asan check check-python check-c \
-        check-dashboard check-generated check-tree format bench bench-network bench-filesystem lock clean
+        check-dashboard check-generated check-tree format bench bench-control bench-network bench-filesystem lock clean
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of:"
@@ -110,6 +110,9 @@ bench-network: native ## the network element against the kernel and gVisor, with
 
 bench-filesystem: native ## the file-system element against unpacked trees, squashfuse, ratarmount, gocryptfs. FIGURES='small calls'
 	@$(PY) -m tests.bench $(or $(addprefix filesystem.,$(FIGURES)),filesystem)
+
+bench-control: native ## the control plane at 1,000 applications: start, serve, list, read, memory, remove
+	@$(PY) -m tests.bench control
 
 # One file for what runs and one for what develops; exact versions, every file by its hash.
 lock: setup ## bring requirements.lock and requirements-dev.lock to the newest versions

@@ -37,6 +37,7 @@ def list_all(
     following = stamp(found[-1].created) if len(found) == limit else None
     if services.project is not None:
         found = [one for one in found if {t.application for t in one.targets} <= ours]
+    found = [services.operations.get(one.id) if one.state == "running" else one for one in found]
     return Page(items=found, next=following)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from app.domain.errors import Conflict
@@ -19,6 +20,23 @@ from app.store.records import ApplicationRecord
 from app.store.store import Store, Transaction
 
 
+@dataclass
+class _Open:
+    """One operation that is under way. Its progress is kept here only: after a restart it is
+    judged anew, from what is there."""
+
+    operation: Operation
+    targets: dict[str, Target]
+    pending: set[str]
+    finishing: bool = False
+
+    def shown(self) -> Operation:
+        done = len(self.targets) - len(self.pending)
+        return self.operation.model_copy(
+            update={"targets": list(self.targets.values()), "done": done}
+        )
+
+
 class OperationKeeper:
     """Implements `app.domain.operation.OperationKeeping`."""
 
@@ -26,7 +44,7 @@ class OperationKeeper:
         self._store = store
         self._convergence = convergence
         self._changed = threading.Condition()
-        self._open: dict[str, Operation] = {}
+        self._open: dict[str, _Open] = {}
         self._waiting: dict[str, set[str]] = {}
         """Application → operations that wait for it."""
         with store.read() as transaction:
@@ -49,39 +67,38 @@ class OperationKeeper:
             transaction.operations.add(operation)
         with self._changed:
             self._remember(operation)
-        return self._look(operation.id) or operation
+        self._look_at_all(operation.id)
+        return operation
 
     def get(self, identity: str, wait_s: float = 0.0) -> Operation:
         """See `OperationKeeping`."""
         if wait_s:
             with self._changed:
                 self._changed.wait_for(lambda: identity not in self._open, wait_s)
-        self._look(identity)
+        self._look_at_all(identity)
+        with self._changed:
+            if (one := self._open.get(identity)) is not None:
+                return one.shown()
         with self._store.read() as transaction:
             return transaction.operations.get(identity)
 
     def cancel(self, identity: str) -> Operation:
         """See `OperationKeeping`."""
-        self._look(identity)
+        operation = self.get(identity)
+        if operation.state != "running":
+            raise Conflict(f"operation '{identity}' is over: {operation.state}")
+        if any(target.goal != "running" for target in operation.targets):
+            raise Conflict(
+                "an end that is under way cannot be called off",
+                remedy="wait for it, then start the application again",
+            )
         undone: list[str] = []
         with self._store.write() as transaction:
-            operation = transaction.operations.get(identity)
-            if operation.state != "running":
-                raise Conflict(f"operation '{identity}' is over: {operation.state}")
-            if any(target.goal != "running" for target in operation.targets):
-                raise Conflict(
-                    "an end that is under way cannot be called off",
-                    remedy="wait for it, then start the application again",
-                )
             targets = [
                 self._undo(transaction, target, undone) if target.state == "pending" else target
                 for target in operation.targets
             ]
-            over = _finished(operation, targets, "cancelled")
-            transaction.operations.save(over)
-            transaction.events.add("operation-cancelled", None, f"{identity}: {operation.kind}")
-        with self._changed:
-            self._forget(over)
+        over = self._finish(operation, targets, "cancelled")
         for name in undone:
             self._convergence().wake(name)
         return over
@@ -90,50 +107,48 @@ class OperationKeeper:
         """A convergence of this application has ended."""
         with self._changed:
             waiting = list(self._waiting.get(application, ()))
-        for identity in waiting:
-            self._look(identity)
-
-    def _look(self, identity: str) -> Operation | None:
-        """Take down what has come about; None where it is over."""
-        with self._changed:
-            operation = self._open.get(identity)
-        if operation is None:
-            return None
+        if not waiting:
+            return
         with self._store.read() as transaction:
-            targets = [self._judged(transaction, target) for target in operation.targets]
-        if targets == operation.targets:
-            return operation
-        pending = any(target.state == "pending" for target in targets)
-        failed = any(target.state == "failed" for target in targets)
-        if pending:
-            changed = _with(operation, targets)
-        else:
-            changed = _finished(operation, targets, "failed" if failed else "succeeded")
-        with self._store.write() as transaction:
-            if transaction.operations.get(identity).state != "running":
-                return None
-            transaction.operations.save(changed)
-            if not pending:
-                kind, text = f"operation-{changed.state}", f"{identity}: {operation.kind}"
-                transaction.events.add(kind, None, text)
-        with self._changed:
-            if pending:
-                self._open[identity] = changed
-            else:
-                self._forget(changed)
-        return changed
+            record = transaction.applications.find(application)
+        for identity in waiting:
+            self._judge(identity, application, record)
 
-    def _judged(self, transaction: Transaction, target: Target) -> Target:
-        if target.state != "pending":
-            return target
-        record = transaction.applications.find(target.application)
+    def _look_at_all(self, identity: str) -> None:
+        """Also at what has changed without a convergence."""
+        with self._changed:
+            one = self._open.get(identity)
+            pending = list(one.pending) if one is not None else []
+        if not pending:
+            return
+        with self._store.read() as transaction:
+            records = {record.name: record for record in transaction.applications.all()}
+        for name in pending:
+            self._judge(identity, name, records.get(name))
+
+    def _judge(self, identity: str, name: str, record: ApplicationRecord | None) -> None:
+        """Take down what has come about; the store hears of it when all of it is over."""
+        with self._changed:
+            one = self._open.get(identity)
+            if one is None or name not in one.pending:
+                return
+            target = self._judged(one.targets[name], record)
+            one.targets[name] = target
+            if target.state != "pending":
+                one.pending.discard(name)
+            if one.pending:
+                return
+            operation, targets = one.operation, list(one.targets.values())
+        failed = any(target.state == "failed" for target in targets)
+        self._finish(operation, targets, "failed" if failed else "succeeded")
+
+    def _judged(self, target: Target, record: ApplicationRecord | None) -> Target:
         same = record is not None and record.id == target.id
         if target.goal == "removed":
             return target if same else target.model_copy(update={"state": "done"})
         if record is None or not same or record.generation != target.generation:
             return target.model_copy(update={"state": "superseded", "reason": None})
-        status = self._convergence().status(target.application)
-        state, reason = _reached(record, status)
+        state, reason = _reached(record, self._convergence().status(target.application))
         return target.model_copy(update={"state": state, "reason": reason})
 
     def _undo(self, transaction: Transaction, target: Target, undone: list[str]) -> Target:
@@ -145,19 +160,40 @@ class OperationKeeper:
             undone.append(target.application)
         return target.model_copy(update={"state": "cancelled", "reason": None})
 
-    def _remember(self, operation: Operation) -> None:
-        self._open[operation.id] = operation
-        for target in operation.targets:
-            self._waiting.setdefault(target.application, set()).add(operation.id)
+    def _finish(self, operation: Operation, targets: list[Target], state: str) -> Operation:
+        over = operation.model_copy(
+            update={
+                "targets": targets,
+                "done": sum(target.state != "pending" for target in targets),
+                "state": state,
+                "finished": datetime.now(UTC),
+            }
+        )
+        with self._changed:
+            one = self._open.get(operation.id)
+            if one is None or one.finishing:
+                return over  # another thread saw the end as well
+            one.finishing = True
+        with self._store.write() as transaction:
+            transaction.operations.save(over)
+            kind, text = f"operation-{state}", f"{over.id}: {over.kind}"
+            transaction.events.add(kind, None, text)
+        with self._changed:
+            self._open.pop(over.id, None)
+            for target in targets:
+                waiting = self._waiting.get(target.application, set())
+                waiting.discard(over.id)
+                if not waiting:
+                    self._waiting.pop(target.application, None)
+            self._changed.notify_all()
+        return over
 
-    def _forget(self, operation: Operation) -> None:
-        self._open.pop(operation.id, None)
-        for target in operation.targets:
-            waiting = self._waiting.get(target.application, set())
-            waiting.discard(operation.id)
-            if not waiting:
-                self._waiting.pop(target.application, None)
-        self._changed.notify_all()
+    def _remember(self, operation: Operation) -> None:
+        targets = {target.application: target for target in operation.targets}
+        pending = {name for name, target in targets.items() if target.state == "pending"}
+        self._open[operation.id] = _Open(operation, targets, pending)
+        for name in pending:
+            self._waiting.setdefault(name, set()).add(operation.id)
 
 
 def _reached(record: ApplicationRecord, status: Status) -> tuple[str, str | None]:
@@ -178,13 +214,3 @@ def _reached(record: ApplicationRecord, status: Status) -> tuple[str, str | None
     if observed.state is State.FAILED:
         return "failed", observed.reason
     return ("done" if record.run_done >= record.run_wanted else "pending"), None
-
-
-def _with(operation: Operation, targets: list[Target]) -> Operation:
-    done = sum(target.state != "pending" for target in targets)
-    return operation.model_copy(update={"targets": targets, "done": done})
-
-
-def _finished(operation: Operation, targets: list[Target], state: str) -> Operation:
-    over = _with(operation, targets)
-    return over.model_copy(update={"state": state, "finished": datetime.now(UTC)})

@@ -26,8 +26,8 @@ class CannotMeasure(Exception):
     """What this machine lacks for a figure."""
 
 
-_LESS_IS_BETTER = ("ns", "µs", "ms", "MiB", "KiB")
-_LIMITS = ("MiB", "KiB")
+_LESS_IS_BETTER = ("ns", "µs", "ms", "s", "MiB", "KiB")
+_LIMITS = ("s", "MiB", "KiB")
 
 
 @dataclass(frozen=True)
