@@ -83,7 +83,7 @@ def create(
         _remove(services, spec.name, 30.0)
         raise error
     answer = _answer(services, record, status, 201)
-    if not _settled(record, status):
+    if _is_open(record, status):
         new = frozenset({record.name})
         begun(services, request, answer, "create", [record], "running", new)
         answer.status_code = 202
@@ -167,7 +167,7 @@ def replace(
     services.convergence.wake(name)
     status = _await(services, record, 0.0 if asks_not_to_wait(prefer) else wait)
     answer = _answer(services, record, status, 200 if present else 201)
-    if not _settled(record, status):
+    if _is_open(record, status):
         new = frozenset() if present else frozenset({name})
         begun(services, request, answer, change.action, [record], "running", new)
         answer.status_code = 202
@@ -333,6 +333,16 @@ def _settled(record: ApplicationRecord, status: Status) -> bool:
     if status.condition is not None and status.condition.error is not None:
         return True
     return record.desired != "running" or state not in (None, State.CREATED)
+
+
+def _is_open(record: ApplicationRecord, status: Status) -> bool:
+    """Whether there is something to wait for yet: also a failure that may pass."""
+    if not _settled(record, status):
+        return True
+    observed, condition = status.observed, status.condition
+    there = observed is not None and observed.id == record.id
+    may_pass = condition is not None and condition.error is not None and condition.retry_at
+    return bool(may_pass) and not (there and observed and observed.state is State.RUNNING)
 
 
 def _lasting_error(status: Status) -> Exception | None:
