@@ -332,3 +332,55 @@ def test_git_daemon_clone(lab: Lab, tmp_path: Path) -> None:
     for origin, place in ((None, tmp_path / "one"), (client, tmp_path / "two")):
         load(origin, program, "clone", "-q", f"git://{server.address}/project", str(place))
         assert (place / "file").read_bytes() == (source / "file").read_bytes()
+
+
+NODE_WORKERS = """
+const { Worker, isMainThread } = require("worker_threads"), http = require("http");
+const body = Buffer.alloc(5120000, "n");
+if (isMainThread) for (const port of [8001, 8002]) new Worker(__filename, { argv: [port] });
+else http.createServer((ask, answer) => answer.end(ask.url == "/big" ? body : "hello\\n"))
+  .listen(Number(process.argv[2]));
+"""
+PYTHON_THREADS = """
+import http.server, os, sys
+os.chdir(sys.argv[1])
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def log_message(self, *words): pass
+http.server.ThreadingHTTPServer.request_queue_size = 64
+http.server.ThreadingHTTPServer(("", 8001), Quiet).serve_forever()
+"""
+NGINX_THREADS = """
+daemon off; worker_processes 1; pid {run}/nginx.pid; error_log {run}/error.log;
+events {{ worker_connections 256; }} thread_pool default threads=4;
+http {{ access_log off; sendfile on; tcp_nopush on; aio threads;
+       server {{ listen 8001; root {site}; }} }}
+"""
+
+
+@pytest.mark.parametrize("kind", ["node", "python", "nginx"])
+def test_servers_of_several_threads(lab: Lab, site: Path, kind: str) -> None:
+    """A loop in each thread, a thread for each connection, threads that read the files."""
+    server, client = lab.host(), lab.host()
+    ports = [8001, 8002] if kind == "node" else [8001]
+    keep = [] if kind == "python" else ["-k"]  # it keeps HTTP/1.0 connections without saying so
+    if kind == "node":
+        (server.run / "workers.js").write_text(NODE_WORKERS)
+        server.start(need("node"), str(server.run / "workers.js"))
+    elif kind == "python":
+        server.start("/usr/bin/python3", "-c", PYTHON_THREADS, str(site))
+    else:
+        (server.run / "nginx.conf").write_text(NGINX_THREADS.format(run=server.run, site=site))
+        server.start(need("nginx"), "-c", str(server.run / "nginx.conf"))
+    for port in ports:
+        port_open(server, port)
+    for origin in (None, client):
+        for port in ports:
+            place = f"http://{server.address}:{port}"
+            words = (need("ab"), "-q", *keep, "-n", "2000", "-c", "20", f"{place}/index.html")
+            out = load(origin, *words)
+            assert re.search(r"Complete requests:\s+2000\b", out), out
+            assert re.search(r"Failed requests:\s+0\b", out), out
+            for _ in range(3):
+                form = ("-w", "%{size_download}", "-o", "/dev/null")
+                assert load(origin, "curl", "-s", *form, f"{place}/big") == "5120000"
