@@ -21,6 +21,7 @@ from app.api.access import Authenticator
 from app.api.app import create_app
 from app.api.guard import Rules
 from app.api.peers import PeerProtocol
+from app.api.rendered import Rendered
 from app.api.services import Services
 from app.catalog.catalog import Catalog
 from app.domain.access import Scope
@@ -107,6 +108,7 @@ class ControlPlane:
                 faults=self.faults,
                 operations=self.operations,
                 health=self.health,
+                rendered=Rendered(self.reconciler, self.health),
                 default_network=default_network(settings),
                 version=product_version(),
                 default_runtime=settings.runtime,

@@ -11,6 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.api.access import Authenticator
 from app.api.guard import Rules
+from app.api.rendered import Rendered
 from app.catalog.catalog import Catalog
 from app.domain.access import Principal
 from app.domain.application import RuntimeName
@@ -35,6 +36,7 @@ class Services:
     faults: FaultKeeping
     operations: OperationKeeping
     health: HealthKeeping
+    rendered: Rendered
     default_network: NetworkSpec
     authenticator: Authenticator
     version: str

@@ -73,6 +73,10 @@ def apply(
         changes = [
             _carry_out(services, transaction, stack, change, admitted) for change in found.changes
         ]
+        last_of = {item.spec.project: key for key, item in admitted.items()}
+        for key in last_of.values():  # once for each project, when all of it is there
+            place = pointer_to(["applications", key])
+            admission.check_project(services, transaction, admitted[key].spec, place)
         transaction.events.add("applied", None, f"stack '{name}' applied")
         records = {record.name: record for record in transaction.applications.all()}
     _tell(services, stack, changes)
@@ -312,13 +316,11 @@ def _record_application(
     place = pointer_to(["applications", key])
     if change.action == "change" and change.effect is not Effect.RECREATE:
         applications.change(item.spec, restart=change.effect is Effect.RESTART)
-        admission.check_project(services, transaction, item.spec, place)
         transaction.events.add("changed", key, f"changed by stack '{stack}'")
         return _change(change, "changed")
     act = applications.insert if change.action == "create" else applications.replace
     installation = services.store.installation
     _at(place, partial(act, installation, item.spec, item.network, item.coverage))
-    admission.check_project(services, transaction, item.spec, place)
     verb = "created" if change.action == "create" else "replaced"
     transaction.events.add(verb, key, f"{verb} by stack '{stack}'")
     return _change(change, verb)

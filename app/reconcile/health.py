@@ -80,6 +80,8 @@ class HealthKeeper:
 
     def status(self, application: str) -> Health | None:
         """See `HealthKeeping`."""
+        if application not in self._patients:  # most; and lists ask for a thousand
+            return None
         with self._changed:
             patient = self._patients.get(application)
             return patient.health if patient is not None else None

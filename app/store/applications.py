@@ -48,6 +48,8 @@ class Applications:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.touched = False
+        """Whether anything of them was written."""
 
     def all(self) -> list[ApplicationRecord]:
         """By name."""
@@ -104,6 +106,7 @@ class Applications:
             "created": moment,
             "updated": moment,
         }
+        self.touched = True
         self._connection.execute(_INSERT, values)
         return ApplicationRecord.model_construct(
             **{
@@ -194,15 +197,18 @@ class Applications:
     def mark_run(self, name: str, application_id: str, done: int) -> None:
         """The start number `done` has been made."""
         values = {"wanted": name, "wanted_id": application_id, "done": done}
+        self.touched = True
         self._connection.execute(_MARK_RUN, values)
 
     def set_coverage(self, name: str, application_id: str, coverage: Coverage) -> None:
         """What the agent found out about the program when it made the application."""
         change = update(table).where(table.c.name == name, table.c.id == application_id)
+        self.touched = True
         self._connection.execute(change.values(coverage=coverage.model_dump_json()))
 
     def forget(self, name: str) -> None:
         """Remove the record and give back address and ports."""
+        self.touched = True
         self._connection.execute(delete(table).where(table.c.name == name))
         self._connection.execute(delete(fault_table).where(fault_table.c.application == name))
         addresses.release(self._connection, name)
@@ -248,6 +254,7 @@ class Applications:
         return addresses.allocate(self._connection, network, spec.name, spec.network.address)
 
     def _update(self, name: str, **values: object) -> None:
+        self.touched = True
         self._connection.execute(update(table).where(table.c.name == name).values(**values))
 
 

@@ -57,6 +57,11 @@ class Database:
         with self._engine.connect() as connection, connection.begin():
             yield connection
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other servers may write to it."""
+        return not self._is_sqlite
+
     def close(self) -> None:
         """Give back all connections."""
         self._engine.dispose()

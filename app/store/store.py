@@ -8,8 +8,10 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
@@ -25,9 +27,12 @@ from app.store.database import Database
 from app.store.events import Events
 from app.store.faults import Faults
 from app.store.operations import Answers, Operations
+from app.store.records import ApplicationRecord
 
 log = logging.getLogger(__name__)
 
+_SHARED_S = 1.0
+"""So long another server's change may stay unseen in lists."""
 _BOOKKEEPING_S = 0.02
 """So long bookkeeping waits for more, and for the answer that it would compete with."""
 _ALL_NETWORKS = select(tables.networks.c.spec).order_by(tables.networks.c.name)
@@ -48,6 +53,7 @@ class Networks:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.touched = False
 
     def all(self) -> list[NetworkSpec]:
         """By name."""
@@ -85,6 +91,7 @@ class Networks:
                     remedy="choose another one, or leave 'subnet6' out",
                 )
         table = tables.networks
+        self.touched = True
         if present is None:
             self._connection.execute(
                 insert(table).values(name=spec.name, spec=spec.model_dump_json(), created=now())
@@ -189,12 +196,21 @@ class Transaction:
         self.answers = Answers(connection)
 
 
+class _Snapshot(NamedTuple):
+    written: int
+    taken: float
+    records: Mapping[str, ApplicationRecord]
+
+
 class Store:
     """The store. `installation` is part of every application's id: the store's own mark."""
 
     def __init__(self, url: str, *, event_history: int = 10_000) -> None:
         self._database = Database(url)
         self._event_history = event_history
+        self._written = 0
+        """Counts commits that concern applications: what was read before is old then."""
+        self._known: _Snapshot | None = None
         self._listeners: list[Callable[[], object]] = []
         self._listeners_lock = threading.Lock()
         self._bookkeeping: list[Callable[[Transaction], object]] = []
@@ -218,6 +234,8 @@ class Store:
             yield transaction
             if transaction.events.added:
                 transaction.events.trim(self._event_history)
+        if transaction.applications.touched or transaction.networks.touched:
+            self._written += 1
         if transaction.events.added:
             with self._listeners_lock:
                 listeners = list(self._listeners)
@@ -230,6 +248,29 @@ class Store:
         self.flush()
         with self._database.read() as connection:
             yield Transaction(connection)
+
+    def applications(self) -> Mapping[str, ApplicationRecord]:
+        """All of them by name, read anew only after a change: the same objects until then."""
+        self.flush()
+        written, known = self._written, self._known
+        if known is not None and self._is_current(known):
+            return known.records
+        with self.read() as transaction:
+            records = {record.name: record for record in transaction.applications.all()}
+        self._known = _Snapshot(written, time.monotonic(), records)
+        return records
+
+    def application_at_hand(self, name: str) -> ApplicationRecord | None:
+        """One of `applications` where that needs no look into the database; None: look there."""
+        known = self._known
+        if known is None or self._bookkeeping or not self._is_current(known):
+            return None
+        return known.records.get(name)
+
+    def _is_current(self, known: _Snapshot) -> bool:
+        """Another server of the same database may write unseen; of SQLite there is one."""
+        fresh = not self._database.is_shared or time.monotonic() - known.taken < _SHARED_S
+        return known.written == self._written and fresh
 
     def later(self, act: Callable[[Transaction], object], *, at_once: bool = False) -> None:
         """Write what nobody waits for in another thread, so that an answer may go out first.

@@ -1,0 +1,63 @@
+"""Applications as the JSON that clients get, kept as long as nothing of them changes.
+
+Listing a thousand applications is what dashboards and scripts do all the time, and making their
+JSON takes a hundred times as long as sending it. What it is made of is immutable (record,
+observation, condition, health), so that the same objects mean the same text. Called by
+`applications.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.api.resources import application
+from app.domain.health import Health, HealthKeeping
+from app.domain.observed import Observed
+from app.domain.status import Condition, Convergence, Status
+from app.store.records import ApplicationRecord
+
+_MOST = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    record: ApplicationRecord
+    observed: Observed | None
+    condition: Condition | None
+    busy: bool
+    health: Health | None
+    text: bytes
+
+
+class Rendered:
+    """By name. Of two threads that make the same text, one is thrown away: no lock."""
+
+    def __init__(self, convergence: Convergence, health: HealthKeeping) -> None:
+        self._convergence = convergence
+        self._health = health
+        self._kept: dict[str, _Kept] = {}
+
+    def text(self, record: ApplicationRecord, status: Status | None = None) -> bytes:
+        """One application as JSON; `status` where the caller has looked already."""
+        name = record.name
+        if status is None:
+            status = self._convergence.status(name)
+        health = self._health.status(name)
+        kept = self._kept.get(name)
+        if (
+            kept is not None
+            and kept.record is record
+            and kept.observed is status.observed
+            and kept.condition is status.condition
+            and kept.busy == status.busy
+            and kept.health is health
+        ):
+            return kept.text
+        shown = application(record, status, health)
+        text = shown.model_dump_json(exclude_none=True).encode()
+        if len(self._kept) > _MOST:
+            self._kept.clear()  # of applications that are long gone
+        self._kept[name] = _Kept(
+            record, status.observed, status.condition, status.busy, health, text
+        )
+        return text
