@@ -1,6 +1,6 @@
 """Unmodified programs on private stacks: against the kernel's stack, and against each other.
 
-These are the programs that issue 2 names. Each test starts its own applications, so that one that
+Each test starts its own applications, so that one that
 fails says nothing about the others.
 """
 
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -59,6 +61,15 @@ def nginx(host: Host, site: Path, daemon: str) -> subprocess.Popen[str]:
     return host.start(need("nginx"), "-c", str(configuration), "-e", f"{host.run}/error.log")
 
 
+def workers(master: int) -> set[int]:
+    """Its children; none where it has ended."""
+    try:
+        text = Path(f"/proc/{master}/task/{master}/children").read_text()
+    except OSError:
+        return set()
+    return {int(word) for word in text.split()}
+
+
 @pytest.mark.parametrize("daemon", ["off", "on"])
 def test_nginx_two_workers(lab: Lab, site: Path, daemon: str) -> None:
     host = lab.host()
@@ -80,10 +91,31 @@ def test_nginx_reload_keeps_serving(lab: Lab, site: Path) -> None:
     host = lab.host()
     process = nginx(host, site, "off")
     port_open(host, 80)
-    process.send_signal(1)  # HUP: new workers take the listening socket over
-    time.sleep(0.5)
+    before = workers(process.pid)
+    process.send_signal(signal.SIGHUP)  # new workers take the listening socket over
+    assert retry(lambda: len(now := workers(process.pid)) == 2 and not now & before)
     for _ in range(10):
         assert fetch(host.address) == b"hello\n"
+
+
+def test_nginx_starts_another_binary_that_takes_over(lab: Lab, site: Path) -> None:
+    """USR2: the new master, with an environment of nginx's making, gets the listeners by exec."""
+    host = lab.host()
+    nginx(host, site, "on")
+    port_open(host, 80)
+    file, former = host.run / "nginx.pid", host.run / "nginx.pid.oldbin"
+    old = int(str(retry(file.read_text)))
+    os.kill(old, signal.SIGUSR2)
+    assert retry(
+        lambda: fetch(host.address) and former.exists() and file.exists() and file.read_text()
+    )
+    new = int(file.read_text())
+    assert new != old and retry(lambda: len(workers(new)) == 2)
+    os.kill(old, signal.SIGWINCH)  # its workers finish what they have; new ones serve alone
+    assert retry(lambda: fetch(host.address) and workers(old) <= {new})
+    for _ in range(20):
+        assert fetch(host.address) == b"hello\n"
+    assert fetch(host.address, "/big") == (site / "big").read_bytes()
 
 
 def test_redis_server_and_benchmark(lab: Lab) -> None:

@@ -9,8 +9,63 @@
 
 #include <alloca.h>
 #include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <unistd.h>
+
+/* ---- the environment of programs that are executed ---------------------------------------------
+ */
+
+/* A program started with an environment of the caller's making (nginx's new binary, a login of
+ * sshd, `env -i`) would be without this library, and so without the application's services: what is
+ * missing of these is added. As they were when this program began: it may write over its own. */
+enum { KEPT = 3, KEPT_BYTES = 4096 };
+static const char *const kept_names[KEPT] = {"LD_PRELOAD", "CSE_RUN_DIR", "CSE_TRACE"};
+static char kept[KEPT][KEPT_BYTES];
+
+__attribute__((constructor)) static void keep_environment(void)
+{
+    for (int i = 0; i < KEPT; i++) {
+        const char *value = getenv(kept_names[i]);
+        if (value == NULL) continue;
+        int length = snprintf(kept[i], KEPT_BYTES, "%s=%s", kept_names[i], value);
+        if (length >= KEPT_BYTES) kept[i][0] = '\0';
+    }
+}
+
+static size_t count_of(char *const environment[])
+{
+    size_t count = 0;
+    while (environment != NULL && environment[count] != NULL) count++;
+    return count;
+}
+
+static bool has(char *const environment[], size_t count, const char *name)
+{
+    size_t length = strlen(name);
+    for (size_t i = 0; i < count; i++)
+        if (strncmp(environment[i], name, length) == 0 && environment[i][length] == '=')
+            return true;
+    return false;
+}
+
+/* In the caller's frame: a child of vfork must not allocate. */
+#define COMPLETE(environment)                                                                      \
+    ({                                                                                             \
+        size_t count_ = count_of(environment);                                                     \
+        char **array_ = alloca((count_ + KEPT + 1) * sizeof *array_);                              \
+        if (count_ > 0) memcpy(array_, environment, count_ * sizeof *array_);                      \
+        for (int i_ = 0; i_ < KEPT; i_++)                                                          \
+            if (kept[i_][0] != '\0' && !has(array_, count_, kept_names[i_]))                       \
+                array_[count_++] = kept[i_];                                                       \
+        array_[count_] = NULL;                                                                     \
+        array_;                                                                                    \
+    })
+
+/* ---- exec
+ * ---------------------------------------------------------------------------------------- */
 
 static void before_exec(void)
 {
@@ -32,31 +87,29 @@ static int after_exec(int result)
 CSE_EXPORT int execve(const char *path, char *const arguments[], char *const environment[])
 {
     before_exec();
-    return after_exec(libc(execve)(path, arguments, environment));
+    return after_exec(libc(execve)(path, arguments, COMPLETE(environment)));
 }
 
 CSE_EXPORT int execv(const char *path, char *const arguments[])
 {
-    before_exec();
-    return after_exec(libc(execv)(path, arguments));
+    return execve(path, arguments, environ);
 }
 
 CSE_EXPORT int execvp(const char *file, char *const arguments[])
 {
-    before_exec();
-    return after_exec(libc(execvp)(file, arguments));
+    return execvpe(file, arguments, environ);
 }
 
 CSE_EXPORT int execvpe(const char *file, char *const arguments[], char *const environment[])
 {
     before_exec();
-    return after_exec(libc(execvpe)(file, arguments, environment));
+    return after_exec(libc(execvpe)(file, arguments, COMPLETE(environment)));
 }
 
 CSE_EXPORT int fexecve(int fd, char *const arguments[], char *const environment[])
 {
     before_exec();
-    return after_exec(libc(fexecve)(fd, arguments, environment));
+    return after_exec(libc(fexecve)(fd, arguments, COMPLETE(environment)));
 }
 
 /* Collects the arguments of an execl call; `LAST` is left at what follows the NULL. */
