@@ -229,3 +229,18 @@ def test_variables_on_the_command_line(cse: Cse, tmp_path: Path) -> None:
     assert cse("apply", "-f", str(path))[0] == 2
     assert cse("apply", "-f", str(path), "--var", "app=hello")[0] == 0
     assert "hello" in cse("logs", "one")[1]
+
+
+@pytest.mark.native
+def test_run_refuses_settings_out_of_range_by_field() -> None:
+    cse = str(Path(sys.executable).with_name("cse"))
+    words = ["--set", "network-lwip.ttl=0", "--set", "network-lwip.keepalive.idle=99999999"]
+    done = subprocess.run(
+        [cse, "run", "-e", "network-lwip", *words, "--", "true"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 125
+    for field in ("ttl: 0 is less", "keepalive/idle: 99999999 is greater"):
+        assert f"/elements/network-lwip/settings/{field}" in done.stderr
