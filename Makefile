@@ -14,7 +14,7 @@ DASHBOARD := app/dashboard
 C_FILES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup native native-all dashboard dashboard-or-not images schemas run test test-asan check check-python check-c \
+.PHONY: help setup native native-all dashboard dashboard-or-not pictures images schemas run test test-asan check check-python check-c \
         check-dashboard check-generated check-tree format bench bench-control bench-network bench-filesystem lock clean
 
 help: ## list the targets
@@ -113,6 +113,9 @@ bench-filesystem: native ## the file-system element against unpacked trees, squa
 
 bench-control: native ## the control plane at 1,000 applications: start, serve, list, read, memory, remove
 	@$(PY) -m tests.bench control
+
+pictures: native dashboard ## take README's pictures of the dashboard anew (docs/pictures)
+	@$(PY) -m tests.browser.pictures
 
 # One file for what runs and one for what develops; exact versions, every file by its hash.
 lock: setup ## bring requirements.lock and requirements-dev.lock to the newest versions

@@ -1,5 +1,6 @@
 // What a state means at a glance.
-import type { State } from '../api/client';
+import type { Application, State } from '../api/client';
+import { catalogue } from '../state/catalogue.svelte';
 
 export type Tone = 'ok' | 'warn' | 'bad' | 'idle';
 
@@ -35,6 +36,12 @@ const KINDS: [string, string][] = [
   ['name', 'name-service'],
 ];
 
-/** The kind of an element, by its name where the catalogue is not at hand. */
+/** The kind of an element; by its name until the catalogue is there. */
 export const kindOf = (element: string): string =>
-  KINDS.find(([start]) => element.startsWith(start))?.[1] ?? 'other';
+  catalogue.find(element)?.kind ??
+  KINDS.find(([start]) => element.startsWith(start))?.[1] ??
+  'other';
+
+/** Whether it is on its network at all. */
+export const isNetworked = (app: Application): boolean =>
+  Object.keys(app.spec.elements ?? {}).some((element) => kindOf(element) === 'network');

@@ -16,6 +16,8 @@ const QUIET_MS = 60;
 /** Events of so many milliseconds are answered by one round of reading. */
 const MANY = 25;
 /** More changed applications than this are read as one list. */
+const CALM_MS = 1000;
+/** Between two readings of the whole list, however much happens. */
 const RECENT = 500;
 
 type Connection = 'connecting' | 'live' | 'lost';
@@ -113,6 +115,7 @@ function lose() {
 
 const changed = new Set<string>();
 let faultsChanged = false;
+let listedAt = 0;
 let pending: ReturnType<typeof setTimeout> | undefined;
 
 function hear(event: Event) {
@@ -120,7 +123,8 @@ function hear(event: Event) {
   for (const listener of listeners) listener(event);
   if (event.kind.startsWith('fault')) faultsChanged = true;
   else if (event.application && event.kind !== 'reported') changed.add(event.application);
-  pending ??= setTimeout(follow, QUIET_MS);
+  // While the list was just read whole, wait: a thousand starts are a few readings, not hundreds.
+  pending ??= setTimeout(follow, Math.max(QUIET_MS, listedAt + CALM_MS - Date.now()));
 }
 
 async function follow() {
@@ -131,8 +135,10 @@ async function follow() {
   faultsChanged = false;
   try {
     if (alsoFaults) await refreshFaults();
-    if (names.length > MANY) await refresh();
-    else await Promise.all(names.map(refreshOne));
+    if (names.length > MANY) {
+      await refresh();
+      listedAt = Date.now();
+    } else await Promise.all(names.map(refreshOne));
   } catch {
     lose();
   }
