@@ -113,7 +113,7 @@ def presented(headers: Mapping[str, str]) -> str | None:
 def needed(method: str, path: str, *, is_socket: bool) -> Scope | None:
     """The scope that a request needs; None: nothing secret is there (health, files of pages)."""
     within = partial(_within, path)
-    if within(_PUBLIC) or not within(("/v1",)):
+    if within(_PUBLIC) or not within(("/v1", "/metrics")):
         return None
     if within(_ADMIN) and not (method in _SAFE and within(("/v1/projects",))):
         return Scope.ADMIN

@@ -20,6 +20,7 @@ from app.api import (
     host,
     instances,
     instruments,
+    metrics,
     observing,
     operations,
     problems,
@@ -87,7 +88,7 @@ def _routes(version: str) -> FastAPI:
         lifespan=lifespan,
     )
     rooms = (applications, stacks, observing, instances, catalogue, events, faults, host)
-    for room in (*rooms, garbage, instruments, operations, tokens, websockets):
+    for room in (*rooms, garbage, instruments, metrics, operations, tokens, websockets):
         api.include_router(room.router)
     api.include_router(faults.everywhere)
     _with_security(api)

@@ -236,6 +236,11 @@ def _address6(record: ApplicationRecord) -> IPv6Address | None:
     return record.network.address6(record.address)
 
 
+def shown_state(record: ApplicationRecord, status: Status) -> Shown:
+    """`status.state` alone."""
+    return _shown(record, status)[0]
+
+
 def _shown(
     record: ApplicationRecord, status: Status
 ) -> tuple[Shown, str | None, str | None, str | None]:

@@ -13,6 +13,7 @@ import typer
 from app.cli import (
     agent,
     apply,
+    backup,
     capture,
     destroy,
     doctor,
@@ -102,6 +103,7 @@ for module in (
     project,
     events,
     gc,
+    backup,
     doctor,
     version,
 ):

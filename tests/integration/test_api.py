@@ -489,3 +489,22 @@ def test_what_nobody_needs_is_listed_and_removed(plane: Plane) -> None:
     assert plane.agent.volumes == {"kept"}
     assert plane.create("web", **NET)["status"]["state"] == "running"
     assert "default" in plane.agent.networks  # made again
+
+
+def test_metrics_are_what_prometheus_reads(plane: Plane) -> None:
+    plane.create("web", **NET)
+    plane.create("job", "true")
+    plane.until_state("job", "exited")
+    answer = plane.http.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = answer.text.splitlines()
+    assert 'cse_applications{state="running"} 1' in lines
+    assert 'cse_applications{state="exited"} 1' in lines
+    assert "cse_agent_up 1" in lines
+    assert 'cse_application_memory_bytes{application="web"} 0' in lines
+    names = {line.split("{")[0].split(" ")[0] for line in lines if not line.startswith("#")}
+    typed = {line.split(" ")[2] for line in lines if line.startswith("# TYPE")}
+    assert names <= typed
+    for line in lines:
+        if not line.startswith("#"):
+            float(line.rsplit(" ", 1)[1])

@@ -50,7 +50,7 @@ NGINX = {"name": "web", "command": ["nginx"]}
 
 
 def test_without_a_token_nothing_but_health_is_answered(plane: Plane) -> None:
-    for path in ("/v1/applications", "/v1", "/v1/tokens", "/v1/events", "/v1/session"):
+    for path in ("/metrics", "/v1/applications", "/v1", "/v1/tokens", "/v1/events", "/v1/session"):
         answer = plane.http.get(path)
         assert answer.status_code == 401, path
         assert answer.json()["type"] == "urn:cse:problem:unauthenticated"
