@@ -54,7 +54,7 @@ static uint32_t compute(const struct sock *s)
     if (s->rx_bytes >= s->receive_low || finished) mask |= EPOLLIN | EPOLLRDNORM;
     if (finished) mask |= EPOLLRDHUP;
     if (s->tcp == NULL || s->tx_eof ||
-        (s->tcp->snd_buf > cse_tcp_send_buffer / 3 && s->tcp->snd_queuelen < TCP_SND_QUEUELEN / 2 &&
+        (s->tcp->snd_buf > s->tcp->snd_most / 3 && s->tcp->snd_queuelen < TCP_SND_QUEUELEN / 2 &&
          unsent_room(s) > s->notsent_low / 2))
         mask |= EPOLLOUT | EPOLLWRNORM;
     if (s->fin_received && s->tx_eof) mask |= EPOLLHUP;

@@ -230,8 +230,8 @@ void instance_read_settings(void)
     instance->mtu = (uint16_t)bounded("mtu", 1500, 576, 65520);
     read_mac();
     instance->default_ttl = (int)bounded("ttl", 64, 1, 255);
-    instance->receive_buffer = (int)bounded("receive_buffer", 1 << 20, 4096, 16 << 20);
-    instance->send_buffer = (int)bounded("send_buffer", 1 << 20, 4096, 16 << 20);
+    instance->receive_buffer = (int)bounded("receive_buffer", 4 << 20, 4096, 16 << 20);
+    instance->send_buffer = (int)bounded("send_buffer", 4 << 20, 4096, 16 << 20);
     const char *mode = host->setting("mode");
     instance->direct_mode = mode != NULL && strcmp(mode, "direct") == 0;
     instance->keep_idle = (int)bounded("keepalive.idle", 7200, 1, 32767);

@@ -100,6 +100,7 @@ struct sock {
     bool connect_failed;                  /* ENDED, and a new pair would make it FRESH (renew.c) */
     bool connect_open;                    /* connected, and no connect has said so yet */
     uint64_t bytes_acked, bytes_received; /* TCP_INFO */
+    uint64_t read_since_us, read_bytes;   /* by the program, in this round trip (buffers.c) */
 
     /* direct mode (direct.c) */
     bool direct;
@@ -139,6 +140,7 @@ struct sock {
     uint8_t congestion_given;                             /* algorithm + 1, 0: the setting's */
     uint8_t priority, device;                             /* device: 1 lo, 2 eth0 */
     bool quick_ack, slow_ack, oob_inline;
+    bool receive_fixed, send_fixed; /* SO_RCVBUF, SO_SNDBUF */
     uint8_t ttl, tos;
     bool bound, port_given, local_given; /* local_given: bound to an address by the program */
 };
@@ -421,6 +423,14 @@ int option_congestion_set(struct sock *s, const void *value, socklen_t length);
 /* renew.c */
 int renew_socket(cse_socket handle, int fd, bool disconnect, cse_socket *made);
 void renew_forget_names(struct sock *s);
+
+/* buffers.c */
+void buffers_fit(struct tcp_pcb *pcb, const struct sock *s); /* as its options say */
+void buffers_established(struct tcp_pcb *pcb, const struct sock *s);
+void buffers_read(struct sock *s, size_t bytes);
+void buffers_acked(struct sock *s);
+void buffers_receive_most(struct tcp_pcb *pcb, uint32_t bytes);
+void buffers_send_most(struct tcp_pcb *pcb, uint32_t bytes);
 
 /* linger.c */
 void linger_close(cse_socket handle);

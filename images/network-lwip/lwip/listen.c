@@ -159,6 +159,7 @@ err_t listen_accept_event(struct sock *listener, struct tcp_pcb *pcb)
     s->tx_ready = true;
     tcp_arg(pcb, s);
     tcp_apply_options(s);
+    buffers_established(pcb, s);
     if (listener->queue_last != NULL)
         listener->queue_last->queue_next = s;
     else

@@ -50,6 +50,16 @@ static int get_device(const struct sock *s, void *value, socklen_t *length)
     return put(value, length, name, s->device == 0 ? 0 : strlen(name) + 1);
 }
 
+/* As Linux shows it: grown by demand, and with what is spent beside the bytes. */
+static int buffer_shown(const struct sock *s, bool receive)
+{
+    int own = receive ? s->receive_buffer : s->send_buffer;
+    const struct tcp_pcb *pcb = s->kind == KIND_TCP && s->state == CONNECTED ? s->tcp : NULL;
+    if (pcb == NULL || (receive ? s->receive_fixed : s->send_fixed)) return own;
+    int grown = (int)(2 * (receive ? pcb->rcv_most : pcb->snd_most));
+    return grown > own ? grown : own;
+}
+
 static int get_socket(struct sock *s, int name, void *value, socklen_t *length)
 {
     struct linger linger = {s->linger_on, s->linger_seconds};
@@ -68,8 +78,8 @@ static int get_socket(struct sock *s, int name, void *value, socklen_t *length)
     case SO_KEEPALIVE: return put_int(value, length, s->keep_alive);
     case SO_BROADCAST: return put_int(value, length, s->broadcast);
     case SO_LINGER: return put(value, length, &linger, sizeof linger);
-    case SO_RCVBUF: return put_int(value, length, s->receive_buffer);
-    case SO_SNDBUF: return put_int(value, length, s->send_buffer);
+    case SO_RCVBUF: return put_int(value, length, buffer_shown(s, true));
+    case SO_SNDBUF: return put_int(value, length, buffer_shown(s, false));
     case SO_OOBINLINE: return put_int(value, length, s->oob_inline);
     case SO_PRIORITY: return put_int(value, length, s->priority);
     case SO_DONTROUTE:
@@ -196,8 +206,16 @@ static int set_socket(struct sock *s, int name, const void *value, socklen_t len
         direct_publish(s); /* close has to know */
         return 0;
     }
-    case SO_RCVBUF: s->receive_buffer = buffer_size(number); return 0;
-    case SO_SNDBUF: s->send_buffer = buffer_size(number); return 0;
+    case SO_RCVBUF:
+        s->receive_buffer = buffer_size(number);
+        s->receive_fixed = true;
+        tcp_apply_options(s);
+        return 0;
+    case SO_SNDBUF:
+        s->send_buffer = buffer_size(number);
+        s->send_fixed = true;
+        tcp_apply_options(s);
+        return s->kind == KIND_TCP ? PASS_TO_PAIR : 0;
     case SO_RCVTIMEO:
     case SO_SNDTIMEO: return PASS_TO_PAIR;
     case SO_RCVLOWAT: return set_receive_low(s, number);

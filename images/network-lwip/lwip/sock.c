@@ -68,6 +68,7 @@ void sock_copy_options(struct sock *s, const struct sock *from)
     COPY(user_timeout_ms), COPY(keep_idle), COPY(keep_interval), COPY(keep_count);
     COPY(max_segment), COPY(defer_accept), COPY(syn_retries), COPY(fin_wait_s);
     COPY(window_clamp), COPY(fast_open), COPY(congestion_given), COPY(quick_ack), COPY(slow_ack);
+    COPY(receive_fixed), COPY(send_fixed);
     COPY(ttl), COPY(hops), COPY(tos), COPY(traffic_class), COPY(port_given);
 #undef COPY
 }

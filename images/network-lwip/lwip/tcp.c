@@ -72,6 +72,7 @@ void tcp_tune_pcb(struct tcp_pcb *pcb, const struct sock *s)
         tcp_set_flags(pcb, TF_QUICKACK);
     else
         tcp_clear_flags(pcb, TF_QUICKACK);
+    buffers_fit(pcb, s);
     pcb->netif_idx = s->device == 0   ? NETIF_NO_INDEX
                      : s->device == 1 ? netif_get_index(instance->loop)
                                       : netif_get_index(instance->tap);
@@ -151,7 +152,10 @@ err_t lwip_tcp_event(void *arg, struct tcp_pcb *pcb, enum lwip_event event, stru
         tcp_abort(pcb); /* data after close, RFC 2525 2.17 */
         return ERR_ABRT;
     case LWIP_EVENT_SENT:
-        if (s != NULL) s->bytes_acked += size;
+        if (s != NULL) {
+            s->bytes_acked += size;
+            buffers_acked(s);
+        }
         if (s != NULL && (s->direct || s->tx_ready || s->stash != NULL || s->hang_up))
             sock_notify(s);
         return ERR_OK;
@@ -161,6 +165,7 @@ err_t lwip_tcp_event(void *arg, struct tcp_pcb *pcb, enum lwip_event event, stru
         s->local.ip = pcb->local_ip;
         sock_set_state(s, CONNECTED);
         tcp_apply_options(s);
+        buffers_established(pcb, s);
         s->tx_ready = true;
         if (!s->direct) direct_start(s);
         sock_notify(s);
@@ -232,6 +237,7 @@ void tcp_consume(struct sock *s, size_t bytes)
         pbuf_free(chunk->packet);
         heap_free(chunk);
     }
+    buffers_read(s, credit);
     while (credit > 0 && s->tcp != NULL) {
         u16_t part = credit > 0xffff ? 0xffff : (u16_t)credit;
         tcp_recved(s->tcp, part);

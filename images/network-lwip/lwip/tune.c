@@ -64,35 +64,30 @@ static void tune_mss(long mss)
         if (pcb->mss > cse_tcp_mss) pcb->mss = (u16_t)cse_tcp_mss;
 }
 
-/* What is open now moves with the limit, less what the program has not read. A window that was
- * announced is not taken back: it closes as it fills. */
+/* Of the sockets that did not set their own; in a handshake the argument is the listener. */
+static bool follows(const struct tcp_pcb *pcb, bool receive)
+{
+    const struct sock *s = pcb->callback_arg;
+    return s == NULL || !(receive ? s->receive_fixed : s->send_fixed);
+}
+
+/* The limit comes down at once, and up as there is demand. */
 static void tune_receive_buffer(long bytes)
 {
-    uint32_t former = cse_tcp_window;
     instance->receive_buffer = (int)bytes;
     cse_tcp_window = (uint32_t)bytes;
-    for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb != NULL; pcb = pcb->next) {
-        uint32_t most = former < 0xffff || (pcb->flags & TF_WND_SCALE) ? former : 0xffff;
-        uint32_t unread = most > pcb->rcv_wnd ? most - pcb->rcv_wnd : 0, now = TCP_WND_MAX(pcb);
-        pcb->rcv_wnd = now > unread ? now - unread : 0;
-        if (tcp_update_rcv_ann_wnd(pcb) >= TCP_WND_UPDATE_THRESHOLD) {
-            tcp_ack_now(pcb);
-            tcp_output(pcb);
-        }
-    }
+    for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb != NULL; pcb = pcb->next)
+        if (follows(pcb, true) && pcb->rcv_most > cse_tcp_window && pcb->state >= ESTABLISHED)
+            buffers_receive_most(pcb, cse_tcp_window);
 }
 
 static void tune_send_buffer(long bytes)
 {
-    int64_t more = (int64_t)bytes - cse_tcp_send_buffer;
     instance->send_buffer = (int)bytes;
     cse_tcp_send_buffer = (uint32_t)bytes;
-    for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb != NULL; pcb = pcb->next) {
-        int64_t room = (int64_t)pcb->snd_buf + more;
-        pcb->snd_buf = room > 0 ? (tcpwnd_size_t)room : 0;
-        struct sock *s = pcb->callback_arg;
-        if (s != NULL && more > 0) sock_notify(s); /* the program's bytes may wait for room */
-    }
+    for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb != NULL; pcb = pcb->next)
+        if (follows(pcb, false) && pcb->snd_most > cse_tcp_send_buffer)
+            buffers_send_most(pcb, cse_tcp_send_buffer);
 }
 
 static void tune_connections(const char *text)

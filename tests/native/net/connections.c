@@ -629,6 +629,24 @@ static void case_info(void)
     printf("closed by the peer: %d\n", info.tcpi_state);
 }
 
+/* Sizes that the program sets itself stay, and hold; others grow. */
+static void case_buffers(void)
+{
+    make_pair();
+    printf("much: %d\n", fill(client) > 500000);
+    int l = listener(8), fd = stream(0);
+    SHOW(set(l, SOL_SOCKET, SO_RCVBUF, 20000));
+    SHOW(set(fd, SOL_SOCKET, SO_SNDBUF, 20000));
+    SHOW(connect_to(fd, port_of(l)));
+    int taken = accept(l, NULL, NULL);
+    long sent = fill(fd);
+    printf("little: %d\n", sent > 10000 && sent < 500000);
+    SHOW(get(taken, SOL_SOCKET, SO_RCVBUF));
+    SHOW(get(fd, SOL_SOCKET, SO_SNDBUF));
+    close(fd);
+    printf("all came: %d\n", (long)drain(&taken) == sent);
+}
+
 static void case_others(void)
 {
     int fd = stream(0);
@@ -691,6 +709,7 @@ static const struct {
     CASE(receive_low_water),
     CASE(unsent_low_water),
     CASE(info),
+    CASE(buffers),
     CASE(others),
 };
 

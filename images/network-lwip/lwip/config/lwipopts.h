@@ -99,19 +99,22 @@ extern uint32_t cse_tcp_mss, cse_tcp_window, cse_tcp_send_buffer;
 #define TCP_SND_BUF              cse_tcp_send_buffer
 #define TCP_SND_QUEUELEN         4096
 #define TCP_OVERSIZE             1400
-#define TCP_WND_UPDATE_THRESHOLD LWIP_MIN((TCP_WND / 4), (cse_tcp_mss * 2))
-#define LWIP_WND_SCALE           1
-#define TCP_RCV_SCALE            8
-#define TCP_QUEUE_OOSEQ          1
-#define LWIP_TCP_SACK_OUT        1
-#define LWIP_TCP_TIMESTAMPS      1
-#define LWIP_TCP_KEEPALIVE       1
-#define TCP_LISTEN_BACKLOG       0
-#define LWIP_EVENT_API           1
-#define LWIP_CALLBACK_API        0
-#define LWIP_TCP_RTO_TIME        1000
-#define TCP_MSL                  30000UL
-#define TCP_SYNMAXRTX            6
+#define TCP_WND_UPDATE_THRESHOLD LWIP_MIN((pcb->rcv_most / 4), (cse_tcp_mss * 2))
+/* Where a connection's buffers begin (buffers.c); TCP_WND and TCP_SND_BUF are as far as they go. */
+#define TCP_WND_START       131072
+#define TCP_SND_BUF_START   65536
+#define LWIP_WND_SCALE      1
+#define TCP_RCV_SCALE       8
+#define TCP_QUEUE_OOSEQ     1
+#define LWIP_TCP_SACK_OUT   1
+#define LWIP_TCP_TIMESTAMPS 1
+#define LWIP_TCP_KEEPALIVE  1
+#define TCP_LISTEN_BACKLOG  0
+#define LWIP_EVENT_API      1
+#define LWIP_CALLBACK_API   0
+#define LWIP_TCP_RTO_TIME   1000
+#define TCP_MSL             30000UL
+#define TCP_SYNMAXRTX       6
 
 /* Congestion control is the element's (congestion.c). */
 extern uint32_t cse_tcp_initial_window, cse_tcp_delayed_ack_ms, cse_tcp_congestion;
