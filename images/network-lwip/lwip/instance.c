@@ -233,7 +233,7 @@ void instance_read_settings(void)
     instance->receive_buffer = (int)bounded("receive_buffer", 4 << 20, 4096, 16 << 20);
     instance->send_buffer = (int)bounded("send_buffer", 4 << 20, 4096, 16 << 20);
     const char *mode = host->setting("mode");
-    instance->direct_mode = mode != NULL && strcmp(mode, "direct") == 0;
+    instance->direct_mode = mode == NULL || strcmp(mode, "relay") != 0;
     instance->keep_idle = (int)bounded("keepalive.idle", 7200, 1, 32767);
     instance->keep_interval = (int)bounded("keepalive.interval", 75, 1, 32767);
     instance->keep_count = (int)bounded("keepalive.probes", 9, 1, 127);
