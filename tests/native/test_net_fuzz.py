@@ -16,6 +16,16 @@ pytestmark = [
     pytest.mark.native,
     pytest.mark.skipif(shutil.which("clang") is None, reason="no clang; `make setup` installs it"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def once(variant: str) -> None:
+    if variant == "asan":
+        pytest.skip(
+            "the fuzzers are sanitized in any case: they run with the release build's tests"
+        )
+
+
 FIX_IP, VOUCH, FIX_TCP, TICK, TO_US = 1, 2, 4, 8, 16  # images/network-lwip/fuzz/frames.c
 OWN_MAC, PEER_MAC, EVERYBODY = "02c50a000002", "02c50a000003", "ffffffffffff"
 OWN, PEER = ip_address("10.0.0.2"), ip_address("10.0.0.3")
