@@ -227,10 +227,39 @@ XATTR(getxattr, ssize_t, FS_FOLLOW, FS_USE_NAME, (, const char *name, void *valu
       (, const char *, void *, size_t), (, name, value, size))
 XATTR(lgetxattr, ssize_t, FS_NOFOLLOW, FS_USE_NAME, (, const char *name, void *value, size_t size),
       (, const char *, void *, size_t), (, name, value, size))
-XATTR(listxattr, ssize_t, FS_FOLLOW, FS_USE_NAME, (, char *list, size_t size), (, char *, size_t),
-      (, list, size))
-XATTR(llistxattr, ssize_t, FS_NOFOLLOW, FS_USE_NAME, (, char *list, size_t size),
-      (, char *, size_t), (, list, size))
+/* What is kept of a copied file's origin is nobody's to see, or to copy to another file. */
+static ssize_t without_origin(char *list, ssize_t length)
+{
+    if (fs_upper_device == 0 || list == NULL) return length;
+    for (ssize_t at = 0; at < length;) {
+        ssize_t part = (ssize_t)strnlen(list + at, (size_t)(length - at)) + 1;
+        if (strcmp(list + at, FS_ORIGIN) != 0) {
+            at += part;
+            continue;
+        }
+        memmove(list + at, list + at + part, (size_t)(length - at - part));
+        length -= part;
+    }
+    return length;
+}
+
+CALL(listxattr, ssize_t, const char *path, char *list, size_t size)
+{
+    WITH_PATH(path, FS_FOLLOW, FS_USE_NAME, where, -1)
+    return without_origin(list, libc(listxattr)(path, list, size));
+}
+
+CALL(llistxattr, ssize_t, const char *path, char *list, size_t size)
+{
+    WITH_PATH(path, FS_NOFOLLOW, FS_USE_NAME, where, -1)
+    return without_origin(list, libc(llistxattr)(path, list, size));
+}
+
+CALL(flistxattr, ssize_t, int fd, char *list, size_t size)
+{
+    return without_origin(list, libc(flistxattr)(fd, list, size));
+}
+
 /* An encrypted store keeps what lists of access rights say of the mode, and no other attribute. */
 static bool keeps(const struct fs_encrypted *encrypted, const char *name)
 {

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/statfs.h>
 #include <sys/statvfs.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #if defined(__x86_64__)
@@ -53,6 +54,7 @@ static int next_fstat(int fd, struct stat *status)
  */
 static void fix_by_fd(int fd, struct stat *status)
 {
+    if (fs_upper_device != 0) fs_origin(fd, NULL, status);
     if (!fs_ready() || (uint64_t)status->st_dev != fs_private_device) return;
     if (S_ISREG(status->st_mode) && (status->st_mode & 0222) != 0222) return;
     char path[PATH_MAX];
@@ -75,6 +77,7 @@ static int do_stat(int dirfd, const char *path, struct stat *status, int flags)
     }
     int result = fs_next_fstatat(AT_FDCWD, where.real, status, flags | AT_SYMLINK_NOFOLLOW);
     if (result == 0) fs_fix_status(&where, status);
+    if (result == 0 && where.mount->cow && where.layer == 0) fs_origin(-1, where.real, status);
     return result;
 }
 
@@ -188,6 +191,18 @@ static void fix_statx(const struct fs_where *where, struct statx_head *head)
     head->modify.nanoseconds = (uint32_t)status.st_mtim.tv_nsec;
 }
 
+/* As fs_origin, on what statx gave. */
+static void fix_statx_origin(int fd, const char *path, struct statx_head *head)
+{
+    struct stat status = {.st_mode = head->mode,
+                          .st_ino = (ino_t)head->inode,
+                          .st_dev = makedev(head->dev_major, head->dev_minor)};
+    fs_origin(fd, path, &status);
+    head->inode = status.st_ino;
+    head->dev_major = major(status.st_dev);
+    head->dev_minor = minor(status.st_dev);
+}
+
 static int next_statx(int dirfd, const char *path, int flags, unsigned mask, void *out)
 {
     static void *next;
@@ -205,11 +220,14 @@ CALL(statx, int, int dirfd, const char *path, int flags, unsigned mask, void *ou
     if (where_inside) {
         int result = next_statx(AT_FDCWD, where.real, flags | AT_SYMLINK_NOFOLLOW, mask, out);
         if (result == 0) fix_statx(&where, out);
+        if (result == 0 && where.mount->cow && where.layer == 0)
+            fix_statx_origin(-1, where.real, out);
         return result;
     }
     int result = next_statx(dirfd, path, flags, mask, out);
     if (result == 0 && (flags & AT_EMPTY_PATH) && (path == NULL || path[0] == '\0') && fs_ready()) {
         struct statx_head *head = out;
+        if (fs_upper_device != 0) fix_statx_origin(dirfd, NULL, head);
         char virtual[PATH_MAX];
         bool suspect = S_ISDIR(head->mode) || (head->mode & 0222) == 0222;
         if (suspect && fs_virtual_of_fd(dirfd, FS_ANY, virtual) &&

@@ -15,6 +15,8 @@
 
 enum { MAPPED_MAX = 256 };
 
+CSE_BEFORE_SANITIZERS
+
 /* Files that are, or were, mapped for writing: they may change after their last close. */
 static uint64_t mapped[MAPPED_MAX];
 
@@ -176,3 +178,5 @@ CALL(mmap64, void *, void *address, size_t length, int protection, int flags, in
     return map(address, length, protection, flags, fd, offset);
 }
 #endif
+
+CSE_BEFORE_SANITIZERS_END

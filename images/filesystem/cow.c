@@ -97,6 +97,23 @@ static void give_attributes(const char *path, const struct stat *status, bool ti
     if (times) raw(SYS_utimensat, AT_FDCWD, path, both, AT_SYMLINK_NOFOLLOW);
 }
 
+uint64_t fs_upper_device;
+
+struct origin {
+    uint64_t device, inode;
+};
+
+void fs_origin(int fd, const char *path, struct stat *status)
+{
+    struct origin origin;
+    if ((uint64_t)status->st_dev != fs_upper_device || !S_ISREG(status->st_mode)) return;
+    long got = path != NULL ? raw(SYS_lgetxattr, path, FS_ORIGIN, &origin, sizeof origin)
+                            : raw(SYS_fgetxattr, fd, FS_ORIGIN, &origin, sizeof origin);
+    if (got != (long)sizeof origin) return;
+    status->st_dev = (dev_t)origin.device;
+    status->st_ino = (ino_t)origin.inode;
+}
+
 static int copy_file(const struct fs_mount *mount, const char *from, const char *to,
                      const struct stat *status, bool content)
 {
@@ -109,6 +126,8 @@ static int copy_file(const struct fs_mount *mount, const char *from, const char 
         raw(SYS_unlinkat, AT_FDCWD, fresh, 0);
         int fd = raw_open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
         if (fd < 0) return fd;
+        struct origin origin = {(uint64_t)status->st_dev, (uint64_t)status->st_ino};
+        raw(SYS_fsetxattr, fd, FS_ORIGIN, &origin, sizeof origin, 0);
         result = content ? copy_bytes(from, fd) : 0;
         raw_close(fd);
     } else if (S_ISLNK(status->st_mode)) {

@@ -250,6 +250,12 @@ int fs_remove(struct fs_where *where, bool directory);
 int fs_rename(struct fs_where *from, struct fs_where *to, unsigned flags);
 int fs_link(struct fs_where *from, struct fs_where *to);
 
+/* A file that was copied up keeps the identity that it had below: programs that compare it before
+ * and after their first write (vim) take another one for another file. `path` NULL: of `fd`. */
+void fs_origin(int fd, const char *path, struct stat *status);
+extern uint64_t fs_upper_device; /* of the upper layers; 0: no cow */
+#define FS_ORIGIN "user.cse.origin"
+
 /* ---- calls_*.c ----------------------------------------------------------------------------- */
 
 /* One path argument, made ready: what to give libc instead. */

@@ -209,6 +209,9 @@ static void add_upper(struct fs_mount *mount)
     if (error == 0) error = fs_make_directories(layer->whiteouts, 0777);
     if (error == 0) error = fs_make_directories(mount->work, 0777);
     raw(SYS_fchmodat, AT_FDCWD, mount->work, 01777);
+    struct stat status;
+    if (error == 0 && raw_lstat(layer->root, &status) == 0)
+        fs_upper_device = (uint64_t)status.st_dev;
     if (error != 0) {
         fs_report(mount->path, "",
                   error == -ENOSPC

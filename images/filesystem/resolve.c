@@ -125,18 +125,21 @@ bool fs_virtual_of_fd(int fd, enum fs_kind kind, char *out)
     uintptr_t known;
     uint32_t generation = 0;
     if (fd < 0 || !fs_ready()) return false;
-    if (cse_fd_lookup(fd, &known, &generation)) {
+    /* What was inside is so if its path, read below, still says it: no other proof is needed. */
+    bool expected = cse_fd_recall(fd, &known) && (known == FS_FD_INSIDE || known == FS_FD_WRITES);
+    if (!expected && cse_fd_lookup(fd, &known, &generation)) {
         if (known != FS_FD_INSIDE && known != FS_FD_WRITES) return false;
-    } else {
+    } else if (!expected) {
         known = FS_FD_INSIDE;
     }
     char real[PATH_MAX];
     bool named = read_fd_path(fd, real);
     bool inside = named && fs_virtual_of(real, FS_ANY, out);
-    cse_fd_remember(fd, generation, cse_identity_of(fd),
-                    inside                          ? known
-                    : named && fs_mount_below(real) ? FS_FD_ABOVE
-                                                    : FS_FD_OUTSIDE);
+    if (!expected || !inside)
+        cse_fd_remember(fd, generation, cse_identity_of(fd),
+                        inside                          ? known
+                        : named && fs_mount_below(real) ? FS_FD_ABOVE
+                                                        : FS_FD_OUTSIDE);
     return inside && (kind == FS_ANY || fs_virtual_of(real, kind, out));
 }
 
@@ -223,8 +226,7 @@ bool fs_maybe(int dirfd, const char *path)
         return known == NULL || known[0] != '-' || find_dotdot(path) != NULL;
     }
     uintptr_t value;
-    return !(cse_fd_lookup(dirfd, &value, NULL) && value == FS_FD_OUTSIDE &&
-             find_dotdot(path) == NULL);
+    return !(cse_fd_recall(dirfd, &value) && value == FS_FD_OUTSIDE && find_dotdot(path) == NULL);
 }
 
 bool fs_holds(int dirfd, const char *path)
