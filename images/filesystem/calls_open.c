@@ -93,6 +93,7 @@ int fs_open(int dirfd, const char *path, int flags, mode_t mode)
     if (found == FS_OUTSIDE) return libc(openat)(dirfd, path, flags, mode);
     path = found == FS_INSIDE ? where.real : where.path;
     dirfd = AT_FDCWD;
+    if (found == FS_INSIDE) flags = fs_sync_flags(where.mount, flags);
     struct fs_archive *archive = found == FS_INSIDE && where.layer >= 0 && S_ISREG(where.mode)
                                      ? where.mount->layers[where.layer].archive
                                      : NULL;
@@ -202,12 +203,24 @@ static const char *stream_path(const char *path, const char *mode, struct fs_whe
     return found == FS_INSIDE ? where->real : where->path;
 }
 
+/* A stream whose writes are to be on disk when they return: its descriptor is opened by us. */
+static FILE *open_synced(const char *path, const char *mode, const struct fs_where *where)
+{
+    if (where->mount == NULL || where->mount->sync != FS_SYNC_ALWAYS) return NULL;
+    int fd = fs_open(AT_FDCWD, path, flags_of_mode(mode), 0666);
+    FILE *file = fd >= 0 ? fdopen(fd, mode) : NULL;
+    if (file == NULL && fd >= 0) close(fd);
+    return file;
+}
+
 #define STREAM(name)                                                                               \
     CALL(name, FILE *, const char *path, const char *mode)                                         \
     {                                                                                              \
         struct fs_where where;                                                                     \
         bool creates;                                                                              \
         const char *real = stream_path(path, mode, &where, &creates);                              \
+        FILE *synced = real ? open_synced(path, mode, &where) : NULL;                              \
+        if (synced != NULL) return synced;                                                         \
         FILE *file = real ? NEXT(name, FILE *, const char *, const char *)(real, mode) : NULL;     \
         if (file != NULL && where.mount != NULL)                                                   \
             opened(&where, fileno(file), flags_of_mode(mode), creates);                            \

@@ -112,8 +112,27 @@ LEAVE(_Exit)
 /* ---- on disk ------------------------------------------------------------------------------------
  */
 
+int fs_sync_flags(const struct fs_mount *mount, int flags)
+{
+    bool writes = (flags & O_ACCMODE) != O_RDONLY;
+    if (mount->sync == FS_SYNC_NEVER) return flags & ~O_SYNC;
+    return mount->sync == FS_SYNC_ALWAYS && writes ? flags | O_DSYNC : flags;
+}
+
+/* Whether this file's mount says that nothing is ever synced. */
+static bool never(int fd)
+{
+    char path[PATH_MAX];
+    bool any = false;
+    for (int i = 0; i < fs_mount_count && !any; i++) any = fs_mounts[i].sync == FS_SYNC_NEVER;
+    if (!any || !fs_ready() || !fs_virtual_of_fd(fd, FS_ANY, path)) return false;
+    const struct fs_mount *mount = fs_mount_of(path);
+    return mount != NULL && mount->sync == FS_SYNC_NEVER;
+}
+
 static int sync_one(int fd, int (*next)(int))
 {
+    if (never(fd)) return 0;
     if (fs_encrypted_any() && fs_ready()) {
         int error = fs_encrypted_seal_fd(fd, true);
         if (error != 0) return fs_fail(error);

@@ -43,10 +43,11 @@ struct fs_mount {
     size_t length;
     struct fs_layer layers[FS_LAYERS_MAX];
     int layer_count;
-    int error;          /* of every use: the settings or the archive are unusable */
-    bool cow;           /* layers[0] takes all changes */
-    bool read_only;     /* changes fail with EROFS */
-    bool links_inside;  /* links must not lead out of the mount */
+    int error;         /* of every use: the settings or the archive are unusable */
+    bool cow;          /* layers[0] takes all changes */
+    bool read_only;    /* changes fail with EROFS */
+    bool links_inside; /* links must not lead out of the mount */
+    enum fs_sync { FS_SYNC_ASKED, FS_SYNC_NEVER, FS_SYNC_ALWAYS } sync; /* setting `sync` */
     const char *shadow; /* shadows of merged directories; NULL with a single layer */
     const char *work;   /* cow: where copies are prepared */
 };
@@ -123,6 +124,8 @@ enum { /* linux/openat2.h */
 int fs_find_absolute(const char *path, int follow, struct fs_where *where);
 /* Whether fs_find could say anything but FS_OUTSIDE; costs next to nothing when it cannot. */
 bool fs_maybe(int dirfd, const char *path);
+/* The flags of an open in this mount, as its policy wants them. calls_sync.c */
+int fs_sync_flags(const struct fs_mount *mount, int flags);
 /* The path as the program sees it of a real one; false when it is outside. Directories of a mount
  * with several layers are known by their shadows only: who names a layer's own directory by its
  * real path means that directory. */

@@ -124,3 +124,62 @@ def test_a_link_from_outside_into_a_mount_is_counted(mount: Make, tmp_path: Path
     overlay = mount("redirect")
     assert overlay.run(["ln", "-s", f"{MOUNT}/a.txt", str(tmp_path / "l")]).returncode == 0
     assert escapes(overlay) == {"symlink from outside into a mount": 1}
+
+
+# ---- policies -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_policy(tmp_path: Path, libdir: LibDir, tree: Path) -> Callable[..., Overlay]:
+    def make(**policy: Any) -> Overlay:
+        one: dict[str, Any] = {"path": MOUNT, "source": "cow", "from": tree, **policy}
+        return Overlay(tmp_path / "run", libdir("filesystem") / "libcse-fs.so", [one])
+
+    return make
+
+
+def test_read_only_where_that_is_wanted(with_policy: Callable[..., Overlay]) -> None:
+    overlay = with_policy(read_only=True)
+    for command in ("echo x > a.txt", "rm a.txt", "mkdir new", "chmod 600 a.txt", "mv a.txt b"):
+        found = overlay.run(["sh", "-c", f"cd {MOUNT} && {command}"])
+        assert "Read-only file system" in found.stderr, (command, found.stderr)
+    assert overlay.run(["cat", f"{MOUNT}/a.txt"]).stdout == "alpha\n"
+
+
+SYNCED = f"""
+import os
+fd = os.open("{MOUNT}/made", os.O_WRONLY | os.O_CREAT | os.O_SYNC, 0o644)
+os.write(fd, b"x")
+os.fsync(fd)
+os.fdatasync(fd)
+with open("{MOUNT}/a.txt", "a") as file:
+    file.write("y")
+"""
+
+
+@pytest.mark.parametrize(
+    ("sync", "calls", "synced_opens"), [("asked", 2, 1), ("never", 0, 0), ("always", 2, 2)]
+)
+def test_sync_policies(
+    sync: str,
+    calls: int,
+    synced_opens: int,
+    with_policy: Callable[..., Overlay],
+    tmp_path: Path,
+    variant: str,
+) -> None:
+    if variant == "asan" or shutil.which("strace") is None:
+        pytest.skip("strace cannot start sanitized libraries, or is not installed")
+    overlay = with_policy(sync=sync)
+    log = tmp_path / "strace.log"
+    preload = overlay.environment["LD_PRELOAD"]
+    command = ["strace", "-f", "-o", str(log), "-e", "trace=openat,fsync,fdatasync"]
+    found = overlay.run(
+        [*command, "-E", f"LD_PRELOAD={preload}", "python3", "-c", SYNCED],
+        environment={"LD_PRELOAD": ""},
+    )
+    assert found.returncode == 0, found.stderr
+    lines = [line for line in log.read_text().splitlines() if "/work/" not in line]
+    opened = [line for line in lines if "/upper/" in line and "SYNC" in line]
+    assert len([line for line in lines if "fsync(" in line or "fdatasync(" in line]) == calls
+    assert len(opened) == synced_opens, opened

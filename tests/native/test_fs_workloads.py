@@ -210,7 +210,8 @@ def test_rsync_and_tar_bring_a_tree_in_and_out(source: str, mount: Make, tmp_pat
     script = f"""rsync -a {tree}/ {MOUNT}/one && rsync -a {MOUNT}/one/ {tmp_path}/out
     tar -C {tree} -cf - . | (mkdir {MOUNT}/two && tar -C {MOUNT}/two -xf -)
     rsync -a --checksum --itemize-changes {MOUNT}/one/ {MOUNT}/two
-    rsync -a --delete {MOUNT}/one/sub/ {MOUNT}/two && diff -r --no-dereference {MOUNT}/one/sub {MOUNT}/two"""
+    rsync -a --delete {MOUNT}/one/sub/ {MOUNT}/two
+    diff -r --no-dereference {MOUNT}/one/sub {MOUNT}/two"""
     found = application.run(["bash", "-ec", script])
     assert (good(found), found.stderr) == ("", "")
     assert bare(["diff", "-r", "--no-dereference", str(tree), f"{tmp_path}/out"]).stdout == ""
