@@ -244,3 +244,17 @@ def test_run_refuses_settings_out_of_range_by_field() -> None:
     assert done.returncode == 125
     for field in ("ttl: 0 is less", "keepalive/idle: 99999999 is greater"):
         assert f"/elements/network-lwip/settings/{field}" in done.stderr
+
+
+def test_graph(cse: Cse, stack: Path) -> None:
+    assert cse("apply", "-f", str(stack))[0] == 0
+    status, out, _ = cse("graph")
+    assert status == 0
+    lines = [line.strip() for line in out.splitlines()]
+    assert lines[0] == "graph LR" and 'net_default(["default"])' in lines
+    assert 'web["web<br/>running<br/>10.210.0.2"]' in lines
+    assert "web --- net_default" in lines and "job -->|started| web" in lines
+    status, out, _ = cse("graph", "--format", "dot", "--label", "cse.stack=demo")
+    assert out.startswith("digraph cse {") and out.rstrip().endswith("}")
+    assert '"job" -> "web" [label="started"];' in out
+    assert "web" not in cse("graph", "--label", "cse.stack=other")[1]
