@@ -23,7 +23,32 @@ export type State = Application['status']['state'];
 export type Usage = Schemas['Usage'];
 export type Volume = Schemas['VolumeSpec'];
 
-export const api = createClient<paths>({ baseUrl: '/' });
+const RETRY_MS = 250;
+
+/** Once more where reading broke off: a browser on the server's own host drops what is under way
+ * whenever an interface comes or goes there, and starting applications makes taps. */
+async function fetchTwice(request: Request): Promise<Response> {
+  const again = request.method === 'GET' ? request.clone() : null;
+  try {
+    return await fetch(request);
+  } catch (error) {
+    if (!again) throw error;
+    await new Promise((done) => setTimeout(done, RETRY_MS));
+    return fetch(again);
+  }
+}
+
+/** The same for a part of the page that is loaded when it is asked for. */
+export async function loadTwice<T>(load: () => Promise<T>): Promise<T> {
+  try {
+    return await load();
+  } catch {
+    await new Promise((done) => setTimeout(done, RETRY_MS));
+    return load();
+  }
+}
+
+export const api = createClient<paths>({ baseUrl: '/', fetch: fetchTwice });
 
 /** What the server said was wrong, or that it could not be reached (`status` 0). */
 export class Failure extends Error {
