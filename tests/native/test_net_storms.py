@@ -25,7 +25,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("mode", ["direct", "relay"])
 @pytest.mark.parametrize("kind", ["threads", "signals", "forks"])
-def test_every_byte_arrives(lab: Lab, program: str, kind: str, mode: str) -> None:
+def test_every_byte_arrives(lab: Lab, program: str, kind: str, mode: str, variant: str) -> None:
+    if variant == "asan" and kind == "forks":
+        pytest.skip("a child of a fork among threads may find the sanitizer's own allocator locked")
     bare = subprocess.run(
         ["unshare", "-n", "sh", "-c", f"ip link set lo up; exec {program} {kind}"],
         capture_output=True,
