@@ -176,7 +176,7 @@ def remove(state: Path, name: str) -> None:
 def _conf(launch: Launch, bound: BoundElement, settings: dict[str, Any]) -> str:
     values = flatten(settings)
     if bound.element.manifest.kind == "network":
-        values |= flatten(_binding(launch))
+        values |= flatten(_binding(launch)) | values  # a setting `mtu` is below the network's
     return to_lines(values)
 
 
@@ -262,6 +262,7 @@ def _binding(launch: Launch) -> dict[str, Any]:
         **_binding6(binding),
         "mac": binding.mac,
         "mtu": binding.network.mtu,
+        "network_mtu": binding.network.mtu,
         "dns": resolvers() if servers is None else [str(server) for server in servers],
     }
 

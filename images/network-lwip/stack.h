@@ -20,7 +20,7 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
-enum { CSE_STACK_VERSION = 3, CSE_ADDRESSES6_MAX = 3 };
+enum { CSE_STACK_VERSION = 4, CSE_ADDRESSES6_MAX = 3 };
 
 /* A socket: generation << 32 | index + 1 << 1 | datagram. 0 is no socket. */
 typedef uint64_t cse_socket;
@@ -182,11 +182,12 @@ struct cse_stack {
     /* Waiting. The stack's lock guards the overlay's lists of waiters as well. */
     void (*enter)(sigset_t *saved);
     void (*leave)(sigset_t *saved);
-    bool (*turn)(void);     /* inside: runs what has arrived; true if any had */
-    bool (*pending)(void);  /* outside: something has arrived */
-    bool (*polls)(void);    /* `pending` can become true: there is a reason to spin */
-    void (*spin)(bool on);  /* inside: this thread polls `pending`, peers need not wake it */
-    void (*sleep)(bool on); /* inside: this thread sleeps until a bell is readable */
+    bool (*turn)(void);        /* inside: runs what has arrived; true if any had */
+    bool (*pending)(void);     /* outside: something has arrived */
+    bool (*polls)(void);       /* `pending` can become true: there is a reason to spin */
+    uint32_t (*spin_us)(void); /* longest time that a thread may poll before it sleeps */
+    void (*spin)(bool on);     /* inside: this thread polls `pending`, peers need not wake it */
+    void (*sleep)(bool on);    /* inside: this thread sleeps until a bell is readable */
     /* The descriptors that become readable when a sleeper is wanted; -1 where there is none. */
     void (*bells)(int fds[CSE_BELLS]);
     void (*heard)(int bell); /* this one was readable */

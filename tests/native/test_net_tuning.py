@@ -8,12 +8,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.native.net.lab import Host, Lab, retry
-from tests.native.test_net_faults import echo, order, round_trip_s, set_faults
+from tests.native.test_net_faults import ECHO, echo, order, round_trip_s, set_faults
 from tests.native.test_net_instruments import Capture
 
 __all__ = ["echo"]
@@ -27,9 +28,9 @@ def tune(host: Host, **values: object) -> None:
 
 
 def connection_of(host: Host, client: socket.socket) -> dict[str, Any]:
-    own = ":".join(map(str, client.getsockname()))
+    own = f":{client.getsockname()[1]}"
     lines = host.lab.broker.instruments(host.name).report("sockets")
-    (found,) = (line for line in lines if line["peer"] == own)
+    (found,) = (line for line in lines if line["peer"].endswith(own))
     return found
 
 
@@ -50,6 +51,45 @@ def test_open_connections_follow_ttl_mss_windows_and_timers(lab: Lab, echo: Host
         assert int(before["mss"]) > 1000 == int(after["mss"])
         assert int(before["receive_window"]) > 500_000 > 200_000 == int(after["receive_window"])
         assert int(after["rto_ms"]) >= 900 > int(before["rto_ms"])
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_the_mtu_bounds_packets_at_once(lab: Lab, echo: Host, family: socket.AddressFamily) -> None:
+    address = echo.address if family is socket.AF_INET else echo.address6
+    header = 40 if family is socket.AF_INET else 60
+    with socket.create_connection((address, 9000), timeout=10) as client:
+        round_trip_s(client)
+        assert int(connection_of(echo, client)["mss"]) > 1400
+        tune(echo, mtu=1300)
+        assert int(connection_of(echo, client)["mss"]) == 1300 - header
+        client.sendall(b"z" * 50_000 + b"\n")
+        left = 50_001
+        while left:
+            left -= len(client.recv(left))
+        tune(echo, mtu=65_520)
+    with socket.create_connection((address, 9000), timeout=10) as client:
+        round_trip_s(client)
+        assert int(connection_of(echo, client)["mss"]) > 1400
+
+
+def test_a_thread_that_may_not_spin_sleeps(lab: Lab) -> None:
+    """The setting `spin` at 0: each of the server's waits for its next line is a sleep."""
+    server, client = lab.host(), lab.host()
+    server.start(sys.executable, "-c", ECHO)
+    assert retry(lambda: "ready" in server.log())
+    tune(server, spin=0)
+    script = "import socket, sys; s = socket.create_connection((sys.argv[1], 9000)); [" + (
+        "(s.sendall(b'a\\n'), s.recv(9)) for _ in range(300)]"
+    )
+    before = switches(server)
+    client.check(sys.executable, "-c", script, server.address)
+    assert switches(server) - before >= 300
+
+
+def switches(host: Host) -> int:
+    """How often the program's thread has given its processor up."""
+    status = Path(f"/proc/{host.processes[-1].pid}/status").read_text()
+    return int(status.split("\nvoluntary_ctxt_switches:")[1].split()[0])
 
 
 def test_a_lowered_window_loses_nothing(lab: Lab, echo: Host) -> None:

@@ -93,7 +93,7 @@ def test_network_conf_holds_the_binding_and_files_are_bound(tmp_path: Path) -> N
     assert text == (
         "ttl=64\nname=web-a\naddress=10.9.0.5\nprefix=24\ngateway=10.9.0.1\n"
         "address6=fd00:9::5\nprefix6=64\ngateway6=fd00:9::1\n"
-        "mac=02:c5:0a:09:00:05\nmtu=65520\ndns.0=9.9.9.9\n"
+        "mac=02:c5:0a:09:00:05\nmtu=65520\nnetwork_mtu=65520\ndns.0=9.9.9.9\n"
     )
     assert "mounts.0.source=/run/cse/files/0\n" in (made.path / "run/filesystem.conf").read_text()
     assert rundir.Bind(str(archive), "/run/cse/files/0", True) in made.binds

@@ -511,6 +511,7 @@ static const struct cse_stack stack = {
     .turn = direct_turn,
     .pending = wire_pending,
     .polls = direct_polls,
+    .spin_us = direct_spin_us,
     .spin = direct_spin,
     .sleep = direct_sleep,
     .bells = direct_bells,

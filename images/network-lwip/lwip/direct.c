@@ -429,6 +429,11 @@ bool direct_polls(void)
     return instance->wires.up > 0;
 }
 
+uint32_t direct_spin_us(void)
+{
+    return __atomic_load_n(&instance->spin_us, __ATOMIC_RELAXED);
+}
+
 void direct_spin(bool on)
 {
     if (me.slot == NO_PROCESS) return;

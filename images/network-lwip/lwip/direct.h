@@ -25,6 +25,7 @@ void direct_forget(struct sock *s);
 bool direct_turn(void);
 bool direct_polls(void);
 void direct_spin(bool on);
+uint32_t direct_spin_us(void);
 void direct_sleep(bool on);
 bool direct_tick(bool leads);
 bool direct_leaves_to_pump(void);

@@ -228,6 +228,9 @@ void instance_read_settings(void)
     read_address6("gateway6", &instance->gateway6);
     instance->prefix6 = (uint8_t)bounded("prefix6", 64, 0, 128);
     instance->mtu = (uint16_t)bounded("mtu", 1500, 576, 65520);
+    instance->largest_mtu = (uint16_t)bounded("network_mtu", instance->mtu, 576, 65520);
+    if (instance->mtu > instance->largest_mtu) instance->mtu = instance->largest_mtu;
+    instance->spin_us = (uint32_t)bounded("spin", 100, 0, 100000);
     read_mac();
     instance->default_ttl = (int)bounded("ttl", 64, 1, 255);
     instance->receive_buffer = (int)bounded("receive_buffer", 4 << 20, 4096, 16 << 20);

@@ -173,7 +173,8 @@ struct instance {
     ip6_addr_t address6, gateway6;      /* any: none */
     uint8_t prefix6;
     uint8_t mac[6];
-    uint16_t mtu;
+    uint16_t mtu, largest_mtu; /* of the device; what the network takes */
+    uint32_t spin_us;          /* longest time that a thread polls before it sleeps */
     int default_ttl, receive_buffer, send_buffer;
     int keep_idle, keep_interval, keep_count;
     uint64_t random[2];

@@ -241,6 +241,7 @@ int ring_setup(void)
     if (failed != 0) return failed;
     instance->uses_ring = instance->device_headers = true;
     instance->largest_packet = PACKET_MAX;
+    if (instance->largest_mtu > PACKET_MAX) instance->largest_mtu = PACKET_MAX;
     if (instance->mtu > PACKET_MAX) instance->mtu = PACKET_MAX;
     return 0;
 }

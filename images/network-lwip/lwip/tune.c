@@ -8,6 +8,7 @@
 #include "instance.h"
 #include "wire.h"
 
+#include "lwip/priv/nd6_priv.h"
 #include "lwip/priv/tcp_priv.h"
 
 #include <stdlib.h>
@@ -64,6 +65,17 @@ static void tune_mss(long mss)
         if (pcb->mss > cse_tcp_mss) pcb->mss = (u16_t)cse_tcp_mss;
 }
 
+/* As with the MSS; what the peer's family, route and wire make of it is lwIP's to say. */
+static void tune_mtu(long mtu)
+{
+    instance->mtu = (uint16_t)LWIP_MIN(mtu, instance->largest_mtu);
+    instance->tap->mtu = instance->mtu;
+    for (int i = 0; i < LWIP_ND6_NUM_DESTINATIONS; i++)
+        destination_cache[i].pmtu = 0; /* the device's, until a router says less */
+    for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb != NULL; pcb = pcb->next)
+        pcb->mss = tcp_eff_send_mss(pcb->mss, &pcb->local_ip, &pcb->remote_ip);
+}
+
 /* Of the sockets that did not set their own; in a handshake the argument is the listener. */
 static bool follows(const struct tcp_pcb *pcb, bool receive)
 {
@@ -94,6 +106,7 @@ static void tune_connections(const char *text)
 {
     long value;
     char name[32];
+    if (number(text, "mtu", 1280, UINT16_MAX, &value)) tune_mtu(value);
     if (number(text, "mss", 536, UINT16_MAX, &value)) tune_mss(value);
     if (number(text, "receive_buffer", 4096, 16 << 20, &value)) tune_receive_buffer(value);
     if (number(text, "send_buffer", 4096, 16 << 20, &value)) tune_send_buffer(value);
@@ -114,5 +127,6 @@ void tune_apply(const char *text)
         tune_keepalive(&instance->keep_interval, offsetof(struct sock, keep_interval), value);
     if (number(text, "keepalive.probes", 1, 127, &value))
         tune_keepalive(&instance->keep_count, offsetof(struct sock, keep_count), value);
+    if (number(text, "spin", 0, 100000, &value)) instance->spin_us = (uint32_t)value;
     tune_connections(text);
 }

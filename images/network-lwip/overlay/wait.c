@@ -21,7 +21,6 @@ enum {
     SOCKETS = 65536,
     SPIN_LEAST_NS = 4000,
     SPIN_FIRST_NS = 30000,
-    SPIN_MOST_NS = 100000,
     SPIN_RETRY = 64,
     YIELDED_NS = 50000,
     CHECKS = 32,
@@ -236,21 +235,20 @@ static void relax(void)
 bool wait_spin(const struct waiter *w, cse_socket s)
 {
     static __thread uint32_t budget_ns = SPIN_FIRST_NS, idle;
-    static long most_ns = -1;
     const struct cse_stack *stack = stack_of_us();
-    if (most_ns < 0) most_ns = cse_setting_number("spin", SPIN_MOST_NS / 1000) * 1000;
+    uint32_t most_ns = stack->spin_us() * 1000;
     if (budget_ns < SPIN_LEAST_NS) {
         if (++idle % SPIN_RETRY != 0) return false;
         budget_ns = SPIN_FIRST_NS;
     }
-    if (budget_ns > most_ns) budget_ns = (uint32_t)most_ns;
+    if (budget_ns > most_ns) budget_ns = most_ns;
     uint64_t start = wait_now_ns();
     for (;;) {
         for (int i = 0; i < CHECKS; i++) {
             if (stack->pending() ||
                 (w != NULL && __atomic_load_n(&w->ready_first, __ATOMIC_RELAXED)) ||
                 (s != 0 && stack->readiness(s) & (EPOLLIN | CSE_READY_RELAYED))) {
-                budget_ns = budget_ns * 2 < SPIN_MOST_NS ? budget_ns * 2 : SPIN_MOST_NS;
+                budget_ns = budget_ns * 2 < most_ns ? budget_ns * 2 : most_ns;
                 return true;
             }
             relax();
