@@ -9,7 +9,8 @@
 #   PYTHON=python3.12 ./bootstrap.sh
 #
 # Without root, or not on Debian, it says what is missing and what will not work without it, and
-# goes on with the rest. It never removes, upgrades or starts anything.
+# goes on with the rest. It never removes, upgrades or starts anything, and of what it installs
+# nothing starts by itself.
 set -eu
 
 top=$(cd "$(dirname "$0")" && pwd)
@@ -66,8 +67,9 @@ available() {
 }
 candidate() { apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [0-9]'; }
 
-# Debian starts a service as soon as its package is there. The programs are what is wanted here, not
-# daemons on this machine's ports: policy-rc.d forbids the start while we install.
+# Debian starts a service as soon as its package is there, and again at each boot. The programs are
+# what is wanted here, not daemons on this machine's ports: policy-rc.d forbids the start while we
+# install, and what came with an enabled service has it disabled.
 install_quietly() {
     policy=/usr/sbin/policy-rc.d
     if [ ! -e $policy ]; then
@@ -77,12 +79,27 @@ install_quietly() {
     fi
     log=$top/build/apt-install.log
     mkdir -p "$top/build"
+    before=$top/build/packages-before
+    present_packages >"$before"
     if ! DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
         -o DPkg::Lock::Timeout=300 "$@" >"$log" 2>&1 </dev/null; then
         tail -5 "$log" >&2
         say "apt-get install failed; the whole of it is in build/apt-install.log"
         return 1
     fi
+    disable_services "$(present_packages | comm -13 "$before" -)"
+}
+
+present_packages() { dpkg-query -W -f '${Package}\n' | LC_ALL=C sort -u; }
+
+disable_services() {
+    command -v systemctl >/dev/null || return 0
+    for name in $1; do dpkg -L "$name"; done |
+        sed -nE 's,^(/usr)?/lib/systemd/system/([^@/]+\.(service|socket))$,\2,p' |
+        while read -r unit; do
+            [ "$(systemctl is-enabled "$unit" 2>/dev/null)" = enabled ] || continue
+            systemctl disable --quiet "$unit" >>"$log" 2>&1 && say "  $unit does not start by itself"
+        done
 }
 
 debian_packages() {
