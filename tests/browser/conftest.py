@@ -39,7 +39,7 @@ def launch(playwright: object) -> Browser:
     return browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """With three applications: `talk` writes lines, `web` serves files, `ask` keeps asking it."""
     server = Server(tmp_path_factory.mktemp("b"))
@@ -60,8 +60,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
+    """Of these tests only: Playwright keeps an event loop running in this thread until it ends."""
     with sync_playwright() as playwright:
         browser = launch(playwright)
         yield browser
