@@ -12,6 +12,7 @@ from tests.bench.worlds import need_programs
 PORT = 8000
 _CONFIGURATION = """\
 daemon off;
+user root;
 worker_processes 1;
 pid /tmp/cse-bench-nginx.pid;
 error_log stderr;
@@ -40,7 +41,7 @@ def once(place: Place) -> float:
 
 def measure() -> list[Figure]:
     need_programs("nginx", "wrk", "curl")
-    # Not in /tmp, of which applications have their own.
+    # Not in /tmp, of which applications have their own; and root there may not chown.
     root = RESULTS / "nginx"
     root.mkdir(parents=True, exist_ok=True)
     (root / "1k").write_bytes(b"0123456789abcde\n" * 64)
