@@ -237,6 +237,7 @@ bool wait_spin(const struct waiter *w, cse_socket s)
     static __thread uint32_t budget_ns = SPIN_FIRST_NS, idle;
     const struct cse_stack *stack = stack_of_us();
     uint32_t most_ns = stack->spin_us() * 1000;
+    if (most_ns == 0) return false;
     if (budget_ns < SPIN_LEAST_NS) {
         if (++idle % SPIN_RETRY != 0) return false;
         budget_ns = SPIN_FIRST_NS;
