@@ -258,3 +258,17 @@ def test_graph(cse: Cse, stack: Path) -> None:
     assert out.startswith("digraph cse {") and out.rstrip().endswith("}")
     assert '"job" -> "web" [label="started"];' in out
     assert "web" not in cse("graph", "--label", "cse.stack=other")[1]
+
+
+def test_a_stack_goes_to_compose_and_back(cse: Cse, stack: Path, tmp_path: Path) -> None:
+    compose, again = tmp_path / "compose.yaml", tmp_path / "again.yaml"
+    assert cse("apply", "-f", str(stack))[0] == 0
+    status, _, err = cse("export", "compose", "-f", str(stack))
+    assert status == 2
+    assert "/applications/job/image: 'job' has no image\n  → add one, or give --image IMAGE" in err
+    export = ("export", "compose", "demo", "--image", "debian", "-o", str(compose))
+    assert cse(*export) == (0, "", "")
+    assert cse("convert", "compose", str(compose), "-o", str(again)) == (0, "", "")
+    assert cse("apply", "-f", str(again))[1].count("unchanged") == 3
+    assert cse("convert", "compose", str(tmp_path / "none"))[0] == 2
+    assert "there is no stack 'none'" in cse("export", "compose", "none")[2]
