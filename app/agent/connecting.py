@@ -1,0 +1,125 @@
+"""Connects an application to this host, and takes it off again: its broker socket, its name, its
+bridge port, its published ports, the faults that hold for it.
+
+Called by `local` when an application is created, found again after a restart, or removed; what is
+made is the same each time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from app.agent import configuring, instrumenting
+from app.agent.host import Host
+from app.agent.names import Names
+from app.domain.application import RuntimeName
+from app.domain.errors import Conflict, HostLacks
+from app.domain.fault import FaultOrder
+from app.domain.launch import Launch
+from app.runtimes import rundir
+from app.wiring import kernel_faults, netns
+
+
+class Connector:
+    """Safe from several threads, for different applications."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._names = Names()
+
+    def connect(self, launch: Launch) -> None:
+        """All of it, or an error; nothing where it is connected already."""
+        binding = launch.network
+        directory = self._host.directory(launch.name)
+        if binding is not None:  # the filter first: no device may exist without it
+            self._host.wiring.plug(launch.name, binding, launch.spec.ports)
+            self._names.add(launch)
+            self._tell_names(launch, launch)
+        if binding is not None and launch.on_kernel_stack:
+            if launch.spec.runtime is RuntimeName.NAMESPACE:
+                self._host.wiring.make_kernel_stack(launch.name, binding, directory / "netns")
+            else:
+                self._host.kernel_containers.add(launch.name, binding)
+            if orders := instrumenting.read_faults(directory):
+                self.hold_in_kernel(launch, orders, set())
+        if launch.linked:
+            self._host.broker.serve(
+                launch.name,
+                directory / "run",
+                self._device_maker(launch),
+                lambda name: self._names.find(binding.network.name, name) if binding else None,
+                binding,
+                configuring.missed(launch),
+            )
+            if orders := instrumenting.read_faults(directory):
+                self._host.broker.instruments(launch.name).set_faults(orders)
+
+    def disconnect(self, launch: Launch) -> None:
+        """What `connect` made, as far as it came."""
+        self._names.forget(launch.name)
+        self._tell_names(launch)
+        self._host.forget(launch.name)
+        if launch.network is not None:
+            with contextlib.suppress(HostLacks):
+                self._host.wiring.unplug(launch.name, launch.network, launch.spec.ports)
+            netns.remove(self._host.directory(launch.name) / "netns")
+
+    def hold_in_kernel(self, launch: Launch, orders: list[FaultOrder], new: set[str]) -> None:
+        """These faults for an application on the kernel's stack; `new`: ids that begin now."""
+        with self.kernel_namespace(launch) as place:
+            if place is not None:
+                kernel_faults.hold(place, orders, new)
+
+    @contextlib.contextmanager
+    def kernel_namespace(self, launch: Launch) -> Iterator[int | None]:
+        """A descriptor of an application's network namespace; None while it has none."""
+        if launch.spec.runtime is RuntimeName.NAMESPACE:
+            path = self._host.directory(launch.name) / "netns"
+        else:
+            running = self._host.observe()
+            pid = next((one.pid for one in running if one.name == launch.name), None)
+            path = Path(f"/proc/{pid}/ns/net")
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            yield None
+            return
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _tell_names(self, changed: Launch, *more: Launch) -> None:
+        """To the applications on `changed`'s network that read them from a file."""
+        for launch in [*self._host.launches.copy().values(), *more]:
+            own, network = launch.network, changed.network
+            if own is None or network is None or own.network.name != network.network.name:
+                continue
+            if launch.on_kernel_stack:
+                table = self._names.table(network.network.name)
+                rundir.write_hosts(self._host.state, launch, table)
+
+    def _device_maker(self, launch: Launch) -> Callable[[bool], int]:
+        """For the broker's thread, which must never wait for the host's lock: whoever has that
+        may be waiting for the broker."""
+        wiring = self._host.wiring if launch.network is not None else None
+
+        def by_packet_socket() -> bool:
+            present = self._host.launches.get(launch.name, launch)  # may be configured since
+            return any(
+                bound.settings.get("transport") == "packet"
+                for bound in present.elements
+                if bound.element.manifest.kind == "network"
+            )
+
+        def make(vnet_hdr: bool) -> int:
+            if wiring is None or launch.network is None:
+                raise Conflict(f"'{launch.name}' is on no network")
+            if by_packet_socket():
+                return wiring.open_packet_socket(launch.name, launch.network)
+            return wiring.open_tap(launch.name, launch.network, vnet_hdr=vnet_hdr)
+
+        return make

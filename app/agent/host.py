@@ -1,0 +1,185 @@
+"""What an agent holds of its host while it is open: the state directory, runtimes, wiring, broker.
+
+Made by `local`; shared with `connecting`. Each part is made when it is first needed: a host without
+Docker, or without root, is fine without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from app.agent import identity, state_lock
+from app.agent.journal import Journal
+from app.agent.replug import Replugger
+from app.broker.broker import Broker
+from app.domain.application import RuntimeName
+from app.domain.errors import CseError, NotFound
+from app.domain.launch import Launch
+from app.domain.observed import Observed, Report
+from app.runtimes import rundir
+from app.runtimes.changes import Changes
+from app.runtimes.namespace import NamespaceRuntime
+from app.runtimes.runtime import AnyRuntime
+from app.wiring.wiring import Wiring
+
+_log = logging.getLogger(__name__)
+
+
+class Host:
+    """`adopt` is called once, by `open`, with each application that is found."""
+
+    def __init__(self, state: Path, adopt: Callable[[Launch], None]) -> None:
+        self.state = state.absolute()
+        self.changes = Changes()
+        self.lock = threading.RLock()
+        self.launches: dict[str, Launch] = {}
+        self._adopt = adopt
+        self._opened = False
+        self._runtimes: dict[RuntimeName, AnyRuntime] = {}
+        self._lock_file = -1
+        self._wiring: Wiring | None = None
+        self._broker: Broker | None = None
+        self._replugger: Replugger | None = None
+        self._journal: Journal | None = None
+
+    def open(self) -> None:
+        """Take the state directory, and find again what runs. Once; Conflict where it is taken."""
+        if self._opened:
+            return
+        with self.lock:
+            if self._opened:
+                return
+            self._lock_file = state_lock.take(self.state)
+            self._journal = Journal(self.state / "reports.jsonl")
+            self._runtimes[RuntimeName.NAMESPACE] = NamespaceRuntime(
+                self.state, identity.installation(self.state), self.changes.bump
+            )
+            self._opened = True
+            for launch in rundir.sealed(self.state):
+                self._adopt(launch)
+
+    def close(self) -> None:
+        """Let go of this host; applications go on and are found by the next agent."""
+        with self.lock:
+            if self._broker is not None:
+                self._broker.close()
+            for runtime in self._runtimes.values():
+                runtime.close()
+            self._runtimes.clear()
+            if self._replugger is not None:
+                self._replugger.close()
+                self._replugger = None
+            if self._wiring is not None:
+                if identity.is_guest(self.state):
+                    with contextlib.suppress(CseError):
+                        self._wiring.remove_idle_networks()
+                self._wiring.close()
+            if self._journal is not None:
+                self._journal.close()
+                self._journal = None
+            if self._lock_file >= 0:
+                os.close(self._lock_file)
+            self._broker = self._wiring = None
+            self._lock_file, self._opened = -1, False
+
+    def directory(self, name: str) -> Path:
+        """`STATE/apps/NAME`."""
+        return rundir.application_directory(self.state, name)
+
+    def launch(self, name: str) -> Launch:
+        """Of an application that exists. Raises NotFound."""
+        self.open()
+        launch = self.launches.get(name)
+        if launch is None:
+            raise NotFound(f"there is no application '{name}' on this host")
+        return launch
+
+    def runtime(self, name: RuntimeName) -> AnyRuntime:
+        """Docker's is made when it is first needed."""
+        with self.lock:
+            if name not in self._runtimes:
+                from app.runtimes.docker import DockerRuntime
+
+                self._runtimes[name] = DockerRuntime(
+                    self.state, identity.installation(self.state), self.changes.bump
+                )
+            return self._runtimes[name]
+
+    def runtime_of(self, name: str) -> AnyRuntime:
+        """The runtime of an application that exists. Raises NotFound."""
+        return self.runtime(self.launch(name).spec.runtime)
+
+    @property
+    def namespace(self) -> NamespaceRuntime:
+        """The namespace runtime, with what no other has."""
+        runtime = self.runtime(RuntimeName.NAMESPACE)
+        assert isinstance(runtime, NamespaceRuntime)
+        return runtime
+
+    def observe(self) -> list[Observed]:
+        """All applications of the runtimes that have been needed so far."""
+        return [one for runtime in list(self._runtimes.values()) for one in runtime.observe()]
+
+    def pids(self, name: str) -> list[int]:
+        """Of an application's processes; none where it has ended meanwhile."""
+        try:
+            return self.runtime_of(name).pids(name)
+        except CseError:
+            return []
+
+    @property
+    def wiring(self) -> Wiring:
+        """Made at its first use."""
+        with self.lock:
+            if self._wiring is None:
+                self._wiring = Wiring(identity.network_mark(self.state))
+            return self._wiring
+
+    @property
+    def broker(self) -> Broker:
+        """Made at its first use."""
+        with self.lock:
+            if self._broker is None:
+                self._broker = Broker(self.changes.bump, self._reported)
+            return self._broker
+
+    @property
+    def kernel_containers(self) -> Replugger:
+        """Made when the first container with a kernel stack is created or found."""
+        with self.lock:
+            if self._replugger is None:
+                docker = self.runtime(RuntimeName.DOCKER)
+                self._replugger = Replugger(self.changes, self.wiring, docker.observe)
+            return self._replugger
+
+    def plug_container(self, observed: Observed) -> None:
+        """After a start: its interface, where the program in a container waits for one."""
+        if self._replugger is not None:
+            self._replugger.plug(observed)
+
+    def forget(self, name: str) -> None:
+        """An application's broker socket and interface, without making either part for that."""
+        if self._replugger is not None:
+            self._replugger.forget(name)
+        if self._broker is not None:
+            self._broker.forget(name)
+
+    def reports(self, after: int) -> list[Report]:
+        """What instances told since the report of this number."""
+        return self._journal.after(after) if self._journal is not None else []
+
+    def _reported(self, name: str, pid: int, text: str) -> None:
+        """In the broker's thread, which must not wait for this object's lock."""
+        launch, journal = self.launches.get(name), self._journal
+        if launch is None or journal is None:
+            return
+        try:
+            journal.add(name, launch.id, pid, text)
+        except OSError as error:
+            _log.warning("application %s: a report is lost: %s", name, error)
+        self.changes.bump()
