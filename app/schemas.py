@@ -30,24 +30,12 @@ _MODELS: dict[str, type[BaseModel]] = {
     "stack": StackFile,
     "volume": VolumeSpec,
 }
-# What validators accept beside the model itself, which pydantic cannot know.
-_SHORT_FORMS: dict[str, dict[str, object]] = {
-    "PublishedPort": {"type": "string", "examples": ["8081:80", "127.0.0.1:5353:53/udp"]},
-    "Restart": {"enum": [False], "title": "no (read as false by YAML 1.1)"},
-    "ElementUse": {"type": "null"},
-}
 
 
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
     """The model's JSON Schema with the short forms that a stack file may use."""
     schema = model.model_json_schema(by_alias=True, mode="validation")
     definitions: dict[str, Any] = schema.get("$defs", {})
-    for name, other in _SHORT_FORMS.items():
-        if name in definitions:
-            alternatives = [definitions[name], other]
-            if name == "Restart":
-                alternatives.append({"type": "string", "examples": ["always", "on-failure:3"]})
-            definitions[name] = {"anyOf": alternatives}
     if model is StackFile:
         definitions["ApplicationSpec"]["properties"]["replicas"] = {
             "type": "integer",

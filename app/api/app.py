@@ -22,13 +22,13 @@ from app.api import (
     instruments,
     metrics,
     observing,
+    openapi,
     operations,
     problems,
     stacks,
     tokens,
     websockets,
 )
-from app.api.access import COOKIE
 from app.api.guard import Guard
 from app.api.idempotency import Idempotency
 from app.api.services import Services
@@ -55,22 +55,6 @@ def description(version: str) -> dict[str, Any]:
     return _routes(version).openapi()
 
 
-def _with_security(api: FastAPI) -> None:
-    """The guard is no dependency of routes: say by hand what it asks for."""
-    plain = api.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = plain()
-        document["components"]["securitySchemes"] = {
-            "token": {"type": "http", "scheme": "bearer", "description": "`cse token create`"},
-            "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE},
-        }
-        document["security"] = [{"token": []}, {"cookie": []}, {}]
-        return document
-
-    api.openapi = openapi  # type: ignore[method-assign]
-
-
 def _routes(version: str) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -91,5 +75,5 @@ def _routes(version: str) -> FastAPI:
     for room in (*rooms, garbage, instruments, metrics, operations, tokens, websockets):
         api.include_router(room.router)
     api.include_router(faults.everywhere)
-    _with_security(api)
+    openapi.install(api)
     return api

@@ -13,7 +13,7 @@ from app.api.idempotency import retried
 from app.api.operations import Prefer, asks_not_to_wait, begun
 from app.api.preconditions import IfMatch, IfNoneMatch
 from app.api.problems import RESPONSES
-from app.api.resources import Application, Labels, Page, etag
+from app.api.resources import Labels, etag
 from app.api.services import Given, Services
 from app.domain import selector
 from app.domain.application import ApplicationSpec
@@ -21,6 +21,7 @@ from app.domain.change import Effect, Plan, ResourceChange
 from app.domain.errors import AgentUnavailable, InvalidSpecification, TimedOut
 from app.domain.model import Name
 from app.domain.observed import State
+from app.domain.resources import Application, Page
 from app.domain.status import Status
 from app.store.records import ApplicationRecord
 from app.store.store import Transaction

@@ -7,22 +7,24 @@ from fastapi import APIRouter, Response
 from app.api import preconditions
 from app.api.preconditions import IfMatch, IfNoneMatch
 from app.api.problems import RESPONSES
-from app.api.resources import After, ElementResource, Labels, Limit, Page, etag_of, part
+from app.api.resources import After, Labels, Limit, etag_of, part
 from app.api.services import Given
 from app.domain import selector
 from app.domain.element import Element
 from app.domain.errors import Conflict, InvalidSpecification
 from app.domain.model import Name
 from app.domain.network import DEFAULT_NETWORK, NetworkSpec
+from app.domain.resources import ElementResource, Page
 from app.domain.volume import VolumeSpec
 
 router = APIRouter(prefix="/v1", responses=RESPONSES)
 
 
 @router.get("/elements", operation_id="listElements", tags=["elements"])
-def elements(services: Given) -> Page[ElementResource]:
-    """The catalogue."""
-    return Page(items=[_resource(element) for element in services.catalog.elements()])
+def elements(services: Given, limit: Limit = 1000, after: After = "") -> Page[ElementResource]:
+    """The catalogue, by name."""
+    found = sorted(services.catalog.elements(), key=lambda one: one.manifest.name)
+    return part([_resource(element) for element in found], lambda one: one.name, after, limit)
 
 
 @router.get("/elements/{name}", operation_id="getElement", tags=["elements"])

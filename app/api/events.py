@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated, Any
@@ -13,11 +12,10 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from app.api import streams
-from app.api.problems import RESPONSES, Problem, problem_of
-from app.api.resources import Page
+from app.api.problems import RESPONSES, problem_of
 from app.api.services import Given, Services
 from app.domain.errors import Gone
-from app.store.records import Event
+from app.domain.resources import Event, Page
 from app.store.store import Transaction
 
 router = APIRouter(prefix="/v1/events", tags=["events"], responses=RESPONSES)
@@ -26,24 +24,14 @@ _HEARTBEAT_S = 15.0
 """A comment so often: a client that is gone is noticed, and proxies keep the connection."""
 _RETRY_MS = 1000
 _BATCH = 100
-_EXAMPLE = {
-    "id": 42,
-    "time": "2026-11-29T08:15:30Z",
-    "kind": "started",
-    "application": "web-a",
-    "message": "started, pid 4711",
-}
-_LINE = json.dumps(_EXAMPLE)
 _CONTENT: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "A list, or a stream that goes on.",
         "content": {
-            "application/json": {"example": {"items": [_EXAMPLE], "next": None}},
-            streams.SSE: {"schema": {"type": "string"}, "example": f"id: 42\ndata: {_LINE}\n\n"},
-            streams.JSON_LINES: {"schema": Event.model_json_schema(), "example": _EXAMPLE},
+            streams.SSE: {"schema": {"type": "string"}},
+            streams.JSON_LINES: {"schema": {"$ref": "#/components/schemas/Event"}},
         },
     },
-    410: {"model": Problem, "description": "Events after that id are kept no longer: resync."},
 }
 
 

@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Body, Response
 
 from app.api.problems import RESPONSES
-from app.api.resources import Page
+from app.api.resources import After, Limit, part
 from app.api.services import Given, Services
 from app.domain.application import ApplicationSpec
 from app.domain.errors import AgentUnavailable, Conflict, InvalidSpecification, TimedOut
 from app.domain.explain import FieldError, InvalidFields, did_you_mean
 from app.domain.fault import Counters, Fault, FaultSpec, beyond_kernel
 from app.domain.ports import Line
+from app.domain.resources import Page
 
 router = APIRouter(prefix="/v1/applications/{name}/faults", tags=["faults"], responses=RESPONSES)
 everywhere = APIRouter(prefix="/v1/faults", tags=["faults"], responses=RESPONSES)
@@ -54,28 +55,22 @@ def add(
 
 
 @router.get("", operation_id="listFaults")
-def list_all(services: Given, name: str) -> Page[Fault]:
-    """What holds now, with what each has done to the running instance's packets."""
+def list_all(services: Given, name: str, limit: Limit = 1000, after: After = "") -> Page[Fault]:
+    """What holds now, by id, with what each has done to the running instance's packets."""
     with services.store.read() as transaction:
         transaction.applications.get(name)
         faults = transaction.faults.of(name)
     counted = _counted(services, name) if faults else {}
-    now = datetime.now(UTC)
-    return Page(
-        items=[_shown(fault, counted) for fault in faults if fault.ends is None or fault.ends > now]
-    )
+    return _holding(faults, counted, after, limit)
 
 
 @everywhere.get("", operation_id="listAllFaults")
-def list_everywhere(services: Given) -> Page[Fault]:
-    """What holds now anywhere; what each has done is told by the application's own list."""
+def list_everywhere(services: Given, limit: Limit = 1000, after: After = "") -> Page[Fault]:
+    """What holds now anywhere, by id; what each has done is told by the application's own list."""
     with services.store.read() as transaction:
         ours = transaction.applications.names(services.project)
         faults = [one for one in transaction.faults.all() if one.application in ours]
-    now = datetime.now(UTC)
-    return Page(
-        items=[_shown(fault, {}) for fault in faults if fault.ends is None or fault.ends > now]
-    )
+    return _holding(faults, {}, after, limit)
 
 
 @router.get("/{fault_id}", operation_id="getFault")
@@ -182,6 +177,15 @@ def _shown(fault: Fault, counted: dict[str, Counters]) -> Fault:
     if fault.ends is not None:
         left = max(0.0, (fault.ends - datetime.now(UTC)).total_seconds())
     return fault.model_copy(update={"remaining": left, "counters": counted.get(fault.id, {})})
+
+
+def _holding(
+    faults: list[Fault], counted: dict[str, Counters], after: str, limit: int
+) -> Page[Fault]:
+    now = datetime.now(UTC)
+    holding = [fault for fault in faults if fault.ends is None or fault.ends > now]
+    shown = [_shown(fault, counted) for fault in sorted(holding, key=lambda one: one.id)]
+    return part(shown, lambda one: one.id, after, limit)
 
 
 def _said(spec: FaultSpec) -> str:

@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from app.api.problems import RESPONSES
-from app.api.resources import Page
 from app.api.services import Given, Services
 from app.domain.leftover import Leftover
+from app.domain.resources import Page
 
 router = APIRouter(prefix="/v1/gc", tags=["host"], responses=RESPONSES)
 

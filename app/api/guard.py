@@ -23,11 +23,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from app.api.access import Authenticator, needed
-from app.api.problems import Problem, answer, problem_of
+from app.api.problems import answer, problem_of
 from app.api.rates import Rates
 from app.domain.access import Principal
 from app.domain.access import Scope as Needed
 from app.domain.errors import CseError, Forbidden, TooLarge, TooManyRequests, Unauthenticated
+from app.domain.resources import Problem
 from app.store.store import Store
 
 log = logging.getLogger(__name__)

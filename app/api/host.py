@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from app.api.problems import RESPONSES
-from app.api.resources import Doctor, Index, ServerHealth
 from app.api.services import Given
 from app.domain.observed import Finding
+from app.domain.resources import Doctor, Index, ServerHealth
 
 router = APIRouter(responses=RESPONSES)
 

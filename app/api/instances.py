@@ -7,13 +7,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from app.api.problems import RESPONSES
-from app.api.resources import After, Limit, Page, SettingsChange, part
+from app.api.resources import After, Limit, part
 from app.api.services import Given, Services
 from app.catalog.schema import SettingsSchema
 from app.domain import places
 from app.domain.errors import NotFound
 from app.domain.explain import FieldError, InvalidFields, did_you_mean, pointer_to
 from app.domain.observed import Instance
+from app.domain.resources import Page, SettingsChange
 
 router = APIRouter(prefix="/v1/instances", tags=["instances"], responses=RESPONSES)
 

@@ -10,11 +10,12 @@ from pydantic import ValidationError
 
 from app.api import streams
 from app.api.problems import RESPONSES
-from app.api.resources import Page
+from app.api.resources import After, Limit, part
 from app.api.services import Given
 from app.domain.capture import PCAPNG, CaptureRequest
 from app.domain.explain import InvalidFields, explain
 from app.domain.ports import Line
+from app.domain.resources import Page
 from app.domain.usage import SocketEntry, Usage
 
 router = APIRouter(tags=["instruments"], responses=RESPONSES)
@@ -32,14 +33,15 @@ def sockets(services: Given, name: str) -> Page[SocketEntry]:
 
 
 @router.get("/v1/usage", operation_id="readUsage")
-def usage(services: Given) -> Page[Usage]:
+def usage(services: Given, limit: Limit = 10_000, after: After = "") -> Page[Usage]:
     """What each running application has used so far: packets, memory, processor time."""
     found = services.agent.usage()
     if services.project is not None:
         with services.store.read() as transaction:
             ours = transaction.applications.names(services.project)
         found = [one for one in found if one.application in ours]
-    return Page(items=found)
+    found = sorted(found, key=lambda one: one.application)
+    return part(found, lambda one: one.application, after, limit)
 
 
 @router.get(

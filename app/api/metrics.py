@@ -11,6 +11,7 @@ import os
 import resource
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from fastapi import APIRouter, Response
 
@@ -37,7 +38,18 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 Sample = tuple[Mapping[str, str], float]
 
 
-@router.get("/metrics", operation_id="readMetrics", tags=["host"], response_class=Response)
+_TEXT: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/plain": {"schema": {"type": "string"}}}}
+}
+
+
+@router.get(
+    "/metrics",
+    operation_id="readMetrics",
+    tags=["host"],
+    response_class=Response,
+    responses=_TEXT,
+)
 def metrics(services: Given) -> Response:
     """Gauges and counters of the server and of all running applications, for Prometheus."""
     text = "".join([*_server(services), *_applications(services)])

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.api import streams
 from app.api.problems import RESPONSES
-from app.api.resources import ExecRequest, Page
 from app.api.services import Given, Services
 from app.domain.observed import Claim, ExecResult, Instance, LogLine
+from app.domain.resources import ExecRequest, Page
 
 router = APIRouter(tags=["observing"], responses=RESPONSES)
 

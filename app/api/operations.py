@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from app.api.problems import RESPONSES
-from app.api.resources import Page
 from app.api.services import Given, Services
 from app.domain.access import Principal
 from app.domain.errors import NotFound
 from app.domain.operation import Goal, Operation, State, Target
+from app.domain.resources import Page
 from app.store.clock import stamp
 from app.store.records import ApplicationRecord
 

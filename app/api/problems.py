@@ -11,15 +11,15 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from app.domain import errors
 from app.domain.application import ApplicationSpec
 from app.domain.explain import FieldError, InvalidFields, explain
 from app.domain.fault import FaultSpec
-from app.domain.model import Model
 from app.domain.network import NetworkSpec
+from app.domain.resources import Problem
 from app.domain.stack import Stack
 from app.domain.volume import VolumeSpec
 
@@ -57,17 +57,6 @@ STATUS: dict[type[errors.CseError], HTTPStatus] = {
     errors.TimedOut: HTTPStatus.GATEWAY_TIMEOUT,
     errors.RuntimeFailure: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
-
-
-class Problem(Model):
-    """What went wrong, where, and what to do."""
-
-    type: str = Field(examples=["urn:cse:problem:invalid-specification"])
-    title: str
-    status: int
-    detail: str
-    remedy: str | None = None
-    errors: list[FieldError] = Field(default_factory=list)
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {

@@ -14,7 +14,6 @@ from app.api.faults import kernel_errors, new_fault, stack_of
 from app.api.operations import begun
 from app.api.planning import LABEL
 from app.api.problems import RESPONSES, PreconditionFailed
-from app.api.resources import Change, StackResult
 from app.api.services import Given, Services
 from app.domain.application import ApplicationSpec
 from app.domain.change import Effect, Plan, ResourceChange
@@ -22,6 +21,7 @@ from app.domain.errors import Conflict, CseError, Forbidden, InvalidSpecificatio
 from app.domain.explain import FieldError, InvalidFields, did_you_mean, pointer_to
 from app.domain.model import Name
 from app.domain.network import DEFAULT_NETWORK, NetworkSpec
+from app.domain.resources import Change, StackResult
 from app.domain.stack import Stack
 from app.domain.volume import VolumeSpec
 from app.store.store import Transaction

@@ -10,7 +10,7 @@ from app.api import preconditions
 from app.api.access import COOKIE
 from app.api.preconditions import IfMatch, IfNoneMatch
 from app.api.problems import RESPONSES
-from app.api.resources import Page, Session, SessionRequest, etag_of
+from app.api.resources import After, Limit, etag_of, part
 from app.api.services import Given
 from app.domain.access import (
     DEFAULT_PROJECT,
@@ -24,6 +24,7 @@ from app.domain.access import (
 from app.domain.errors import Conflict, InvalidSpecification, Unauthenticated
 from app.domain.explain import did_you_mean
 from app.domain.model import Name
+from app.domain.resources import Page, Session, SessionRequest
 
 router = APIRouter(prefix="/v1", responses=RESPONSES)
 
@@ -56,10 +57,11 @@ def create(services: Given, spec: Annotated[TokenSpec, Body(openapi_examples=_TO
 
 
 @router.get("/tokens", operation_id="listTokens", tags=["access"])
-def tokens(services: Given) -> Page[Token]:
-    """All tokens, also revoked and expired ones, without their secrets."""
+def tokens(services: Given, limit: Limit = 1000, after: After = "") -> Page[Token]:
+    """All tokens by id, also revoked and expired ones, without their secrets."""
     with services.store.read() as transaction:
-        return Page(items=transaction.tokens.all())
+        found = sorted(transaction.tokens.all(), key=lambda one: one.id)
+    return part(found, lambda one: one.id, after, limit)
 
 
 @router.delete("/tokens/{name}", operation_id="revokeToken", tags=["access"])
@@ -105,11 +107,12 @@ def logout() -> Response:
 
 
 @router.get("/projects", operation_id="listProjects", tags=["access"])
-def projects(services: Given) -> Page[ProjectSpec]:
-    """All projects; `default` is always there."""
+def projects(services: Given, limit: Limit = 1000, after: After = "") -> Page[ProjectSpec]:
+    """All projects, by name; `default` is always there."""
     with services.store.read() as transaction:
-        found = transaction.projects.all()
-    return Page(items=[one for one in found if services.project in (None, one.name)])
+        found = sorted(transaction.projects.all(), key=lambda one: one.name)
+    ours = [one for one in found if services.project in (None, one.name)]
+    return part(ours, lambda one: one.name, after, limit)
 
 
 @router.get("/projects/{name}", operation_id="getProject", tags=["access"])

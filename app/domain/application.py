@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from app.domain.health import HealthCheck
-from app.domain.model import Model, Name
+from app.domain.model import Model, Name, ShortForm
 from app.domain.quantities import Bytes, Seconds
 
 AbsolutePath = Annotated[str, Field(pattern=r"^/[^\x00\n]*$", max_length=4095)]
@@ -41,8 +41,16 @@ class ElementUse(Model):
     image that sets LD_PRELOAD); only settings and files are delivered."""
 
 
-class PublishedPort(Model):
+class PublishedPort(ShortForm):
     """A port of the host that leads to a port of the application's private stack."""
+
+    short_forms = [
+        {
+            "type": "string",
+            "pattern": r"^(\d+\.\d+\.\d+\.\d+:)?\d+:\d+(/(tcp|udp))?$",
+            "examples": ["8081:80", "127.0.0.1:5353:53/udp"],
+        }
+    ]
 
     container_port: Port
     host_port: Port
@@ -101,8 +109,17 @@ class Limits(Model):
     pids: int | None = Field(default=None, ge=1)
 
 
-class Restart(Model):
+class Restart(ShortForm):
     """What happens when the program ends by itself; never after a `stop`."""
+
+    short_forms = [
+        {"enum": [False], "title": "no (read as false by YAML 1.1)"},
+        {
+            "type": "string",
+            "pattern": r"^(no|always|on-failure(:[1-9][0-9]*)?)$",
+            "examples": ["always", "on-failure:3"],
+        },
+    ]
 
     policy: Literal["no", "on-failure", "always"] = "no"
     max_retries: int | None = Field(default=None, ge=1)
@@ -158,7 +175,10 @@ class ApplicationSpec(Model):
     runtime: RuntimeName = RuntimeName.NAMESPACE
     image: str | None = Field(default=None, min_length=1)
     """The container image; required by, and only for, the docker runtime."""
-    elements: Annotated[dict[Name, ElementUse], BeforeValidator(_null_is_default)] = {}
+    elements: Annotated[
+        dict[Name, ElementUse],
+        BeforeValidator(_null_is_default, json_schema_input_type=dict[Name, ElementUse | None]),
+    ] = {}
     """Element name → how it is used; earlier entries are linked first."""
     network: NetworkUse = NetworkUse()
     ports: list[PublishedPort] = []
@@ -188,7 +208,9 @@ class ApplicationSpec(Model):
     project: Name = "default"
     """Whose quotas it counts for, and whose tokens may see and change it."""
 
-    @field_validator("depends_on", mode="before")
+    @field_validator(
+        "depends_on", mode="before", json_schema_input_type=list[Dependency] | dict[Name, Any]
+    )
     @classmethod
     def _conditions_by_name(cls, value: object) -> object:
         """Compose's form: `{db: {condition: service_healthy}}`, or `{db: healthy}`."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
 
 Name = Annotated[
     str,
@@ -29,3 +30,22 @@ class Model(BaseModel):
         validate_by_alias=True,
         serialize_by_alias=True,
     )
+
+
+class ShortForm(Model):
+    """What a validator takes in the place of an object (`"8081:80"`), said in the JSON Schema of
+    what may be sent; answers never have it."""
+
+    short_forms: ClassVar[list[dict[str, Any]]]
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        found = handler(core_schema)
+        if handler.mode == "validation":
+            definition = handler.resolve_ref_schema(found)
+            whole = dict(definition)
+            definition.clear()
+            definition["anyOf"] = [whole, *cls.short_forms]
+        return found

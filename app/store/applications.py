@@ -15,9 +15,10 @@ from app.domain.errors import Conflict, NotFound
 from app.domain.explain import did_you_mean
 from app.domain.network import NetworkSpec
 from app.domain.observed import Coverage
+from app.domain.resources import Desired
 from app.store import addresses
 from app.store.clock import now
-from app.store.records import ApplicationRecord, Desired
+from app.store.records import ApplicationRecord
 from app.store.tables import addresses as address_table
 from app.store.tables import applications as table
 from app.store.tables import faults as fault_table

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, Row, delete, func, insert, select
 
 from app.domain.errors import Gone
 from app.domain.observed import Report
+from app.domain.resources import Event
 from app.store.clock import now, stamp
-from app.store.records import Event
 from app.store.tables import events, meta
 
 _INSERT = insert(events)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 from ipaddress import IPv4Address
-from typing import Literal
 
 from app.domain.application import ApplicationSpec
 from app.domain.model import Model
 from app.domain.network import NetworkSpec
 from app.domain.observed import Coverage
-
-Desired = Literal["running", "stopped", "removed"]
+from app.domain.resources import Desired
 
 
 class ApplicationRecord(Model):
@@ -33,14 +31,3 @@ class ApplicationRecord(Model):
     """That the address is of."""
     created: datetime
     updated: datetime
-
-
-class Event(Model):
-    """Something that happened, in the order it was recorded."""
-
-    id: int
-    time: datetime
-    kind: str
-    """Short stable word: created, started, exited, failed, …"""
-    application: str | None
-    message: str

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from app.domain.application import ApplicationSpec
 from app.domain.observed import Observed, State
+from app.domain.resources import Desired
 from app.reconcile.plan import ALIVE, Step, plan, waits_for
-from app.store.records import ApplicationRecord, Desired
+from app.store.records import ApplicationRecord
 
 INSTALLATION = "0123abcd"
 IDS = st.sampled_from([f"{INSTALLATION}-1", f"{INSTALLATION}-2", "strange-1"])
