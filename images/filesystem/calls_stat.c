@@ -66,15 +66,19 @@ static void fix_by_fd(int fd, struct stat *status)
     errno = saved_errno;
 }
 
+static int stat_outside(int dirfd, const char *path, struct stat *status, int flags)
+{
+    int result = fs_next_fstatat(dirfd, path, status, flags);
+    if (result == 0 && (flags & AT_EMPTY_PATH) && path != NULL && path[0] == '\0')
+        fix_by_fd(dirfd, status);
+    return result;
+}
+
 static int do_stat(int dirfd, const char *path, struct stat *status, int flags)
 {
+    if (!fs_maybe(dirfd, path)) return stat_outside(dirfd, path, status, flags);
     WITH_PATH_AT(dirfd, path, !(flags & AT_SYMLINK_NOFOLLOW), FS_USE_NAME, where, -1)
-    if (!where_inside) {
-        int result = fs_next_fstatat(dirfd, path, status, flags);
-        if (result == 0 && (flags & AT_EMPTY_PATH) && path != NULL && path[0] == '\0')
-            fix_by_fd(dirfd, status);
-        return result;
-    }
+    if (!where_inside) return stat_outside(dirfd, path, status, flags);
     int result = fs_next_fstatat(AT_FDCWD, where.real, status, flags | AT_SYMLINK_NOFOLLOW);
     if (result == 0) fs_fix_status(&where, status);
     if (result == 0 && where.mount->cow && where.layer == 0) fs_origin(-1, where.real, status);

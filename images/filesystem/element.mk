@@ -89,11 +89,13 @@ FS_SODIUM := $(addprefix src/libsodium/,\
                  chacha20/dolbeau/chacha20_dolbeau-ssse3 chacha20/dolbeau/chacha20_dolbeau-avx2 xchacha20/stream_xchacha20) \
                crypto_verify/sodium/verify randombytes/randombytes randombytes/sysrandom/randombytes_sysrandom \
                $(addprefix sodium/,codecs runtime utils))
-FS_SODIUM_x86_64 := -DHAVE_EMMINTRIN_H -DHAVE_TMMINTRIN_H -DHAVE_SMMINTRIN_H -DHAVE_AVX2INTRIN_H -DHAVE_CPUID -DHAVE_TI_MODE
+FS_SODIUM_x86_64 := -DHAVE_EMMINTRIN_H -DHAVE_TMMINTRIN_H -DHAVE_SMMINTRIN_H -DHAVE_AVXINTRIN_H -DHAVE_AVX_ASM \
+  -DHAVE_AVX2INTRIN_H -DHAVE_CPUID -DHAVE_TI_MODE
 
 $(eval $(call fs_third_party,libsodium,$(FS_SODIUM),-DCONFIGURED=1 -DSODIUM_STATIC -DNATIVE_LITTLE_ENDIAN \
   -DHAVE_SYS_MMAN_H -DHAVE_MMAP -DHAVE_MLOCK -DHAVE_MPROTECT -DHAVE_PTHREAD $(FS_SODIUM_$(MACHINE)) \
   -I$(FS_HERE)/third-party/sodium -I$(FS_SODIUM_FROM)/include -I$(FS_SODIUM_FROM)/include/sodium -I$(FS_SODIUM_FROM)/include/sodium/private))
+$(FS_OBJECTS_libsodium): $(FS_HERE)/element.mk
 # What each of these files is for; upstream says so in pragmas of gcc.
 $(FS_TPO)/libsodium/%ssse3.o $(FS_TPO)/libsodium/%sse41.o $(FS_TPO)/libsodium/%sse2.o: FS_3RD += $(if $(filter x86_64,$(MACHINE)),-msse4.1)
 $(FS_TPO)/libsodium/%avx2.o: FS_3RD += $(if $(filter x86_64,$(MACHINE)),-mavx2)

@@ -81,6 +81,9 @@ extern struct fs_mount fs_mounts[FS_MOUNTS_MAX];
 extern int fs_mount_count;
 /* Reads the settings once; false while there is nothing to do for this overlay. */
 bool fs_ready(void);
+/* A set of bytes: what the first name of an absolute path begins with where the path may be in a
+ * mount. Every byte until the settings are read; '/' and '.' for paths not in normal form. */
+extern uint64_t fs_first_letters[4];
 /* The mount of a normal absolute path, the longest one; NULL: outside. */
 const struct fs_mount *fs_mount_of(const char *path);
 /* Whether some mount point lies below this normal absolute path. */

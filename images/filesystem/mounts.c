@@ -12,6 +12,7 @@
 struct fs_mount fs_mounts[FS_MOUNTS_MAX];
 int fs_mount_count;
 uint64_t fs_private_device;
+uint64_t fs_first_letters[4] = {~0ul, ~0ul, ~0ul, ~0ul};
 
 static int state;    /* 0 not read, 1 being read, 2 read */
 static pid_t reader; /* thread that reads them: its own calls go straight through */
@@ -394,6 +395,20 @@ static void read_settings(void)
     for (int i = 0; i < given; i++) add_alias(i);
 }
 
+static void collect_first_letters(void)
+{
+    uint64_t letters[4] = {0};
+    bool everywhere = false;
+    for (int i = 0; i < fs_mount_count; i++) {
+        unsigned char first = (unsigned char)fs_mounts[i].path[1];
+        letters[first / 64] |= 1ul << first % 64;
+        everywhere |= fs_mounts[i].length == 0;
+    }
+    letters[0] |= 1ul << '/' | 1ul << '.';
+    for (int i = 0; i < 4; i++)
+        __atomic_store_n(&fs_first_letters[i], everywhere ? ~0ul : letters[i], __ATOMIC_RELEASE);
+}
+
 extern void cse_escape_kind(const char *kind) __attribute__((weak));
 
 __attribute__((constructor(101))) static void start(void)
@@ -414,6 +429,7 @@ bool fs_ready(void)
         reader = self;
         if (cse_escape_kind != NULL) cse_escape_kind("filesystem");
         read_settings();
+        collect_first_letters();
         __atomic_store_n(&state, 2, __ATOMIC_RELEASE);
         errno = saved_errno;
     }
@@ -424,11 +440,13 @@ bool fs_ready(void)
 const struct fs_mount *fs_mount_of(const char *path)
 {
     const struct fs_mount *best = NULL;
+    size_t length = strlen(path);
     for (int i = 0; i < fs_mount_count; i++) {
         const struct fs_mount *mount = &fs_mounts[i];
-        if ((best == NULL || mount->length > best->length) &&
-            strncmp(path, mount->path, mount->length) == 0 &&
-            (path[mount->length] == '/' || path[mount->length] == '\0'))
+        if (mount->length <= length &&
+            (path[mount->length] == '/' || path[mount->length] == '\0') &&
+            (best == NULL || mount->length > best->length) &&
+            memcmp(path, mount->path, mount->length) == 0)
             best = mount;
     }
     return best;

@@ -43,9 +43,17 @@ int fs_normal(const char *path, char *out)
 /* Whether the text has a component "..", and where (the slash before it, or the start). */
 static const char *find_dotdot(const char *path)
 {
-    for (const char *at = path; (at = strstr(at, "..")) != NULL; at += 2)
-        if ((at == path || at[-1] == '/') && (at[2] == '/' || at[2] == '\0')) return at;
+    for (const char *at = path; (at = strchr(at, '.')) != NULL; at++)
+        if (at[1] == '.' && (at == path || at[-1] == '/') && (at[2] == '/' || at[2] == '\0'))
+            return at;
     return NULL;
+}
+
+/* Whether the first letter of an absolute path says that it is outside: of most paths it does. */
+static bool elsewhere(const char *path)
+{
+    unsigned char first = (unsigned char)path[1];
+    return !(fs_first_letters[first / 64] >> first % 64 & 1) && find_dotdot(path) == NULL;
 }
 
 /* Whether an absolute path is not in normal form (a name with a leading dot counts, harmlessly). */
@@ -219,7 +227,7 @@ static const char *base_of(int dirfd, const char *path, char *room)
 
 bool fs_maybe(int dirfd, const char *path)
 {
-    if (path == NULL || !fs_ready()) return false;
+    if (path == NULL || (path[0] == '/' && elsewhere(path)) || !fs_ready()) return false;
     if (path[0] == '/') return absolute_maybe(path);
     if (dirfd == AT_FDCWD) {
         const char *known = __atomic_load_n(&cwd_known, __ATOMIC_ACQUIRE);
