@@ -10,13 +10,20 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define CSE_INDEX_MAGIC "CSEIDX2"
+#define CSE_INDEX_MAGIC "CSEIDX3"
 
 enum cse_archive_format {
     CSE_FORMAT_PLAIN = 1, /* tar, cpio, iso9660: each member is reached by itself */
     CSE_FORMAT_STREAM,    /* compressed, or 7z: one sequential pass */
     CSE_FORMAT_ZIP,
     CSE_FORMAT_SQUASHFS,
+};
+
+enum cse_archive_codec { /* of a stream that can be read from seek points */
+                         CSE_CODEC_NONE,
+                         CSE_CODEC_GZIP,
+                         CSE_CODEC_XZ,
+                         CSE_CODEC_ZSTD,
 };
 
 enum {                        /* of an entry, in the application's `state` */
@@ -35,14 +42,15 @@ struct cse_index_header {
     uint32_t entry_count;
     uint32_t bucket_count; /* a power of two */
     uint32_t has_symlinks;
-    uint32_t reserved;
-    uint64_t buckets_at, entries_at, strings_at, file_size;
+    uint32_t codec; /* enum cse_archive_codec */
+    uint64_t buckets_at, entries_at, strings_at, points_at, windows_at, file_size;
+    uint32_t point_count, windows_size;
 };
 
 struct cse_index_entry {
     uint64_t size;
     int64_t mtime;
-    uint64_t source_at; /* where the reader of its format finds it */
+    uint64_t source_at; /* where the reader of its format finds it; with a codec, in the stream */
     uint64_t packed_at; /* 1 + offset in the pack file; 0: not kept */
     uint32_t mtime_ns;
     uint32_t mode;              /* type and permissions */
@@ -57,6 +65,21 @@ struct cse_index_entry {
     uint32_t links; /* st_nlink */
     uint32_t unused;
 };
+
+/* A place from which a compressed stream can be read on. */
+struct cse_index_point {
+    uint64_t out, in;                  /* bytes of what is unpacked before it, and of the archive */
+    uint32_t window_at, window_stored; /* in the windows, packed with LZ4 */
+    uint32_t window_size;              /* of the output before it that its codec wants */
+    uint32_t bits;                     /* gzip: of the byte before `in` that come first */
+    uint32_t check;                    /* xz: the kind of checksum in this stream */
+    uint32_t unused;
+};
+
+static inline const struct cse_index_point *cse_index_points(const struct cse_index_header *index)
+{
+    return (const struct cse_index_point *)((const char *)index + index->points_at);
+}
 
 static inline const struct cse_index_entry *cse_index_entries(const struct cse_index_header *index)
 {

@@ -20,7 +20,7 @@ from tests.bench.harness import RESULTS, CannotMeasure, Figure, show, write
 _HERE = Path(__file__).parent
 # In the order of the table of targets.
 NETWORK = ("echo", "stream", "redis", "nginx", "connections", "tap", "many", "memory")
-FILESYSTEM = ("small", "calls", "start", "encrypted", "union")
+FILESYSTEM = ("small", "seek", "calls", "start", "encrypted", "union")
 TITLES = {
     "network": "network-lwip, times better than the peer",
     "filesystem": "filesystem, times better than the peer",

@@ -418,24 +418,48 @@ int builder_finish(struct builder *b, int index)
     return builder_write(b, index);
 }
 
+/* Whether some content will have to come out of the stream. */
+static bool needs_points(const struct builder *b)
+{
+    for (uint32_t i = 0; i < b->count; i++) {
+        const struct cse_index_entry *entry = &b->entries[i];
+        if (S_ISREG(entry->mode) && !entry->is_hard_link && entry->size > 0 &&
+            entry->packed_at == 0)
+            return true;
+    }
+    return false;
+}
+
 int builder_write(struct builder *b, int index)
 {
+    const struct points *points = &b->points;
+    bool pointed = needs_points(b);
     struct cse_index_header header = {
         .magic = CSE_INDEX_MAGIC,
         .format = b->format,
         .entry_count = b->count,
         .bucket_count = b->bucket_count,
         .has_symlinks = b->has_symlinks,
+        .codec = b->codec,
+        .point_count = pointed ? points->count : 0,
+        .windows_size = pointed ? (uint32_t)points->windows_size : 0,
     };
     header.entries_at = (sizeof header + 63) & ~UINT64_C(63);
-    header.buckets_at = header.entries_at + b->count * sizeof *b->entries;
+    header.points_at = header.entries_at + b->count * sizeof *b->entries;
+    header.buckets_at = header.points_at + header.point_count * sizeof *points->list;
     header.strings_at = header.buckets_at + b->bucket_count * sizeof *b->buckets;
-    header.file_size = header.strings_at + b->strings_size;
+    header.windows_at = header.strings_at + b->strings_size;
+    header.file_size = header.windows_at + header.windows_size;
     int error = write_all(index, b->entries, b->count * sizeof *b->entries, header.entries_at);
     if (error == 0)
         error =
             write_all(index, b->buckets, b->bucket_count * sizeof *b->buckets, header.buckets_at);
     if (error == 0) error = write_all(index, b->strings, b->strings_size, header.strings_at);
+    if (error == 0)
+        error = write_all(index, points->list, header.point_count * sizeof *points->list,
+                          header.points_at);
+    if (error == 0)
+        error = write_all(index, points->windows, header.windows_size, header.windows_at);
     if (error == 0) error = write_all(index, &header, sizeof header, 0);
     return error;
 }
@@ -445,4 +469,5 @@ void builder_free(struct builder *b)
     free(b->entries);
     free(b->buckets);
     free(b->strings);
+    points_free(&b->points);
 }

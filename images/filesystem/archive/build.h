@@ -2,6 +2,7 @@
 #ifndef CSE_ARCHIVE_BUILD_H
 #define CSE_ARCHIVE_BUILD_H
 
+#include "stream.h"
 #include "tree.h"
 
 #include <stddef.h>
@@ -22,6 +23,8 @@ struct builder {
     size_t strings_size, strings_capacity;
     uint64_t total_bytes;
     bool has_symlinks;
+    struct points points; /* of `codec` */
+    uint32_t codec;
     int pack; /* descriptor, or -1 */
     uint64_t packed;
 };

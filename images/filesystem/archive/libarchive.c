@@ -1,19 +1,17 @@
-/* tar, cpio, iso9660 and 7z, plain or compressed (gzip, xz, lzma, lzip, zstd, bzip2, lz4,
- * compress), through libarchive.
+/* The index of tar, cpio, iso9660 and 7z, plain or compressed (gzip, xz, lzma, lzip, zstd, bzip2,
+ * lz4, compress), through libarchive. contents.c reads the members.
  *
  * Plain tar, cpio and iso9660: each member is read at its own offset. 7z and whatever is
- * compressed: only one pass in order is cheap, so indexing keeps contents in the pack file as they
- * stream by, up to a bound; what did not fit is reached with a reader that stays open, so that
- * reading files in archive order is one pass again.
+ * compressed: indexing keeps contents in the pack file as they stream by, up to a bound. What did
+ * not fit is read from the nearest seek point where gzip, xz or zstd has them (stream.c); else with
+ * a reader that stays open, so that reading files in archive order is one pass again.
  *
  * A compressed stream is read to its end before anything of it is shown, so its checksums hold for
  * all that is kept; each member's own is taken then, and compared when it is read once more. Plain
  * tar, cpio and iso9660 have no checksum of contents: what they hold is shown.
  */
-#include "build.h"
+#include "reader.h"
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -30,28 +28,19 @@ struct archive_read;
 const void *__archive_read_ahead(struct archive_read *, size_t, ssize_t *);
 int64_t __archive_read_consume(struct archive_read *, int64_t);
 
-enum { READ_BLOCK = 128 << 10, COPY_BLOCK = 32 << 10, CRC_PART = 1 << 30 };
+enum { READ_BLOCK = 128 << 10, CRC_PART = 1 << 30 };
 enum { COMPARED = 512, ONE_PIECE_MAX = 1 << 30 };
-enum {                   /* cse_index_entry.method of plain archives: source_at is */
-       AT_HEADER = 0,    /* where tar's header begins */
-       IN_ONE_PIECE = 1, /* where the data begin */
-       IN_TURN = 2,      /* the number of members before it */
-};
 
-enum { WHY_BYTES = 200 };
-
-static const char *reason(struct archive *reader)
+const char *reader_reason(struct archive *reader)
 {
     const char *text = reader ? archive_error_string(reader) : NULL;
     return text != NULL ? text : "cannot be read";
 }
 
-/* NULL, and in why[WHY_BYTES] the reason. */
-static struct archive *open_reader(int archive, off_t offset, char *why)
+static struct archive *new_reader(char *why)
 {
-    snprintf(why, WHY_BYTES, "cannot be read");
-    if (lseek(archive, offset, SEEK_SET) < 0) return NULL;
     struct archive *reader = archive_read_new();
+    snprintf(why, WHY_BYTES, "cannot be read");
     if (reader == NULL) return NULL;
     archive_read_support_format_tar(reader);
     archive_read_support_format_cpio(reader);
@@ -65,15 +54,71 @@ static struct archive *open_reader(int archive, off_t offset, char *why)
     archive_read_support_filter_bzip2(reader);
     archive_read_support_filter_lz4(reader);
     archive_read_support_filter_compress(reader);
-    if (archive_read_open_fd(reader, archive, READ_BLOCK) == ARCHIVE_OK) return reader;
-    snprintf(why, WHY_BYTES, "%s", reason(reader));
+    return reader;
+}
+
+static struct archive *opened(struct archive *reader, int result, char *why)
+{
+    if (result == ARCHIVE_OK) return reader;
+    snprintf(why, WHY_BYTES, "%s", reader_reason(reader));
     archive_read_free(reader);
     return NULL;
 }
 
-/* Copies the present member's data to `out` (-1: nowhere) from `offset` on; holes stay holes.
- * *crc is that of all data but the holes. */
-static int copy_data(struct archive *reader, uint64_t size, int out, uint64_t offset, uint32_t *crc)
+struct archive *open_reader(int archive, off_t offset, char *why)
+{
+    struct archive *reader = new_reader(why);
+    if (reader != NULL && lseek(archive, offset, SEEK_SET) < 0) {
+        archive_read_free(reader);
+        return NULL;
+    }
+    if (reader == NULL) return NULL;
+    return opened(reader, archive_read_open_fd(reader, archive, READ_BLOCK), why);
+}
+
+/* Between a stream and libarchive. */
+struct feed {
+    struct stream *stream;
+    unsigned char buffer[READ_BLOCK];
+};
+
+static la_ssize_t feed_read(struct archive *reader, void *context, const void **data)
+{
+    struct feed *feed = context;
+    ssize_t got = stream_read(feed->stream, feed->buffer, sizeof feed->buffer);
+    if (got < 0) archive_set_error(reader, (int)-got, "%s", feed->stream->why);
+    *data = feed->buffer;
+    return got < 0 ? -1 : got;
+}
+
+static int feed_close(struct archive *reader, void *context)
+{
+    (void)reader;
+    free(context);
+    return ARCHIVE_OK;
+}
+
+struct archive *open_stream_reader(struct stream *stream, char *why)
+{
+    struct archive *reader = new_reader(why);
+    struct feed *feed = reader != NULL ? malloc(sizeof *feed) : NULL;
+    if (feed == NULL) {
+        archive_read_free(reader);
+        return NULL;
+    }
+    feed->stream = stream;
+    return opened(reader, archive_read_open2(reader, feed, NULL, feed_read, NULL, feed_close), why);
+}
+
+uint32_t crc_of(uint32_t crc, const void *data, size_t length)
+{
+    for (size_t done = 0; done < length; done += CRC_PART)
+        crc = (uint32_t)crc32(crc, (const Bytef *)data + done,
+                              (uInt)(length - done < CRC_PART ? length - done : CRC_PART));
+    return crc;
+}
+
+int copy_data(struct archive *reader, uint64_t size, int out, uint64_t offset, uint32_t *crc)
 {
     const void *data;
     size_t length;
@@ -84,9 +129,7 @@ static int copy_data(struct archive *reader, uint64_t size, int out, uint64_t of
            got == ARCHIVE_WARN) {
         if (at < 0 || (uint64_t)at > size || length > size - (uint64_t)at) return EIO;
         if (error == 0 && out >= 0) error = write_all(out, data, length, offset + (uint64_t)at);
-        for (size_t done = 0; done < length; done += CRC_PART)
-            *crc = (uint32_t)crc32(*crc, (const Bytef *)data + done,
-                                   (uInt)(length - done < CRC_PART ? length - done : CRC_PART));
+        *crc = crc_of(*crc, data, length);
     }
     return got == ARCHIVE_EOF ? error : EIO;
 }
@@ -124,7 +167,8 @@ static int read_to_end(struct builder *b, struct archive *reader)
     return available < 0 ? EIO : 0;
 }
 
-/* Whether the present member's data lie in one piece, as they are, at *at of a plain archive. */
+/* Whether the present member's data lie in one piece, as they are, at *at of a plain archive or of
+ * a stream. */
 static bool one_piece(const struct builder *b, struct archive *reader, struct archive_entry *found,
                       int archive, uint64_t size, uint64_t *at)
 {
@@ -139,9 +183,10 @@ static bool one_piece(const struct builder *b, struct archive *reader, struct ar
             return false;
     }
     int64_t begin = archive_filter_bytes(reader, 0);
-    if (begin <= 0 || (uint64_t)begin > b->archive_size || size > b->archive_size - (uint64_t)begin)
-        return false;
+    if (begin <= 0) return false;
     *at = (uint64_t)begin;
+    if (b->codec != CSE_CODEC_NONE) return true;
+    if (*at > b->archive_size || size > b->archive_size - *at) return false;
     if (data == NULL) return true;
     size_t compared = length < sizeof same ? length : sizeof same;
     return read_all(archive, same, compared, *at) == 0 && memcmp(same, data, compared) == 0;
@@ -165,7 +210,8 @@ static int add_member(struct builder *b, struct archive *reader, struct archive_
         .mtime_ns = (uint32_t)archive_entry_mtime_nsec(found),
         .source_at = ordinal,
     };
-    if (b->format == CSE_FORMAT_PLAIN && (S_ISREG(member.mode) || hard != NULL)) {
+    bool placed = b->format == CSE_FORMAT_PLAIN || b->codec != CSE_CODEC_NONE;
+    if (placed && (S_ISREG(member.mode) || hard != NULL)) {
         bool tar = (archive_format(reader) & ARCHIVE_FORMAT_BASE_MASK) == ARCHIVE_FORMAT_TAR;
         if (tar) member.source_at = (uint64_t)archive_read_header_position(reader);
         if (one_piece(b, reader, found, archive, member.size, &member.source_at))
@@ -186,164 +232,48 @@ static int add_member(struct builder *b, struct archive *reader, struct archive_
     return b->format == CSE_FORMAT_STREAM ? keep(b, reader, number) : 0;
 }
 
-/* Formats in which each member can be reached by itself. */
-static bool is_plain(struct archive *reader)
+/* Whether members can be reached by where they lie, in the file or in the stream. */
+static void find_format(struct builder *b, struct archive *reader, const struct stream *stream)
 {
     int format = archive_format(reader) & ARCHIVE_FORMAT_BASE_MASK;
-    return archive_filter_code(reader, 0) == ARCHIVE_FILTER_NONE &&
-           (format == ARCHIVE_FORMAT_TAR || format == ARCHIVE_FORMAT_CPIO ||
-            format == ARCHIVE_FORMAT_ISO9660);
+    bool bare = archive_filter_code(reader, 0) == ARCHIVE_FILTER_NONE;
+    bool in_order = format == ARCHIVE_FORMAT_TAR || format == ARCHIVE_FORMAT_CPIO;
+    bool plain = bare && stream == NULL && (in_order || format == ARCHIVE_FORMAT_ISO9660);
+    b->format = plain ? CSE_FORMAT_PLAIN : CSE_FORMAT_STREAM;
+    b->codec = bare && stream != NULL && in_order ? stream->codec->number : CSE_CODEC_NONE;
+}
+
+static int read_members(struct builder *b, struct archive *reader, const struct stream *stream,
+                        int archive)
+{
+    struct archive_entry *found;
+    for (uint64_t ordinal = 0;; ordinal++) {
+        int got = archive_read_next_header(reader, &found);
+        if (got == ARCHIVE_EOF) break;
+        if (got != ARCHIVE_OK && got != ARCHIVE_WARN) return EIO;
+        if (ordinal == 0) find_format(b, reader, stream);
+        int error = add_member(b, reader, found, archive, ordinal);
+        if (error != 0) return error;
+    }
+    bool compressed = stream != NULL || archive_filter_code(reader, 0) != ARCHIVE_FILTER_NONE;
+    return compressed ? read_to_end(b, reader) : 0;
 }
 
 int libarchive_build(struct builder *b, int archive)
 {
     char why[WHY_BYTES], text[256];
-    struct archive *reader = open_reader(archive, 0, why);
-    struct archive_entry *found;
-    int error = 0, got = ARCHIVE_FATAL;
-    if (reader != NULL) {
-        for (uint64_t ordinal = 0; error == 0; ordinal++) {
-            got = archive_read_next_header(reader, &found);
-            if (got != ARCHIVE_OK && got != ARCHIVE_WARN) break;
-            if (ordinal == 0) b->format = is_plain(reader) ? CSE_FORMAT_PLAIN : CSE_FORMAT_STREAM;
-            error = add_member(b, reader, found, archive, ordinal);
-        }
-    }
-    if (error == 0 && got == ARCHIVE_EOF && reader != NULL &&
-        archive_filter_code(reader, 0) != ARCHIVE_FILTER_NONE)
-        error = read_to_end(b, reader);
-    if (error == EIO || (error == 0 && got != ARCHIVE_EOF)) {
+    struct stream *stream = stream_open(archive, &b->points);
+    struct archive *reader =
+        stream != NULL ? open_stream_reader(stream, why) : open_reader(archive, 0, why);
+    int error = reader != NULL ? read_members(b, reader, stream, archive) : EIO;
+    if (error == EIO) {
         snprintf(text, sizeof text, "is damaged or no archive of a known kind: %s",
-                 reader != NULL ? reason(reader) : why);
+                 reader != NULL ? reader_reason(reader) : why);
         b->say(b->context, "", text);
-        error = EIO;
     }
     if (reader != NULL) archive_read_free(reader);
+    stream_close(stream);
     /* The last member may end in a hole. */
     if (error == 0 && b->packed > 0 && ftruncate(b->pack, (off_t)b->packed) != 0) error = errno;
-    return error;
-}
-
-/* ---- contents ------------------------------------------------------------------------------ */
-
-/* A reader part-way through a compressed archive. One is kept between calls; whoever takes it owns
- * it, so two threads never share one, and a forked child cannot find it half-used. */
-struct cursor {
-    struct archive *reader;
-    const struct cse_index_header *index; /* names the archive */
-    int fd;
-    pid_t pid;
-    uint64_t next; /* ordinal of the member that the next header will be */
-};
-
-static struct cursor *kept;
-
-static void free_cursor(struct cursor *cursor)
-{
-    if (cursor == NULL) return;
-    if (cursor->reader != NULL) archive_read_free(cursor->reader);
-    tree_host.own_close(cursor->fd);
-    free(cursor);
-}
-
-/* The archive with an offset of its own: what the overlay gave is every thread's. */
-static int reopen(int archive)
-{
-    char path[40];
-    snprintf(path, sizeof path, "/proc/self/fd/%d", archive);
-    return tree_host.own_fd((int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC));
-}
-
-static struct cursor *take_cursor(int archive, const struct cse_index_header *index,
-                                  uint64_t wanted)
-{
-    struct cursor *cursor = __atomic_exchange_n(&kept, NULL, __ATOMIC_ACQ_REL);
-    /* A forked child shares the file offset with its parent: it must not go on reading there. */
-    if (cursor != NULL && cursor->index == index && cursor->next <= wanted &&
-        cursor->pid == getpid())
-        return cursor;
-    char why[WHY_BYTES];
-    free_cursor(cursor);
-    cursor = calloc(1, sizeof *cursor);
-    if (cursor == NULL) return NULL;
-    cursor->fd = reopen(archive);
-    cursor->index = index;
-    cursor->pid = getpid();
-    cursor->reader = cursor->fd >= 0 ? open_reader(cursor->fd, 0, why) : NULL;
-    if (cursor->reader != NULL) return cursor;
-    free_cursor(cursor);
-    return NULL;
-}
-
-static int fill_from_stream(int archive, const struct cse_index_header *index,
-                            const struct cse_index_entry *entry, int out, const char **why)
-{
-    struct cursor *cursor = take_cursor(archive, index, entry->source_at);
-    if (cursor == NULL) return ENOMEM;
-    struct archive_entry *found;
-    int got = ARCHIVE_OK;
-    while (cursor->next <= entry->source_at && (got == ARCHIVE_OK || got == ARCHIVE_WARN)) {
-        got = archive_read_next_header(cursor->reader, &found);
-        cursor->next++;
-    }
-    uint32_t crc = 0;
-    int error = got == ARCHIVE_OK || got == ARCHIVE_WARN
-                    ? copy_data(cursor->reader, entry->size, out, 0, &crc)
-                    : EIO;
-    if (error == 0 && index->format == CSE_FORMAT_STREAM && crc != entry->crc) {
-        *why = "is not what it was when the archive was indexed";
-        free_cursor(cursor);
-        return EIO;
-    }
-    if (error != 0) {
-        static __thread char text[200];
-        snprintf(text, sizeof text, "%s", reason(cursor->reader));
-        *why = text;
-        free_cursor(cursor);
-        return error;
-    }
-    free_cursor(__atomic_exchange_n(&kept, cursor, __ATOMIC_ACQ_REL));
-    return 0;
-}
-
-static int fill_at_offset(int archive, const struct cse_index_entry *entry, int out)
-{
-    if (entry->method == IN_ONE_PIECE) {
-        char block[COPY_BLOCK];
-        int error = 0;
-        for (uint64_t done = 0; done < entry->size && error == 0; done += sizeof block) {
-            size_t part =
-                entry->size - done < sizeof block ? (size_t)(entry->size - done) : sizeof block;
-            error = read_all(archive, block, part, entry->source_at + done);
-            if (error == 0) error = write_all(out, block, part, done);
-        }
-        return error;
-    }
-    char why[WHY_BYTES];
-    int own = reopen(archive);
-    struct archive *reader = own >= 0 ? open_reader(own, (off_t)entry->source_at, why) : NULL;
-    if (reader == NULL) {
-        tree_host.own_close(own);
-        return EIO;
-    }
-    struct archive_entry *found;
-    int got = archive_read_next_header(reader, &found);
-    uint32_t crc;
-    int error = got == ARCHIVE_OK || got == ARCHIVE_WARN
-                    ? copy_data(reader, entry->size, out, 0, &crc)
-                    : EIO;
-    archive_read_free(reader);
-    tree_host.own_close(own);
-    return error;
-}
-
-int libarchive_fill(int archive, const struct cse_index_header *index,
-                    const struct cse_index_entry *entry, int out, cse_tree_say *say, void *context)
-{
-    const char *why = "cannot be read from the archive";
-    bool in_turn = index->format == CSE_FORMAT_STREAM || entry->method == IN_TURN;
-    int error = in_turn ? fill_from_stream(archive, index, entry, out, &why)
-                        : fill_at_offset(archive, entry, out);
-    if (error != 0) say(context, cse_index_text(index, entry->path), why);
     return error;
 }

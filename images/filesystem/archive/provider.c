@@ -28,6 +28,7 @@ static int build(int archive, int index, int pack, const struct cse_tree_limits 
         .archive_mtime = status.st_mtime,
         .pack = pack,
     };
+    points_start(&b.points, b.archive_size);
     int error = builder_start(&b);
     if (error == 0)
         error = zip_recognised(archive, b.archive_size)        ? zip_build(&b, archive)
