@@ -14,7 +14,7 @@ DASHBOARD := app/dashboard
 C_FILES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup native native-all dashboard dashboard-or-not pictures images schemas run test test-asan check check-python check-c \
+.PHONY: help setup native native-all dashboard dashboard-or-not pictures images schemas run test test-asan test-postgresql check check-python check-c \
         check-dashboard check-generated check-tree format bench bench-control bench-network bench-filesystem lock clean
 
 help: ## list the targets
@@ -66,11 +66,16 @@ test: native dashboard-or-not ## all tests that this machine can run; the others
 	@images/docker.sh || echo "docker tests will be skipped" >&2
 	@if docker info >/dev/null 2>&1; then docker compose build --quiet; fi
 	@status=0; $(MAKE) --no-print-directory test-asan || status=1; \
+	  $(MAKE) --no-print-directory test-postgresql || status=1; \
 	  $(PY) -m pytest $(ARGS) || status=1; exit $$status
 
 test-asan: setup # the native tests on libraries with address and undefined-behaviour sanitizers
 	@$(IMAGES) TARGET=$(TARGET) VARIANT=asan
 	@$(PY) -m pytest tests/native --variant asan
+
+test-postgresql: setup # the store and the API on PostgreSQL in the place of SQLite
+	@$(PY) -m pytest --store postgresql tests/unit/test_store.py tests/unit/test_upgrade.py \
+	  tests/integration/test_api.py tests/integration/test_api_operations.py
 
 check: check-python check-c check-dashboard check-generated check-tree ## linters, types, import contracts, formats, drift
 

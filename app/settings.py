@@ -77,7 +77,8 @@ class Settings(Model):
     audit_history: int = Field(default=10_000, ge=100)
     """Entries of the audit log kept; older ones are deleted."""
     database: str = ""
-    """SQLAlchemy URL of the store; by default SQLite in `state_dir`."""
+    """URL of the store: `sqlite:///PATH` (by default in `state_dir`), or
+    `postgresql://USER:PASSWORD@HOST/DATABASE`, `postgresql://USER@/DATABASE?host=SOCKET-DIRECTORY`."""
     agent: str = ""
     """`unix:PATH` of an agent that runs as a process of its own; empty: within this process."""
     runtime: RuntimeName = RuntimeName.NAMESPACE

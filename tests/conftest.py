@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import stores
+
 ROOT = Path(__file__).resolve().parents[1]
 ELEMENTS = ROOT / "build/elements"
 
@@ -28,6 +30,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="release",
         help="build of the elements' libraries that native tests load (make native VARIANT=…)",
     )
+    parser.addoption(
+        "--store",
+        choices=("sqlite", "postgresql"),
+        default="sqlite",
+        help="database of the control planes and stores that tests make",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    stores.kind = config.getoption("--store")
 
 
 def target() -> str:

@@ -36,7 +36,7 @@ class Events:
                 "time": stamp(time) if time else now(),
                 "kind": kind,
                 "application": application,
-                "message": message,
+                "message": message.replace("\0", "\ufffd"),  # PostgreSQL takes none
             },
         )
         self._last_id = int((result.inserted_primary_key or (0,))[0])

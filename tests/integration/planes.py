@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 from app.agent.fake import FakeAgent
 from app.main import ControlPlane, listen
 from app.settings import load
+from tests import stores
 
 _LIBRARIES = {"glibc-x86_64": {"preload": ["libx.so"]}}
 ELEMENTS: dict[str, dict[str, Any]] = {
@@ -87,6 +88,7 @@ class Plane:
 
     def __init__(self, home: Path, agent: FakeAgent, **flags: Any) -> None:
         elements = write_elements(home / "elements")
+        flags = {"database": stores.url(home / "state/store.sqlite"), **flags}
         settings = load({}, state_dir=home / "state", elements_dir=elements, **flags)
         self.agent = agent
         self.plane = ControlPlane(settings, agent)
@@ -138,7 +140,13 @@ def until(what: Callable[[], Any], seconds: float = 5.0) -> Any:
 def served(home: Path, agent: FakeAgent) -> Iterator[str]:
     """A control plane behind a real server on a free loopback port; its URL."""
     elements = write_elements(home / "elements")
-    settings = load({}, state_dir=home / "state", elements_dir=elements, listen="127.0.0.1:0")
+    settings = load(
+        {},
+        state_dir=home / "state",
+        elements_dir=elements,
+        listen="127.0.0.1:0",
+        database=stores.url(home / "state/store.sqlite"),
+    )
     plane, listener = ControlPlane(settings, agent), listen(settings)
     config = uvicorn.Config(plane.api, log_level="warning", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)

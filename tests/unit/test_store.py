@@ -15,13 +15,14 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine, text
 
 from app.domain.application import ApplicationSpec
-from app.domain.errors import Conflict, CseError, HostLacks, NotFound
+from app.domain.errors import Conflict, CseError, HostLacks, InvalidSpecification, NotFound
 from app.domain.network import NetworkSpec
 from app.store import database, tables
 from app.store.store import Store, Transaction
+from tests import stores
 
 SMALL = NetworkSpec(name="small", subnet=IPv4Network("10.9.0.0/28"))
 
@@ -39,11 +40,15 @@ def spec(name: str, address: str | None = None, ports: tuple[str, ...] = ()) -> 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    made = Store(f"sqlite:///{tmp_path}/store.sqlite")
+    made = Store(stores.url(tmp_path / "store.sqlite"))
     with made.write() as transaction:
         transaction.networks.put(SMALL)
     yield made
     made.close()
+
+
+def open_engine(url: str) -> Engine:
+    return create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
 
 
 def add(store: Store, one: ApplicationSpec) -> IPv4Address | None:
@@ -52,9 +57,9 @@ def add(store: Store, one: ApplicationSpec) -> IPv4Address | None:
 
 
 def test_migrations_make_the_tables(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/store.sqlite"
+    url = stores.url(tmp_path / "store.sqlite")
     Store(url).close()
-    with create_engine(url).connect() as connection:
+    with open_engine(url).connect() as connection:
         context = MigrationContext.configure(connection)
         assert compare_metadata(context, tables.metadata) == []
     folder = Path(database.__file__).parent / "migrations"
@@ -62,7 +67,7 @@ def test_migrations_make_the_tables(tmp_path: Path) -> None:
 
 
 def test_what_was_stored_is_there_after_opening_again(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/store.sqlite"
+    url = stores.url(tmp_path / "store.sqlite")
     first = Store(url)
     with first.write() as transaction:
         transaction.networks.put(SMALL)
@@ -97,7 +102,7 @@ def test_lowest_free_address(store: Store) -> None:
 )
 def test_addresses_are_never_shared(steps: list[tuple[str, int, str | None]]) -> None:
     with TemporaryDirectory() as home:
-        store = Store(f"sqlite:///{home}/store.sqlite")
+        store = Store(stores.url(Path(home) / "store.sqlite"))
         with store.write() as transaction:
             transaction.networks.put(SMALL)
         held: dict[str, IPv4Address] = {}
@@ -145,7 +150,7 @@ def test_ports_of_different_addresses_do_not_collide(store: Store) -> None:
 
 def test_threads_and_processes_get_different_addresses(tmp_path: Path, store: Store) -> None:
     # A second store on the same file stands for another process: it has its own locks.
-    other = Store(f"sqlite:///{tmp_path}/store.sqlite")
+    other = Store(stores.url(tmp_path / "store.sqlite"))
     found: list[IPv4Address | None] = []
 
     def take(which: Store, name: str) -> None:
@@ -193,7 +198,7 @@ def test_unknown_names_come_with_the_nearest(store: Store) -> None:
 
 
 def test_events_are_numbered_and_old_ones_go(tmp_path: Path) -> None:
-    store = Store(f"sqlite:///{tmp_path}/events.sqlite", event_history=100)
+    store = Store(stores.url(tmp_path / "events.sqlite"), event_history=100)
     for _ in range(6):
         with store.write() as transaction:
             for _ in range(100):
@@ -212,6 +217,44 @@ def test_a_store_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
     (tmp_path / "broken.sqlite").write_bytes(b"this is no database" * 100)
     with pytest.raises(HostLacks):
         Store(f"sqlite:///{tmp_path}/broken.sqlite")
+    with pytest.raises(HostLacks, match=r"cannot be opened: .*socket") as caught:
+        Store(f"postgresql://me:secret@/cse?host={tmp_path}")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["mysql://host/cse", "nonsense", "postgresql+asyncpg://host/cse"])
+def test_another_kind_of_database_is_refused_with_the_form_to_write(url: str) -> None:
+    with pytest.raises(InvalidSpecification, match="write sqlite:///PATH or postgresql://"):
+        Store(url)
+
+
+def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    url = stores.url(tmp_path / "store.sqlite")
+    Store(url).close()
+    with open_engine(url).begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(HostLacks, match="newer version"):
+        Store(url)
+
+
+def test_servers_that_share_a_database_do_not_write_at_the_same_time(tmp_path: Path) -> None:
+    url = stores.url(tmp_path / "store.sqlite")
+    first, second = Store(url), Store(url)
+    with first.write() as transaction:
+        transaction.networks.put(SMALL)
+    add(first, spec("a"))
+    late = threading.Thread(target=add, args=(second, spec("b")))
+    with first.write() as transaction:
+        late.start()
+        transaction.applications.insert(first.installation, spec("c"), SMALL)
+        late.join(0.2)
+        assert late.is_alive()
+    late.join()
+    with second.read() as transaction:
+        found = {record.name: str(record.address) for record in transaction.applications.all()}
+    assert found == {"a": "10.9.0.2", "c": "10.9.0.3", "b": "10.9.0.4"}
+    first.close()
+    second.close()
 
 
 def tell(message: str, transaction: Transaction) -> None:
@@ -243,7 +286,7 @@ def test_what_is_put_off_outlives_the_failure_of_another(store: Store) -> None:
 
 
 def test_what_is_put_off_is_written_without_anyone_asking_and_at_the_end(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/store.sqlite"
+    url = stores.url(tmp_path / "store.sqlite")
     first, written = Store(url), threading.Event()
     first.subscribe(written.set)
     first.later(partial(tell, "one"))
