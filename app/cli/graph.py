@@ -1,7 +1,8 @@
-"""`cse graph`: applications, their networks and what waits for what, as mermaid or dot."""
+"""`cse graph`: applications, their networks and what waits for what, as mermaid, dot or SVG."""
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Any
@@ -10,13 +11,15 @@ import typer
 
 from app.cli.client import Api, Client
 from app.cli.output import say
+from app.domain.errors import HostLacks
 
 
 class Format(StrEnum):
-    """Languages that other programs draw."""
+    """Two languages that other programs draw, and a drawing (by graphviz)."""
 
     MERMAID = "mermaid"
     DOT = "dot"
+    SVG = "svg"
 
 
 def register(commands: typer.Typer) -> None:
@@ -31,14 +34,26 @@ def graph(
     ] = None,
     api: Api = None,
 ) -> None:
-    """Draw who is on which network and who depends on whom: 'cse graph --format dot | dot -Tsvg'.
+    """Draw who is on which network and who depends on whom: 'cse graph --format svg > all.svg'.
 
     Lines are places on a network, arrows lead from an application to what it waits for.
     """
     client = Client(api)
     items = client.get("/v1/applications", label=label, limit=10_000)["items"]
-    for line in _mermaid(items) if form is Format.MERMAID else _dot(items):
-        say(line)
+    text = "\n".join(_mermaid(items) if form is Format.MERMAID else _dot(items))
+    say(_drawn(text) if form is Format.SVG else text)
+
+
+def _drawn(text: str) -> str:
+    """The SVG of a dot text. Raises `HostLacks` where graphviz is missing."""
+    try:
+        done = subprocess.run(["dot", "-Tsvg"], input=text, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        remedy = "install graphviz, or take --format dot or mermaid elsewhere"
+        raise HostLacks("graphviz, which draws SVG, is not installed", remedy=remedy) from error
+    if done.returncode:
+        raise HostLacks(f"graphviz: {done.stderr.strip()}", remedy="take --format dot")
+    return done.stdout.rstrip()
 
 
 def _mermaid(items: list[dict[str, Any]]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -258,6 +259,11 @@ def test_graph(cse: Cse, stack: Path) -> None:
     assert out.startswith("digraph cse {") and out.rstrip().endswith("}")
     assert '"job" -> "web" [label="started"];' in out
     assert "web" not in cse("graph", "--label", "cse.stack=other")[1]
+    status, out, err = cse("graph", "--format", "svg")
+    if shutil.which("dot"):
+        assert "<svg" in out and "web" in out
+    else:
+        assert status == 6 and "install graphviz" in err
 
 
 def test_a_stack_goes_to_compose_and_back(cse: Cse, stack: Path, tmp_path: Path) -> None:
