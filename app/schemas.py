@@ -1,4 +1,4 @@
-"""Writes what is generated from the code: JSON Schemas and reference pages.
+"""Writes what is generated from the code: JSON Schemas, the client, reference pages.
 
 Called by `make schemas`; `make check` calls it with `--check`, which changes nothing and fails
 where a file is not what the code says. Add a generated file by adding a line to `generated()`.
@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from app.api.app import description
+from app.client_generator import source
 from app.domain.application import ApplicationSpec
 from app.domain.element import ElementManifest
 from app.domain.network import NetworkSpec
@@ -58,8 +59,9 @@ def generated() -> Iterator[tuple[str, str]]:
     for name, model in _MODELS.items():
         text = json.dumps(_schema(model), indent=2, sort_keys=True)
         yield f"schemas/{name}.schema.json", text + "\n"
-    document = json.dumps(description(product_version()), indent=2, sort_keys=True)
-    yield "schemas/openapi.json", document + "\n"
+    document = description(product_version())
+    yield "schemas/openapi.json", json.dumps(document, indent=2, sort_keys=True) + "\n"
+    yield "app/client/operations.py", source(document)
     yield "docs/settings.md", reference()
 
 

@@ -113,8 +113,8 @@ async def _follow(
             fresh.clear()
             before = seen
             found, last = await run_in_threadpool(_read_on, services, seen, application)
-            for event in found:
-                yield streams.render(event, sse, event.id)
+            if found:
+                yield "".join(streams.render(event, sse, event.id) for event in found)
             seen = last
             if seen != before:
                 continue

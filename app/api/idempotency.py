@@ -12,6 +12,7 @@ each client has keys of its own.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 
 from starlette.concurrency import run_in_threadpool
@@ -83,11 +84,17 @@ class Idempotency:
             await Response(known.body, known.status, headers)(scope, receive, send)
             return
         retried.set(known is not None)
-        kept = _Kept(send)
+
+        async def keep(found: Answer | None) -> None:
+            await run_in_threadpool(self._end, key, found)
+            self._under_way.discard(key)
+
+        kept = _Kept(send, request, keep)
         try:
             await self._app(scope, _once(body, receive), kept)
         finally:
-            await run_in_threadpool(self._end, key, kept.answer(request))
+            if not kept.is_complete:
+                await keep(None)
 
     def _begin(self, key: str, request: str) -> Answer | None:
         with self._store.write() as transaction:
@@ -105,14 +112,19 @@ class Idempotency:
 
 
 class _Kept:
-    """Passes the answer on and keeps it."""
+    """Passes the answer on and keeps it: before its end, so that a client who has all of it and
+    asks again at once finds it."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(
+        self, send: Send, request: str, keep: Callable[[Answer | None], Awaitable[None]]
+    ) -> None:
         self._send = send
+        self._request = request
+        self._keep = keep
         self._status: int | None = None
         self._headers: list[tuple[str, str]] = []
         self._body = bytearray()
-        self._complete = False
+        self.is_complete = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -124,15 +136,17 @@ class _Kept:
             ]
         elif message["type"] == "http.response.body":
             self._body += message.get("body", b"")
-            self._complete = not message.get("more_body", False)
+            if not message.get("more_body", False):
+                self.is_complete = True
+                await self._keep(self._answer())
         await self._send(message)
 
-    def answer(self, request: str) -> Answer | None:
+    def _answer(self) -> Answer | None:
         """None where it is not to be kept: a failure of ours, or more than fits."""
         status = self._status
-        if status is None or status >= 500 or not self._complete or len(self._body) > _MOST_KEPT:
+        if status is None or status >= 500 or len(self._body) > _MOST_KEPT:
             return None
-        return Answer(request, status, self._headers, bytes(self._body))
+        return Answer(self._request, status, self._headers, bytes(self._body))
 
 
 def _key(scope: Scope, given: bytes) -> str:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from app.api import streams
 from app.api.problems import RESPONSES
 from app.api.services import Given, Services
-from app.domain.observed import Claim, ExecResult, Instance, LogLine
+from app.domain.observed import Claim, ExecResult, Instance
 from app.domain.resources import ExecRequest, Page
 
 router = APIRouter(tags=["observing"], responses=RESPONSES)
@@ -17,7 +17,7 @@ router = APIRouter(tags=["observing"], responses=RESPONSES)
 _LOG_CONTENT = {
     200: {
         "content": {
-            streams.JSON_LINES: {"schema": LogLine.model_json_schema()},
+            streams.JSON_LINES: {"schema": {"$ref": "#/components/schemas/LogLine"}},
             streams.SSE: {"schema": {"type": "string"}},
         },
         "description": "One line each.",

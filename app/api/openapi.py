@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from app.api import examples
 from app.api.access import COOKIE, needed
 from app.api.problems import MEDIA_TYPE
+from app.domain.observed import LogLine
 
 _TAGS = {
     "applications": "Unmodified programs with their private services.",
@@ -57,6 +58,14 @@ _HEADERS: dict[str, dict[str, Any]] = {
     "Operation-Location": {"description": "Path of the operation that goes on.", "schema": _TEXT},
     "X-Request-ID": {"description": "Names this request in logs and audit.", "schema": _TEXT},
 }
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    "description": "The same key and request: the same answer, for a day; done once.",
+}
+"""Handled by the middleware of `idempotency.py`."""
 _VERSIONED = frozenset({"Application", "NetworkSpec", "VolumeSpec", "ProjectSpec-Output"})
 
 
@@ -87,10 +96,13 @@ def _complete(document: dict[str, Any]) -> None:
         "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE},
     }
     components["headers"] = _HEADERS
+    components["schemas"]["LogLine"] = LogLine.model_json_schema()  # of a stream
     components["responses"] = {str(status): _error(status) for status in _ERRORS}
     document["security"] = [{"token": []}, {"cookie": []}, {}]
     document["tags"] = [{"name": name, "description": text} for name, text in _TAGS.items()]
     for method, path, operation in operations(document):
+        if method in ("post", "patch"):
+            operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
         _summarize(operation)
         _authorize(operation, method, path)
         _add_statuses(operation, method, path)

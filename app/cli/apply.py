@@ -5,16 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
 from app.cli import stackfile
-from app.cli.client import Api, AsJson, Client
+from app.cli.client import Api, AsJson, connect
 from app.cli.failures import ExitStatus, Failed, report
-from app.cli.output import say, show_json, state, urls
+from app.cli.output import plain, say, show_json, state, urls
+from app.client import Client
 from app.domain.application import RuntimeName
 from app.domain.errors import CseError
+from app.domain.resources import ApplicationStatus, StackResult
 
 File = Annotated[str, typer.Option("--file", "-f", help="The stack file; '-' is standard input.")]
 
@@ -53,14 +56,26 @@ def apply(
     What is so already is left alone, what differs is changed as gently as it allows ('cse plan'
     tells); where anything cannot be accepted, nothing is changed.
     """
-    client = Client(api)
+    client = connect(api, timeout_s=600)
     with prepared(client, file, var, runtime) as stack:
         result = put(client, stack, prune, plan)
-    failed = follow(client, result, timeout if wait else 0.0, quiet=as_json)
+    followed = follow(client, result, timeout if wait else 0.0, quiet=as_json)
     if as_json:
-        show_json(result)
-    if failed:
+        shown = plain(result)
+        for change in shown["changes"]:
+            if change["kind"] == "application" and change["name"] in followed.statuses:
+                change["status"] = plain(followed.statuses[change["name"]])
+        show_json(shown)
+    if followed.failed:
         raise Failed(ExitStatus.FAILED)
+
+
+@dataclass
+class Followed:
+    """What became of the applications of a stack."""
+
+    statuses: dict[str, ApplicationStatus]
+    failed: bool
 
 
 @contextmanager
@@ -93,58 +108,52 @@ def ready(
 
 def put(
     client: Client, stack: dict[str, Any], prune: bool = False, plan: str | None = None
-) -> dict[str, Any]:
+) -> StackResult:
     """Have the server check and record it."""
-    path = f"/v1/stacks/{stack.get('name', 'default')}"
-    headers = {"If-Match": f'"{plan}"'} if plan else None
-    query = {"prune": prune}
-    result: dict[str, Any] = client.call(
-        "PUT", path, stack, query=query, headers=headers, timeout_s=600
-    )
-    return result
+    name = str(stack.get("name", "default"))
+    return client.apply_stack(name, stack, prune=prune, if_match=f'"{plan}"' if plan else None)
 
 
 def schemas(client: Client) -> dict[str, dict[str, Any]]:
     """Element name → schema of its settings."""
-    return {item["name"]: item["settings"] for item in client.get("/v1/elements")["items"]}
+    return {item.name: item.settings for item in client.each_element()}
 
 
-def follow(client: Client, result: dict[str, Any], wait: float, *, quiet: bool = False) -> bool:
-    """Tell how it goes, application by application; whether any of them failed."""
+def follow(client: Client, result: StackResult, wait: float, *, quiet: bool = False) -> Followed:
+    """Tell how it goes, application by application, until all run or have failed to."""
     deadline = time.monotonic() + wait
-    failed = False
-    for change in result["changes"]:
-        kind, name, verb = change["kind"], change["name"], change["change"]
+    found = Followed({}, failed=False)
+    for change in result.changes:
+        kind, name, verb = change.kind, change.name, change.change
         if kind != "application" or verb == "removed" or not wait:
             if not quiet:
                 say(f"{kind} {name}: {verb}")
             continue
         left = max(0.1, min(60.0, deadline - time.monotonic()))
-        resource = client.get(f"/v1/applications/{name}", wait=left)
-        while resource["status"]["state"] in ("starting", "waiting"):
+        resource = client.get_application(name, wait=left)
+        while resource.status.state in ("starting", "waiting"):
             if time.monotonic() > deadline:
                 break
-            resource = client.get(f"/v1/applications/{name}", wait=10)
-        status = resource["status"]
-        change["status"] = status
-        bad = status["state"] in ("failed", "starting", "waiting") or (
-            status["state"] == "exited" and status.get("exit_code") != 0
+            resource = client.get_application(name, wait=10)
+        status = resource.status
+        found.statuses[name] = status
+        bad = status.state in ("failed", "starting", "waiting") or (
+            status.state == "exited" and status.exit_code != 0
         )
-        failed = failed or bad
+        found.failed = found.failed or bad
         if not quiet:
             _tell(name, verb, status)
-    return failed
+    return found
 
 
-def _tell(name: str, verb: str, status: dict[str, Any]) -> None:
+def _tell(name: str, verb: str, status: ApplicationStatus) -> None:
     words = [f"application {name}: {verb}, {state(status)}"]
-    words += [str(status["address"])] if status.get("address") else []
+    words += [str(status.address)] if status.address else []
     words += urls(status)
     say("  ".join(words))
-    if status.get("reason"):
-        say(f"  {status['reason']}")
-        if status.get("remedy"):
-            say(f"  → {status['remedy']}")
-    coverage = status.get("coverage") or {}
-    if coverage.get("verdict") == "kernel":
-        say(f"  on the kernel's own service: {coverage['reason']}")
+    if status.reason:
+        say(f"  {status.reason}")
+        if status.remedy:
+            say(f"  → {status.remedy}")
+    if status.coverage is not None and status.coverage.verdict == "kernel":
+        say(f"  on the kernel's own service: {status.coverage.reason}")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.client import Api, Client
+from app.cli.client import Api, connect
 from app.cli.failures import ExitStatus, Failed
 
 
@@ -36,9 +36,8 @@ def capture(
     if write is None and sys.stdout.isatty():
         sys.stderr.write("error: a terminal cannot show packets\n  → use -w FILE or a pipe\n")
         raise Failed(ExitStatus.INVALID)
-    parts = Client(api).parts(
-        f"/v1/applications/{name}/capture",
-        **{"filter": filter_text, "count": count, "snaplen": snaplen, "for": duration},
+    parts = connect(api).capture_packets(
+        name, filter=filter_text, count=count, snaplen=snaplen, duration=duration
     )
     out = write.open("wb") if write is not None else sys.stdout.buffer
     try:

@@ -17,13 +17,13 @@ from typing import Annotated, Any
 
 import typer
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from app.catalog.catalog import Catalog
 from app.cli import stackfile
 from app.cli.apply import Var
-from app.cli.client import Api, AsJson, Client
-from app.cli.output import say, show_json
+from app.cli.client import Api, AsJson, connect
+from app.cli.output import plain, say, show_json
 from app.convert.compose import from_compose
 from app.convert.containerlab import from_containerlab
 from app.convert.converted import Converted
@@ -180,20 +180,23 @@ def _of_file(file: str, var: list[str]) -> Stack:
 
 
 def _of_server(stack: str, api: str | None) -> Stack:
-    client = Client(api)
-    label = f"cse.stack={stack}"
-    sections: dict[str, Any] = {"name": stack}
-    for section in ("applications", "networks", "volumes"):
-        items = client.get(f"/v1/{section}", label=[label], limit=10_000)["items"]
-        sections[section] = {item["name"]: dict(_asked(item)) for item in items}
+    client = connect(api)
+    label = [f"cse.stack={stack}"]
+    applications = client.each_application(label=label)
+    sections: dict[str, Any] = {
+        "name": stack,
+        "applications": {one.name: dict(_asked(one.spec)) for one in applications},
+        "networks": {one.name: dict(_asked(one)) for one in client.each_network(label=label)},
+        "volumes": {one.name: dict(_asked(one)) for one in client.each_volume(label=label)},
+    }
     if not sections["applications"]:
         raise InvalidSpecification(f"there is no stack '{stack}'", remedy="see 'cse ps'")
     return Stack.model_validate(sections)
 
 
-def _asked(item: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _asked(spec: BaseModel) -> Iterator[tuple[str, Any]]:
     """What was asked for of a resource, without the server's own marks."""
-    for name, value in item.get("spec", item).items():
+    for name, value in plain(spec).items():
         if name == "labels":
             yield name, {key: text for key, text in value.items() if key != "cse.stack"}
         else:

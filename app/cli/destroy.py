@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from app.cli import stackfile
 from app.cli.apply import Var
-from app.cli.client import Api, Client
+from app.cli.client import Api, connect
 from app.cli.failures import Failed, report
 from app.cli.output import say
 from app.cli.rm import remove
@@ -37,22 +38,22 @@ def destroy(
         raise InvalidSpecification("which stack?", remedy="give its name, or --file")
     if file is not None:
         name = str(stackfile.read(file, var or []).stack.get("name", "default"))
-    client = Client(api)
-    listed = client.get("/v1/applications", label=f"{_LABEL}={name}", limit=10_000)["items"]
-    worst = remove(client, [item["name"] for item in listed])
-    kinds = ["networks", *(["volumes"] if volumes else [])]
-    for kind in kinds:
-        for item in client.get(f"/v1/{kind}")["items"]:
-            if item["labels"].get(_LABEL) == name and item["name"] != DEFAULT_NETWORK:
-                worst = max(worst, _delete(client, kind, item["name"]))
+    client = connect(api)
+    label = [f"{_LABEL}={name}"]
+    worst = remove(client, [one.name for one in client.each_application(label=label)])
+    for network in list(client.each_network(label=label)):
+        if network.name != DEFAULT_NETWORK:
+            worst = max(worst, _delete("network", network.name, client.delete_network))
+    for volume in list(client.each_volume(label=label)) if volumes else ():
+        worst = max(worst, _delete("volume", volume.name, client.delete_volume))
     if worst:
         raise Failed(worst)
 
 
-def _delete(client: Client, kind: str, name: str) -> int:
+def _delete(kind: str, name: str, delete: Callable[[str], None]) -> int:
     try:
-        client.call("DELETE", f"/v1/{kind}/{name}")
+        delete(name)
     except CseError as error:
         return report(error)
-    say(f"{kind.removesuffix('s')} {name}: removed")
+    say(f"{kind} {name}: removed")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from app.cli.client import Api, AsJson, Client
+from app.cli.client import Api, AsJson, connect
 from app.cli.failures import ExitStatus, Failed
 from app.cli.output import say, show_json, show_table
 from app.domain.errors import AgentUnavailable
@@ -21,7 +21,7 @@ def doctor(api: Api = None, as_json: AsJson = False) -> None:
     Exit status 6 where anything is missing.
     """
     try:
-        findings = Client(api).get("/v1/doctor")["findings"]
+        findings = connect(api).doctor().findings
     except AgentUnavailable:
         from app.cli.local import findings_without_server
 
@@ -30,12 +30,12 @@ def doctor(api: Api = None, as_json: AsJson = False) -> None:
         show_json(findings)
     else:
         rows = [
-            (finding["check"], "ok" if finding["ok"] else "missing", finding["observation"])
+            (finding.check, "ok" if finding.ok else "missing", finding.observation)
             for finding in findings
         ]
         show_table(["CHECK", "", "OBSERVATION"], rows)
         for finding in findings:
-            if not finding["ok"] and finding["remedy"]:
-                say(f"{finding['check']}: {finding['remedy']}")
-    if not all(finding["ok"] for finding in findings):
+            if not finding.ok and finding.remedy:
+                say(f"{finding.check}: {finding.remedy}")
+    if not all(finding.ok for finding in findings):
         raise Failed(ExitStatus.HOST_LACKS)

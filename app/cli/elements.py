@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from app.cli.client import Api, AsJson, Client
+from app.cli.client import Api, AsJson, connect
 from app.cli.output import say, show_json, show_table
+from app.domain.resources import ElementResource
 
 
 def register(commands: typer.Typer) -> None:
@@ -21,15 +22,15 @@ def elements(
     as_json: AsJson = False,
 ) -> None:
     """List the elements, or show one with its settings."""
-    client = Client(api)
+    client = connect(api)
     if name is not None:
-        element = client.get(f"/v1/elements/{name}")
+        element = client.get_element(name)
         if as_json:
             show_json(element)
         else:
             _show(element)
         return
-    items = client.get("/v1/elements")["items"]
+    items = list(client.each_element())
     if as_json:
         show_json(items)
         return
@@ -37,23 +38,23 @@ def elements(
         ["NAME", "KIND", "VERSION", "LIBRARIES", "SUMMARY"],
         [
             (
-                item["name"],
-                item["kind"],
-                item["version"],
-                ", ".join(item["targets"]),
-                item["summary"],
+                item.name,
+                item.kind,
+                item.version,
+                ", ".join(item.targets),
+                item.summary,
             )
             for item in items
         ],
     )
 
 
-def _show(element: dict[str, Any]) -> None:
-    say(f"{element['name']} {element['version']} ({element['kind']}, {element['license']})")
-    say(f"{element['summary']}\n")
-    if element["description"]:
-        say(f"{element['description']}\n")
-    settings = element["settings"].get("properties", {})
+def _show(element: ElementResource) -> None:
+    say(f"{element.name} {element.version} ({element.kind}, {element.license})")
+    say(f"{element.summary}\n")
+    if element.description:
+        say(f"{element.description}\n")
+    settings = element.settings.get("properties", {})
     if not settings:
         say("It has no settings.")
         return

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from app.cli.client import Api, AsJson, Client
-from app.cli.output import say
+from app.cli.client import Api, AsJson, connect
+from app.cli.output import line_of, say
+from app.domain.resources import Event
 
 
 def register(commands: typer.Typer) -> None:
@@ -24,19 +24,19 @@ def events(
     as_json: AsJson = False,
 ) -> None:
     """Show events, oldest first; one JSON object per line with --json."""
-    client = Client(api)
-    latest = client.get("/v1/events", application=name, limit=limit)["items"]
+    client = connect(api)
+    latest = client.list_events(application=name, limit=limit).items
     for event in latest:
         _show(event, as_json)
     if follow:
-        after = latest[-1]["id"] if latest else 0
-        for event in client.lines("/v1/events", follow=True, application=name, after=after):
+        after = latest[-1].id if latest else None
+        for event in client.events(after, application=name):
             _show(event, as_json)
 
 
-def _show(event: dict[str, object], as_json: bool) -> None:
+def _show(event: Event, as_json: bool) -> None:
     if as_json:
-        say(json.dumps(event, ensure_ascii=False))
+        say(line_of(event))
         return
-    name = event.get("application") or "-"
-    say(f"{event['time']}  {name:<16}  {event['kind']:<14}  {event['message']}")
+    name = event.application or "-"
+    say(f"{event.time.isoformat()}  {name:<16}  {event.kind:<14}  {event.message}")

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.client import Api, AsJson, Client
+from app.cli.client import Api, AsJson, connect
 from app.cli.failures import ExitStatus, Failed
-from app.cli.output import show_json, show_table
+from app.cli.output import plain, show_json, show_table
+from app.client import Client
 
 
 def register(commands: typer.Typer) -> None:
@@ -24,7 +25,7 @@ def evidence(
     as_json: AsJson = False,
 ) -> None:
     """Check each claim of privacy now against what the kernel shows; status 1 where one fails."""
-    client = Client(api)
+    client = connect(api)
     claims = collect(client, names or [])
     if as_json:
         show_json(claims)
@@ -37,12 +38,12 @@ def evidence(
 def collect(client: Client, names: list[str]) -> list[dict[str, Any]]:
     """The claims about these applications, or about all that run."""
     if not names:
-        items = client.get("/v1/applications")["items"]
-        names = [item["name"] for item in items if item["status"]["state"] == "running"]
+        listed = client.each_application()
+        names = [one.name for one in listed if one.status.state == "running"]
     return [
-        {"application": name, **claim}
+        {"application": name, **plain(claim)}
         for name in names
-        for claim in client.get(f"/v1/applications/{name}/evidence")["items"]
+        for claim in client.read_evidence(name).items
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.client import Api, AsJson, Client
+from app.cli.client import Api, AsJson, connect
 from app.cli.failures import ExitStatus, Failed, report
 from app.cli.output import show_json
 from app.domain.errors import CseError
@@ -36,19 +36,14 @@ def execute(
         if terminal:
             from app.cli.terminal import run
 
-            raise Failed(run(Client(api), name, words))
-        result = Client(api).call(
-            "POST",
-            f"/v1/applications/{name}/exec",
-            {"command": words, "timeout": timeout},
-            timeout_s=timeout + 30,
-        )
+            raise Failed(run(connect(api), name, words))
+        result = connect(api).exec_in_application(name, {"command": words, "timeout": timeout})
     except CseError as error:
         report(error)
         raise Failed(ExitStatus.NOT_STARTED) from error
     if as_json:
         show_json(result)
     else:
-        sys.stdout.write(result["stdout"])
-        sys.stderr.write(result["stderr"])
-    raise Failed(result["exit_code"])
+        sys.stdout.write(result.stdout)
+        sys.stderr.write(result.stderr)
+    raise Failed(result.exit_code)

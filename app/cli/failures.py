@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from enum import IntEnum
 
+from app.client import ProblemError
 from app.domain import errors
 from app.domain.explain import FieldError, InvalidFields
 
@@ -46,27 +47,16 @@ class Failed(Exception):
         self.status = status
 
 
-class Refused(errors.CseError):
-    """The server refused the request."""
-
-    def __init__(
-        self, slug: str, detail: str, remedy: str | None, fields: list[FieldError]
-    ) -> None:
-        super().__init__(detail, remedy=remedy)
-        self.problem = slug
-        self.fields = fields
-
-
 def status_of(error: errors.CseError) -> ExitStatus:
     """The exit status for an error."""
-    slug = error.problem if isinstance(error, Refused) else error.slug
+    slug = error.kind if isinstance(error, ProblemError) else error.slug
     return _STATUS.get(slug, ExitStatus.FAILED)
 
 
 def fields_of(error: errors.CseError) -> list[FieldError]:
     """The fields that an error is about."""
-    if isinstance(error, Refused):
-        return error.fields
+    if isinstance(error, ProblemError):
+        return error.errors
     if isinstance(error, InvalidFields):
         return error.errors
     if error.pointer is not None:

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.client import Api, AsJson, Client
+from app.cli.client import Api, AsJson, connect
 from app.cli.output import say, show_json, show_table
+from app.domain.fault import Fault, FaultSpec
 
 group = typer.Typer(help="Loss, delay, cuts and the like, to order.", no_args_is_help=True)
 
@@ -57,11 +58,11 @@ def add(
         "seed": seed,
     }
     body = {key: value for key, value in given.items() if value is not None}
-    made = Client(api).call("POST", f"/v1/applications/{name}/faults", body)
+    made = connect(api).add_fault(name, body)
     if as_json:
         show_json(made)
         return
-    say(f"{made['id']}: {_effects(made['spec'])}, seed {made['seed']}{_until(made)}")
+    say(f"{made.id}: {_effects(made.spec)}, seed {made.seed}{_until(made)}")
 
 
 @group.command("ls")
@@ -71,11 +72,9 @@ def ls(
     as_json: AsJson = False,
 ) -> None:
     """List the faults that hold, with what each has done so far."""
-    client = Client(api)
-    wanted = names or [item["name"] for item in client.get("/v1/applications")["items"]]
-    items = [
-        item for name in wanted for item in client.get(f"/v1/applications/{name}/faults")["items"]
-    ]
+    client = connect(api)
+    wanted = names or [one.name for one in client.each_application()]
+    items = [fault for name in wanted for fault in client.each_fault(name)]
     if as_json:
         show_json(items)
         return
@@ -83,12 +82,12 @@ def ls(
         ["ID", "APPLICATION", "EFFECTS", "SEED", "LEFT", "COUNTED"],
         [
             (
-                item["id"],
-                item["application"],
-                _effects(item["spec"]),
-                item["seed"],
-                f"{item['remaining']:.0f}s" if item.get("remaining") is not None else "",
-                " ".join(f"{key}={value}" for key, value in item["counters"].items() if value),
+                item.id,
+                item.application,
+                _effects(item.spec),
+                item.seed,
+                f"{item.remaining:.0f}s" if item.remaining is not None else "",
+                " ".join(f"{key}={value}" for key, value in item.counters.items() if value),
             )
             for item in items
         ],
@@ -102,14 +101,14 @@ def remove(
     api: Api = None,
 ) -> None:
     """End faults now."""
-    client = Client(api)
-    path = f"/v1/applications/{name}/faults"
-    for fault in ids or [item["id"] for item in client.get(path)["items"]]:
-        client.call("DELETE", f"{path}/{fault}")
+    client = connect(api)
+    for fault in ids or [one.id for one in client.each_fault(name)]:
+        client.remove_fault(name, fault)
         say(f"{fault}: removed")
 
 
-def _effects(spec: dict[str, Any]) -> str:
+def _effects(fault: FaultSpec) -> str:
+    spec = fault.model_dump(mode="json")
     shares = ("loss", "reorder", "duplicate", "corrupt")
     times = ("delay", "jitter")
     words = [f"{key} {spec[key]:g}%" for key in shares if spec.get(key)]
@@ -122,6 +121,6 @@ def _effects(spec: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _until(made: dict[str, Any]) -> str:
-    left = made.get("remaining")
+def _until(made: Fault) -> str:
+    left = made.remaining
     return f", ends in {left:.0f} s" if left else ""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.client import Api, AsJson, Client
+from app.cli.client import Api, AsJson, connect
 from app.cli.output import say, show_json
 
 
@@ -24,13 +24,12 @@ def collect(
     as_json: AsJson = False,
 ) -> None:
     """Find what is owned and unneeded: half-made applications, idle bridges, old addresses."""
-    query = {"dry_run": dry_run, "volumes": volumes}
-    found = Client(api).call("POST", "/v1/gc", query=query)["items"]
+    found = connect(api).collect_garbage(dry_run=dry_run, volumes=volumes).items
     if as_json:
         show_json(found)
         return
     for one in found:
-        verb = "removed" if one["removed"] else "unneeded"
-        say(f"{one['kind']} {one['name']}: {verb} ({one['detail']})")
+        verb = "removed" if one.removed else "unneeded"
+        say(f"{one.kind} {one.name}: {verb} ({one.detail})")
     if not found:
         say("nothing is left over")

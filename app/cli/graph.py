@@ -5,13 +5,14 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from app.cli.client import Api, Client
+from app.cli.client import Api, connect
 from app.cli.output import say
 from app.domain.errors import HostLacks
+from app.domain.resources import Application
 
 
 class Format(StrEnum):
@@ -38,8 +39,7 @@ def graph(
 
     Lines are places on a network, arrows lead from an application to what it waits for.
     """
-    client = Client(api)
-    items = client.get("/v1/applications", label=label, limit=10_000)["items"]
+    items = list(connect(api).each_application(label=label))
     text = "\n".join(_mermaid(items) if form is Format.MERMAID else _dot(items))
     say(_drawn(text) if form is Format.SVG else text)
 
@@ -56,48 +56,46 @@ def _drawn(text: str) -> str:
     return done.stdout.rstrip()
 
 
-def _mermaid(items: list[dict[str, Any]]) -> Iterator[str]:
+def _mermaid(items: list[Application]) -> Iterator[str]:
     yield "graph LR"
     for network in _networks(items):
         yield f'  net_{_word(network)}(["{network}"])'
     for item in items:
-        name, status = item["name"], item["status"]
-        detail = "<br/>".join(filter(None, [name, status["state"], status.get("address")]))
+        name, status = item.name, item.status
+        detail = "<br/>".join(filter(None, [name, status.state, str(status.address or "")]))
         yield f'  {_word(name)}["{detail}"]'
-        if status.get("address"):
+        if status.address:
             yield f"  {_word(name)} --- net_{_word(_network(item))}"
         for other, condition in _dependencies(item):
             yield f"  {_word(name)} -->|{condition}| {_word(other)}"
 
 
-def _dot(items: list[dict[str, Any]]) -> Iterator[str]:
+def _dot(items: list[Application]) -> Iterator[str]:
     yield "digraph cse {"
     yield "  rankdir=LR; node [shape=box];"
     for network in _networks(items):
         yield f'  "net {network}" [label="{network}", shape=ellipse];'
     for item in items:
-        name, status = item["name"], item["status"]
-        detail = "\\n".join(filter(None, [name, status["state"], status.get("address")]))
+        name, status = item.name, item.status
+        detail = "\\n".join(filter(None, [name, status.state, str(status.address or "")]))
         yield f'  "{name}" [label="{detail}"];'
-        if status.get("address"):
+        if status.address:
             yield f'  "{name}" -> "net {_network(item)}" [dir=none];'
         for other, condition in _dependencies(item):
             yield f'  "{name}" -> "{other}" [label="{condition}"];'
     yield "}"
 
 
-def _networks(items: list[dict[str, Any]]) -> list[str]:
-    return sorted({_network(item) for item in items if item["status"].get("address")})
+def _networks(items: list[Application]) -> list[str]:
+    return sorted({_network(item) for item in items if item.status.address})
 
 
-def _network(item: dict[str, Any]) -> str:
-    return str(item["spec"]["network"]["name"])
+def _network(item: Application) -> str:
+    return item.spec.network.name
 
 
-def _dependencies(item: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for word in item["spec"]["depends_on"]:
-        other, _, condition = word.partition(":")
-        yield other, condition or "started"
+def _dependencies(item: Application) -> Iterator[tuple[str, str]]:
+    yield from item.spec.dependencies.items()
 
 
 def _word(name: str) -> str:

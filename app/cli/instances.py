@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.client import Api, AsJson, Client
+from app.cli.client import Api, AsJson, connect
 from app.cli.output import show_json, show_table
 
 
@@ -21,8 +21,11 @@ def instances(
     as_json: AsJson = False,
 ) -> None:
     """List element instances: which process holds which."""
-    path = f"/v1/applications/{name}/instances" if name else "/v1/instances"
-    items = Client(api).get(path)["items"]
+    client = connect(api)
+    if name:
+        items = client.list_instances_of_application(name).items
+    else:
+        items = list(client.each_instance())
     if as_json:
         show_json(items)
         return
@@ -30,12 +33,12 @@ def instances(
         ["APPLICATION", "ELEMENT", "KIND", "STARTED", "PROCESSES", "DETAILS"],
         [
             (
-                item["application"],
-                item["element"],
-                item["kind"],
-                "yes" if item["started"] else "not yet",
-                " ".join(map(str, item["pids"])),
-                _brief(item["details"]),
+                item.application,
+                item.element,
+                item.kind,
+                "yes" if item.started else "not yet",
+                " ".join(map(str, item.pids)),
+                _brief(item.details),
             )
             for item in items
         ],

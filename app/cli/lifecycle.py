@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from app.cli.client import Api, AsJson, Client
+from app.cli.client import Api, AsJson, connect
 from app.cli.failures import Failed, report
 from app.cli.output import say, show_json, state
 from app.domain.errors import CseError
+from app.domain.resources import Application
 
 Names = Annotated[list[str], typer.Argument(metavar="NAME...")]
 
@@ -37,22 +38,26 @@ def restart(names: Names, api: Api = None, as_json: AsJson = False) -> None:
 
 
 def _each(verb: str, names: list[str], api: str | None, as_json: bool) -> None:
-    client, worst, results = Client(api), 0, []
+    client, worst = connect(api), 0
+    results: list[Application] = []
+    calls = {
+        "start": client.start_application,
+        "stop": client.stop_application,
+        "restart": client.restart_application,
+    }
     for name in names:
         try:
-            resource: dict[str, Any] = client.call(
-                "POST", f"/v1/applications/{name}/{verb}", query={"wait": 60}
-            )
+            resource = calls[verb](name, wait=60)
         except CseError as error:
             worst = max(worst, report(error))
             continue
         results.append(resource)
-        status = resource["status"]
-        ended = status["state"] in ("stopped", "exited")
-        if status["state"] == "failed" or (verb == "stop" and not ended):
+        status = resource.status
+        ended = status.state in ("stopped", "exited")
+        if status.state == "failed" or (verb == "stop" and not ended):
             worst = max(worst, 1)
         if not as_json:
-            reason = f": {status['reason']}" if status.get("reason") else ""
+            reason = f": {status.reason}" if status.reason else ""
             say(f"{name}: {state(status)}{reason}")
     if as_json:
         show_json(results)

@@ -12,11 +12,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from app.agent import identity
 from app.catalog.catalog import Catalog
 from app.domain.errors import CseError, HostLacks
+from app.domain.observed import Finding
 from app.domain.ports import Agent
 from app.main import make_agent
 from app.settings import Settings, load
@@ -24,18 +24,18 @@ from app.settings import Settings, load
 _LOCK = "lock"
 
 
-def findings_without_server() -> list[dict[str, Any]]:
+def findings_without_server() -> list[Finding]:
     """What `cse doctor` shows where no server answers."""
     settings = load()
-    findings = [item.model_dump(mode="json") for item in make_agent(settings).doctor()]
+    findings = list(make_agent(settings).doctor())
     names = [element.manifest.name for element in Catalog(settings.elements_dir).elements()]
     findings.append(
-        {
-            "check": "elements",
-            "ok": bool(names),
-            "observation": ", ".join(names) or f"none in {settings.elements_dir}",
-            "remedy": "" if names else "build them: make native",
-        }
+        Finding(
+            check="elements",
+            ok=bool(names),
+            observation=", ".join(names) or f"none in {settings.elements_dir}",
+            remedy="" if names else "build them: make native",
+        )
     )
     return findings
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated
 
 import typer
 
-from app.cli.client import Api, AsJson, Client
+from app.cli.client import Api, AsJson, connect
+from app.cli.output import line_of, say
 
 
 def register(commands: typer.Typer) -> None:
@@ -25,12 +25,10 @@ def logs(
     as_json: AsJson = False,
 ) -> None:
     """Show a program's output; its standard error goes to standard error."""
-    path = f"/v1/applications/{name}/logs"
-    for line in Client(api).lines(path, follow=follow, tail=tail):
+    for line in connect(api).read_logs(name, follow=follow, tail=tail):
         if as_json:
-            sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
-            sys.stdout.flush()
+            say(line_of(line))
             continue
-        stream = sys.stderr if line["stream"] == "stderr" else sys.stdout
-        stream.write((f"{line['time']} " if timestamps else "") + line["text"] + "\n")
+        stream = sys.stderr if line.stream == "stderr" else sys.stdout
+        stream.write((f"{line.time.isoformat()} " if timestamps else "") + line.text + "\n")
         stream.flush()

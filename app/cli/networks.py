@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.client import Api, AsJson, Client
+from app.cli.client import Api, AsJson, connect
 from app.cli.output import say, show_json, show_table
 
 group = typer.Typer(help="List, create and remove networks.", invoke_without_command=True)
@@ -22,7 +22,7 @@ def networks(context: typer.Context, api: Api = None, as_json: AsJson = False) -
     """List the networks."""
     if context.invoked_subcommand is not None:
         return
-    items = Client(api).get("/v1/networks")["items"]
+    items = list(connect(api).each_network())
     if as_json:
         show_json(items)
         return
@@ -30,11 +30,11 @@ def networks(context: typer.Context, api: Api = None, as_json: AsJson = False) -
         ["NAME", "SUBNET", "SUBNET6", "NAT", "MTU"],
         [
             (
-                item["name"],
-                item["subnet"],
-                item["subnet6"] or "none",
-                "yes" if item["nat"] else "no",
-                item["mtu"],
+                item.name,
+                item.subnet,
+                item.subnet6 or "none",
+                "yes" if item.nat else "no",
+                item.mtu,
             )
             for item in items
         ],
@@ -56,14 +56,14 @@ def create(
     body: dict[str, object] = {"name": name, "subnet": subnet, "nat": nat, "mtu": mtu}
     if subnet6:
         body["subnet6"] = None if subnet6 == "none" else subnet6
-    Client(api).call("POST", "/v1/networks", body)
+    connect(api).create_network(body)
     say(f"{name}: created")
 
 
 @group.command("rm")
 def remove(names: Annotated[list[str], typer.Argument()], api: Api = None) -> None:
     """Remove networks that no application uses."""
-    client = Client(api)
+    client = connect(api)
     for name in names:
-        client.call("DELETE", f"/v1/networks/{name}")
+        client.delete_network(name)
         say(f"{name}: removed")

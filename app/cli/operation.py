@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from app.cli.client import Api, AsJson, Client
+from app.cli.client import Api, AsJson, connect
 from app.cli.failures import Failed
 from app.cli.output import age, say, show_json, show_table
+from app.domain.operation import Operation
 
 Identity = Annotated[str, typer.Argument(metavar="OPERATION", help="As 'ls' shows it.")]
 
@@ -29,18 +30,18 @@ def list_all(
     as_json: AsJson = False,
 ) -> None:
     """List operations, the newest first."""
-    items = Client(api).get("/v1/operations", limit=limit)["items"]
+    items = connect(api).list_operations(limit=limit).items
     if as_json:
         show_json(items)
         return
     rows = [
         (
-            item["id"],
-            item["kind"],
-            item["state"],
-            f"{item['done']}/{item['total']}",
-            age(item["created"]),
-            item.get("principal"),
+            item.id,
+            item.kind,
+            item.state,
+            f"{item.done}/{item.total}",
+            age(item.created),
+            item.principal,
         )
         for item in items
     ]
@@ -49,7 +50,7 @@ def list_all(
 
 def show(operation: Identity, api: Api = None, as_json: AsJson = False) -> None:
     """Show one operation and each of its applications."""
-    _tell(Client(api).get(f"/v1/operations/{operation}"), as_json)
+    _tell(connect(api).get_operation(operation), as_json)
 
 
 def wait(
@@ -59,24 +60,22 @@ def wait(
     as_json: AsJson = False,
 ) -> None:
     """Wait until an operation is over; the status is 0 only where it succeeded."""
-    found = Client(api).call(
-        "GET", f"/v1/operations/{operation}", query={"wait": timeout}, timeout_s=timeout + 30
-    )
+    found = connect(api).get_operation(operation, wait=timeout)
     _tell(found, as_json)
-    if found["state"] != "succeeded":
+    if found.state != "succeeded":
         raise Failed()
 
 
 def cancel(operation: Identity, api: Api = None, as_json: AsJson = False) -> None:
     """Call an operation off: what is new and does not run yet is removed, the rest stopped."""
-    _tell(Client(api).call("POST", f"/v1/operations/{operation}/cancel"), as_json)
+    _tell(connect(api).cancel_operation(operation), as_json)
 
 
-def _tell(found: dict[str, Any], as_json: bool) -> None:
+def _tell(found: Operation, as_json: bool) -> None:
     if as_json:
         show_json(found)
         return
-    say(f"{found['id']} {found['kind']}: {found['state']}, {found['done']}/{found['total']}")
-    for target in found["targets"]:
-        reason = f": {target['reason']}" if target.get("reason") else ""
-        say(f"  {target['application']}: {target['state']}{reason}")
+    say(f"{found.id} {found.kind}: {found.state}, {found.done}/{found.total}")
+    for target in found.targets:
+        reason = f": {target.reason}" if target.reason else ""
+        say(f"  {target.application}: {target.state}{reason}")

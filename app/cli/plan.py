@@ -11,10 +11,12 @@ import typer
 import yaml
 
 from app.cli.apply import File, Var, prepared
-from app.cli.client import Api, AsJson, Client
+from app.cli.client import Api, AsJson, connect
 from app.cli.failures import ExitStatus, Failed
 from app.cli.output import say, show_json
+from app.client import Client
 from app.domain.application import RuntimeName
+from app.domain.change import Plan, ResourceChange
 
 _SIGNS = {"create": "+", "change": "~", "remove": "-", "unchanged": " "}
 _SAID = {
@@ -46,19 +48,19 @@ def plan(
 
     'cse apply --plan VERSION' carries it out, or refuses where anything has changed since.
     """
-    found = ask(Client(api), file, var, runtime, prune)
+    found = ask(connect(api, timeout_s=600), file, var, runtime, prune)
     if as_json:
         show_json(found)
         return
-    for change in found["changes"]:
+    for change in found.changes:
         _show(change)
-    changing = [change for change in found["changes"] if change["action"] != "unchanged"]
+    changing = [change for change in found.changes if change.action != "unchanged"]
     if not changing:
         say("nothing to do")
         return
     options = "".join(f" --var '{word}'" for word in var or []) + (" --prune" if prune else "")
-    say(f"\nversion {found['version']}")
-    say(f"  → cse apply -f {file}{options} --plan {found['version']}")
+    say(f"\nversion {found.version}")
+    say(f"  → cse apply -f {file}{options} --plan {found.version}")
 
 
 def diff(
@@ -69,45 +71,41 @@ def diff(
     api: Api = None,
 ) -> None:
     """Show the fields that differ as a patch; the exit status is 1 where any does."""
-    found = ask(Client(api), file, var, runtime, prune)
+    found = ask(connect(api, timeout_s=600), file, var, runtime, prune)
     differs = False
-    for change in found["changes"]:
-        if change["action"] == "unchanged":
+    for change in found.changes:
+        if change.action == "unchanged":
             continue
         differs = True
-        say(f"@@ {change['kind']} {change['name']}: {change['action']} @@")
-        for field in change["fields"]:
-            _lines("-", field["pointer"], field.get("before"))
-            _lines("+", field["pointer"], field.get("after"))
+        say(f"@@ {change.kind} {change.name}: {change.action} @@")
+        for field in change.fields:
+            _lines("-", field.pointer, field.before)
+            _lines("+", field.pointer, field.after)
     if differs:
         raise Failed(ExitStatus.FAILED)
 
 
 def ask(
     client: Client, file: str, var: list[str] | None, runtime: RuntimeName | None, prune: bool
-) -> dict[str, Any]:
+) -> Plan:
     """The server's plan for this file."""
     with prepared(client, file, var, runtime) as stack:
-        path = f"/v1/stacks/{stack.get('name', 'default')}/plan"
-        found: dict[str, Any] = client.call(
-            "POST", path, stack, query={"prune": prune}, timeout_s=600
-        )
-        return found
+        return client.plan_stack(str(stack.get("name", "default")), stack, prune=prune)
 
 
-def _show(change: dict[str, Any]) -> None:
-    what = f"{_SIGNS[change['action']]} {change['kind']} {change['name']}"
-    effect = change["effect"]
-    if change["action"] == "change":
+def _show(change: ResourceChange) -> None:
+    what = f"{_SIGNS[change.action]} {change.kind} {change.name}"
+    effect = change.effect
+    if change.action == "change":
         what += f": {effect} ({_SAID[effect]})"
-    elif change["action"] != "unchanged":
-        what += f": {change['action']}"
+    elif change.action != "unchanged":
+        what += f": {change.action}"
     say(what)
-    for field in change["fields"]:
-        before, after = _short(field.get("before")), _short(field.get("after"))
-        say(f"    {field['pointer']}: {before} → {after}  [{field['effect']}]")
-    if change["disrupts"]:
-        say(f"    disrupts {', '.join(change['disrupts'])}")
+    for field in change.fields:
+        before, after = _short(field.before), _short(field.after)
+        say(f"    {field.pointer}: {before} → {after}  [{field.effect}]")
+    if change.disrupts:
+        say(f"    disrupts {', '.join(change.disrupts)}")
 
 
 def _short(value: Any) -> str:

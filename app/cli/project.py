@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.client import Api, AsJson, Client
+from app.cli.client import Api, AsJson, connect
 from app.cli.output import say, show_json, show_table
+from app.client import Client
 
 _FIELDS = ("applications", "memory", "cpus", "pids")
 Name = Annotated[str, typer.Argument(help="The project's name.")]
@@ -34,31 +35,33 @@ def put(
     given = {"applications": applications, "memory": memory, "cpus": cpus, "pids": pids}
     quotas = {key: value for key, value in given.items() if value is not None}
     body = {"name": name, "quotas": quotas}
-    client = Client(api)
-    headers = {"If-Match": "*"} if _exists(client, name) else {"If-None-Match": "*"}
-    client.call("PUT", f"/v1/projects/{name}", body, headers=headers)
+    client = connect(api)
+    if _exists(client, name):
+        client.replace_project(name, body, if_match="*")
+    else:
+        client.replace_project(name, body, if_none_match="*")
     say(f"project {name}: set")
 
 
 def list_all(api: Api = None, as_json: AsJson = False) -> None:
     """List projects with their quotas and how many applications each has."""
-    client = Client(api)
-    items = client.get("/v1/projects")["items"]
+    client = connect(api)
+    items = list(client.each_project())
     if as_json:
         show_json(items)
         return
     rows: list[list[Any]] = []
     for item in items:
-        there = len(client.get("/v1/applications", project=item["name"], limit=10_000)["items"])
-        rows.append([item["name"], there, *(item["quotas"].get(field) for field in _FIELDS)])
+        there = sum(1 for _ in client.each_application(project=item.name))
+        rows.append([item.name, there, *(getattr(item.quotas, field) for field in _FIELDS)])
     show_table(["NAME", "HAS", *(f"MAX {field.upper()}" for field in _FIELDS)], rows)
 
 
 def remove(name: Name, api: Api = None) -> None:
     """Remove an empty project."""
-    Client(api).call("DELETE", f"/v1/projects/{name}")
+    connect(api).delete_project(name)
     say(f"project {name}: removed")
 
 
 def _exists(client: Client, name: str) -> bool:
-    return any(item["name"] == name for item in client.get("/v1/projects")["items"])
+    return any(item.name == name for item in client.each_project())

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.client import Api, AsJson, Client
+from app.cli.client import Api, AsJson, connect
 from app.cli.output import age, ports, show_json, show_table, state
 
 
@@ -23,7 +23,7 @@ def ps(
     as_json: AsJson = False,
 ) -> None:
     """List the applications."""
-    items = Client(api).get("/v1/applications", label=label)["items"]
+    items = list(connect(api).each_application(label=label))
     if as_json:
         show_json(items)
         return
@@ -31,15 +31,15 @@ def ps(
         ["NAME", "STATE", "ADDRESS", "PORTS", "RUNTIME", "ELEMENTS", "RESTARTS", "STARTED", ""],
         [
             (
-                item["name"],
-                state(item["status"]),
-                item["status"].get("address"),
-                ports(item["status"]),
-                item["spec"]["runtime"],
-                ", ".join(item["spec"]["elements"]),
-                item["status"]["restarts"] or "",
-                age(item["status"].get("started_at")),
-                item["status"].get("reason"),
+                item.name,
+                state(item.status),
+                item.status.address,
+                ports(item.status),
+                item.spec.runtime,
+                ", ".join(item.spec.elements),
+                item.status.restarts or "",
+                age(item.status.started_at),
+                item.status.reason,
             )
             for item in items
         ],

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from app.cli import stackfile
-from app.cli.client import Api, Client
+from app.cli.client import Api, connect
 from app.cli.failures import Failed, report
 from app.cli.output import say
+from app.client import Client
 from app.domain.errors import CseError, InvalidSpecification
 
 
@@ -28,14 +29,14 @@ def rm(
     api: Api = None,
 ) -> None:
     """End programs and remove everything made for them. Volumes and networks stay."""
-    client = Client(api)
+    client = connect(api)
     wanted = list(names or [])
     if file is not None:
         listed = stackfile.read(file).stack.get("applications") or {}
-        present = {item["name"] for item in client.get("/v1/applications")["items"]}
+        present = {item.name for item in client.each_application()}
         wanted += [name for name in reversed(list(listed)) if name in present]
     if everything:
-        wanted += [item["name"] for item in client.get("/v1/applications")["items"]]
+        wanted += [item.name for item in client.each_application()]
     if not wanted and file is None and not everything:
         raise InvalidSpecification("nothing to remove", remedy="give names, --file or --all")
     if worst := remove(client, wanted):
@@ -47,7 +48,7 @@ def remove(client: Client, names: list[str]) -> int:
 
     def one(name: str) -> int:
         try:
-            client.call("DELETE", f"/v1/applications/{name}", query={"wait": 60})
+            client.delete_application(name, wait=60)
         except CseError as error:
             return report(error)
         say(f"{name}: removed")

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.client import Api, AsJson, Client
+from app.cli.client import Api, AsJson, connect
 from app.cli.output import say, show_json
+from app.client import Client
 from app.domain.errors import InvalidSpecification
 
 
@@ -30,27 +31,26 @@ def set_settings(
     as_json: AsJson = False,
 ) -> None:
     """Change settings of a running application's element; a restart keeps them."""
-    client = Client(api)
+    client = connect(api)
     application, _, element = name.partition("/")
     element = element or _only_element(client, application)
     change: dict[str, Any] = {}
     for word in settings:
         _put(change, word)
-    path = f"/v1/instances/{application}.{element}"
-    instance = client.call("PATCH", path, {"settings": change})
+    instance = client.change_instance(f"{application}.{element}", {"settings": change})
     if as_json:
         show_json(instance)
         return
     for word in settings:
         key = word.partition("=")[0]
-        value: Any = instance["settings"]
+        value: Any = instance.settings
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         say(f"{application}/{element}  {key}={json.dumps(value, ensure_ascii=False)}")
 
 
 def _only_element(client: Client, application: str) -> str:
-    elements = sorted(client.get(f"/v1/applications/{application}")["spec"]["elements"])
+    elements = sorted(client.get_application(application).spec.elements)
     if len(elements) == 1:
         return str(elements[0])
     if not elements:

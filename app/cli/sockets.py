@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from app.cli.client import Api, AsJson, Client
+from app.cli.client import Api, AsJson, connect
 from app.cli.output import show_json, show_table
+from app.domain.usage import SocketEntry
 
 
 def register(commands: typer.Typer) -> None:
@@ -27,11 +28,11 @@ def sockets(
     as_json: AsJson = False,
 ) -> None:
     """List the sockets of one application's private stack."""
-    items = Client(api).get(f"/v1/applications/{name}/sockets")["items"]
+    items = connect(api).list_sockets(name).items
     if tcp != udp:
-        items = [item for item in items if item["kind"] == ("tcp" if tcp else "udp")]
+        items = [item for item in items if item.kind == ("tcp" if tcp else "udp")]
     if listening:
-        items = [item for item in items if item["state"] in ("LISTEN", "UNCONN")]
+        items = [item for item in items if item.state in ("LISTEN", "UNCONN")]
     if as_json:
         show_json(items)
         return
@@ -39,17 +40,17 @@ def sockets(
     show_table([*headings, "INFO"] if info else headings, [_row(item, info) for item in items])
 
 
-def _row(item: dict[str, Any], info: bool) -> tuple[object, ...]:
-    process = f"{item.get('program', '')},pid={item['pid']}" if item.get("pid") else ""
+def _row(item: SocketEntry, info: bool) -> tuple[object, ...]:
+    process = f"{item.program or ''},pid={item.pid}" if item.pid else ""
     row = (
-        item["kind"],
-        item["state"],
-        item["recvq"],
-        item["sendq"],
-        item["local"],
-        item["peer"],
+        item.kind,
+        item.state,
+        item.recvq,
+        item.sendq,
+        item.local,
+        item.peer,
         process,
     )
     if not info:
         return row
-    return (*row, " ".join(f"{key}:{value}" for key, value in item["details"].items()))
+    return (*row, " ".join(f"{key}:{value}" for key, value in item.details.items()))

@@ -16,6 +16,7 @@ import yaml
 
 from app.catalog.schema import SettingsSchema
 from app.cli import variables
+from app.client import ProblemError
 from app.domain.errors import CseError, InvalidSpecification
 from app.domain.explain import FieldError, InvalidFields, pointer_to
 
@@ -115,11 +116,11 @@ class StackFile:
 
     def explain(self, error: CseError) -> CseError:
         """An error about the stack of a single application points into the file again."""
-        if self.is_single and isinstance(getattr(error, "fields", None), list):
+        if self.is_single and isinstance(error, ProblemError):
             prefix = pointer_to(["applications", str(self.content.get("name", ""))])
-            error.fields = [  # type: ignore[attr-defined]
+            error.errors = [
                 field.model_copy(update={"pointer": field.pointer.removeprefix(prefix)})
-                for field in error.fields  # type: ignore[attr-defined]
+                for field in error.errors
             ]
         return error
 

@@ -18,7 +18,9 @@ from urllib.parse import urlencode
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection
 
-from app.cli.client import Client, refused
+from app.client import Client
+from app.client.errors import error_of
+from app.client.transport import quoted
 from app.domain.errors import AgentUnavailable
 
 _KEYBOARD = 0
@@ -26,12 +28,12 @@ _BLOCK = 4096
 
 
 def run(client: Client, name: str, command: list[str]) -> int:
-    """The command's exit code. Raises `Refused`, `AgentUnavailable`."""
+    """The command's exit code. Raises `ProblemError`, `AgentUnavailable`."""
     size = shutil.get_terminal_size()
     query = [("command", word) for word in command]
     query += [("rows", str(size.lines)), ("columns", str(size.columns))]
     try:
-        connection = client.socket(f"/v1/applications/{name}/exec?{urlencode(query)}")
+        connection = client.socket(f"/v1/applications/{quoted(name)}/exec", urlencode(query))
     except (OSError, InvalidHandshake) as error:
         raise AgentUnavailable(f"the server at {client.url} takes no terminal: {error}") from error
     with connection, _raw_keyboard(), _told_of_resizing(connection):
@@ -48,7 +50,7 @@ def _show(connection: ClientConnection) -> int:
                 continue
             told: dict[str, Any] = json.loads(message)
             if "problem" in told:
-                raise refused(told["problem"])
+                raise error_of(int(told["problem"]["status"]), told["problem"], "the terminal", {})
             if "exit_code" in told:
                 return int(told["exit_code"])
     except ConnectionClosed as error:

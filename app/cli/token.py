@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.client import Api, AsJson, Client
+from app.cli.client import Api, AsJson, connect
 from app.cli.output import age, say, show_json, show_table
-from app.domain.access import Scope, TokenSpec
+from app.domain.access import NewToken, Scope, TokenSpec
 from app.domain.errors import InvalidSpecification
 from app.domain.quantities import parse_seconds
 from app.settings import load
@@ -42,27 +42,27 @@ def create(
     body: dict[str, Any] = {"name": name, "scope": scope.value, "project": project}
     if expires is not None:
         body["expires_in"] = _seconds(expires)
-    made = _write(body) if offline else Client(api).call("POST", "/v1/tokens", body)
+    made = _write(body) if offline else connect(api).create_token(body)
     if as_json:
         show_json(made)
     else:
-        say(made["token"])
+        say(made.token)
 
 
 def list_all(api: Api = None, as_json: AsJson = False) -> None:
     """List tokens, without their secrets."""
-    items = Client(api).get("/v1/tokens")["items"]
+    items = list(connect(api).each_token())
     if as_json:
         show_json(items)
         return
     rows = [
         (
-            item["name"],
-            item["id"],
-            item["scope"],
-            item.get("project"),
-            "revoked" if item.get("revoked") else item.get("expires") or "never",
-            age(item.get("last_used")),
+            item.name,
+            item.id,
+            item.scope,
+            item.project,
+            "revoked" if item.revoked else item.expires or "never",
+            age(item.last_used),
         )
         for item in items
     ]
@@ -71,8 +71,8 @@ def list_all(api: Api = None, as_json: AsJson = False) -> None:
 
 def revoke(name: Name, api: Api = None) -> None:
     """Refuse a token, named by name or id, from now on."""
-    revoked = Client(api).call("DELETE", f"/v1/tokens/{name}")
-    say(f"{revoked['name']}: revoked")
+    revoked = connect(api).revoke_token(name)
+    say(f"{revoked.name}: revoked")
 
 
 def audit(
@@ -81,14 +81,11 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Show who changed what, and who was refused, oldest first."""
-    items = Client(api).get("/v1/audit", limit=limit)["items"]
+    items = connect(api).list_audit(limit=limit).items
     if as_json:
         show_json(items)
         return
-    rows = [
-        (item["time"], item["principal"], item["method"], item["path"], item["status"])
-        for item in items
-    ]
+    rows = [(item.time, item.principal, item.method, item.path, item.status) for item in items]
     show_table(["TIME", "WHO", "METHOD", "PATH", "STATUS"], rows)
 
 
@@ -99,7 +96,7 @@ def _seconds(text: str) -> object:
         raise InvalidSpecification(f"--expires: {error}") from error
 
 
-def _write(body: dict[str, Any]) -> dict[str, Any]:
+def _write(body: dict[str, Any]) -> NewToken:
     """The first token of a server that listens for others: whoever owns its store may make one."""
     from app.main import open_store
 
@@ -108,7 +105,6 @@ def _write(body: dict[str, Any]) -> dict[str, Any]:
         with store.write() as transaction:
             if body["project"] is not None:
                 transaction.projects.get(body["project"])
-            made = transaction.tokens.create(TokenSpec.model_validate(body))
-        return made.model_dump(mode="json")
+            return transaction.tokens.create(TokenSpec.model_validate(body))
     finally:
         store.close()

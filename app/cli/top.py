@@ -11,8 +11,10 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from app.cli.client import Api, AsJson, Client
+from app.cli.client import Api, AsJson, connect
 from app.cli.output import table
+from app.client import Client
+from app.domain.usage import Usage
 
 _RATES = (
     ("rx_packets", "RX PKT/S"),
@@ -37,7 +39,7 @@ def top(
     as_json: AsJson = False,
 ) -> None:
     """Show all running applications; --json writes a line for each, each interval."""
-    client = Client(api)
+    client = connect(api)
     before, done = _sample(client), 0
     with Live(console=Console(), auto_refresh=False, screen=False) as live:
         while rounds is None or done < rounds:
@@ -53,28 +55,28 @@ def top(
             before, done = now, done + 1
 
 
-Sample = tuple[float, dict[str, dict[str, Any]]]
+Sample = tuple[float, dict[str, Usage]]
 
 
 def _sample(client: Client) -> Sample:
-    items = client.get("/v1/usage")["items"]
-    return time.monotonic(), {item["application"]: item for item in items}
+    items = client.each_usage()
+    return time.monotonic(), {item.application: item for item in items}
 
 
-def _rates(name: str, before: dict[str, Any] | None, now: Sample, since: float) -> dict[str, Any]:
+def _rates(name: str, before: Usage | None, now: Sample, since: float) -> dict[str, Any]:
     item, seconds = now[1][name], now[0] - since
-    counters = item["counters"]
-    older = before["counters"] if before else {}
+    counters = item.counters
+    older = before.counters if before else {}
     row: dict[str, Any] = {"application": name}
     for key, _ in _RATES:
         # A restarted instance counts from zero: what it has so far is all there is.
         gained = counters.get(key, 0) - older.get(key, 0)
         row[f"{key}_per_s"] = round(max(0, gained) / seconds, 1)
-    gained_cpu = item["cpu"] - (before["cpu"] if before else item["cpu"])
+    gained_cpu = item.cpu - (before.cpu if before else item.cpu)
     return {
         **row,
         "connections": counters.get("established", 0),
-        "memory": item["memory"],
+        "memory": item.memory,
         "cpu_percent": round(max(0.0, gained_cpu) / seconds * 100, 1),
     }
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,10 +22,11 @@ from rich.console import Console
 
 from app.cli import evidence, stackfile
 from app.cli.apply import File, explained, follow, put, ready
-from app.cli.client import Client
+from app.cli.client import connect
 from app.cli.failures import ExitStatus, Failed, report
 from app.cli.output import say, show_table, state, urls
 from app.cli.serve import address
+from app.client import Client
 from app.domain.application import RuntimeName
 from app.domain.errors import CseError
 from app.domain.network import DEFAULT_NETWORK
@@ -62,7 +64,7 @@ def up(
     _on_stop(_interrupt)
     listener = listen(settings)
     with _serving(settings, ControlPlane(settings, make_agent(settings)), listener) as plane:
-        client = Client(address(settings, listener))
+        client = connect(address(settings, listener))
         others = _resources(client) - _resources(client, str(source.stack.get("name", "default")))
         try:
             _start(client, source, runtime)
@@ -115,9 +117,9 @@ def _start(client: Client, source: stackfile.StackFile, runtime: RuntimeName | N
     """Apply the stack and show what runs, and what shows that its services are its own."""
     with explained(source):
         result = put(client, ready(client, source, runtime))
-    failed = follow(client, result, _START_S)
-    names = [change["name"] for change in result["changes"] if change["kind"] == "application"]
-    if failed:
+    followed = follow(client, result, _START_S)
+    names = [change.name for change in result.changes if change.kind == "application"]
+    if followed.failed:
         raise Failed(ExitStatus.FAILED)
     say("")
     _show_evidence(client, names)
@@ -130,10 +132,10 @@ def _start(client: Client, source: stackfile.StackFile, runtime: RuntimeName | N
 def _show_applications(client: Client, names: list[str]) -> None:
     rows = []
     for name in names:
-        resource = client.get(f"/v1/applications/{name}")
-        status = resource["status"]
-        own = status.get("address")
-        rows.append((name, state(status), resource["spec"]["runtime"], own, " ".join(urls(status))))
+        resource = client.get_application(name)
+        status = resource.status
+        own = status.address
+        rows.append((name, state(status), resource.spec.runtime, own, " ".join(urls(status))))
     show_table(["APPLICATION", "STATE", "RUNTIME", "OWN ADDRESS", "PUBLISHED AT"], rows)
 
 
@@ -152,12 +154,10 @@ def _show_evidence(client: Client, names: list[str]) -> None:
 def _resources(client: Client, stack: str | None = None) -> set[Key]:
     """What is in the store; of one stack only, where it is named."""
     found: set[Key] = set()
-    for kind in ("applications", "networks", "volumes"):
-        for item in client.get(f"/v1/{kind}")["items"]:
-            labels = item.get("spec", item).get("labels", {})
-            if stack is None or labels.get(_LABEL) == stack:
-                found.add((kind, item["name"]))
-    return found
+    label = None if stack is None else [f"{_LABEL}={stack}"]
+    found |= {("application", one.name) for one in client.each_application(label=label)}
+    found |= {("network", one.name) for one in client.each_network(label=label)}
+    return found | {("volume", one.name) for one in client.each_volume(label=label)}
 
 
 def _remove(client: Client, plane: ControlPlane, others: set[Key]) -> list[str]:
@@ -171,12 +171,15 @@ def _remove(client: Client, plane: ControlPlane, others: set[Key]) -> list[str]:
             report(error)
             left.append(what)
 
+    deletes: dict[str, Callable[[str], None]] = {
+        "application": partial(client.delete_application, wait=_REMOVE_S),
+        "network": client.delete_network,
+        "volume": client.delete_volume,
+    }
     for kind, name in sorted(_resources(client) - others):
-        if (kind, name) != ("networks", DEFAULT_NETWORK):
-            query = {"wait": _REMOVE_S} if kind == "applications" else None
-            path = f"/v1/{kind}/{name}"
-            attempt(f"{kind} {name}", client.call, "DELETE", path, query=query)
-    if not any(kind == "applications" for kind, _ in _resources(client)):
+        if (kind, name) != ("network", DEFAULT_NETWORK):
+            attempt(f"{kind} {name}", deletes[kind], name)
+    if not any(kind == "application" for kind, _ in _resources(client)):
         # `default` is always in the store; on the host it need not be while nobody uses it.
         attempt("network default", plane.reconciler.remove_network, DEFAULT_NETWORK)
     return left

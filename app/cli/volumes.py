@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.client import Api, AsJson, Client
+from app.cli.client import Api, AsJson, connect
 from app.cli.output import say, show_json, show_table
 
 group = typer.Typer(help="List, create and remove volumes.", invoke_without_command=True)
@@ -22,12 +22,12 @@ def volumes(context: typer.Context, api: Api = None, as_json: AsJson = False) ->
     """List the volumes."""
     if context.invoked_subcommand is not None:
         return
-    items = Client(api).get("/v1/volumes")["items"]
+    items = list(connect(api).each_volume())
     if as_json:
         show_json(items)
         return
     rows = [
-        (item["name"], ", ".join(f"{key}={value}" for key, value in item["labels"].items()))
+        (item.name, ", ".join(f"{key}={value}" for key, value in item.labels.items()))
         for item in items
     ]
     show_table(["NAME", "LABELS"], rows)
@@ -36,14 +36,14 @@ def volumes(context: typer.Context, api: Api = None, as_json: AsJson = False) ->
 @group.command("create")
 def create(name: str, api: Api = None) -> None:
     """Make an empty volume."""
-    Client(api).call("POST", "/v1/volumes", {"name": name})
+    connect(api).create_volume({"name": name})
     say(f"{name}: created")
 
 
 @group.command("rm")
 def remove(names: Annotated[list[str], typer.Argument()], api: Api = None) -> None:
     """Delete volumes that no application mounts, with what is in them."""
-    client = Client(api)
+    client = connect(api)
     for name in names:
-        client.call("DELETE", f"/v1/volumes/{name}")
+        client.delete_volume(name)
         say(f"{name}: removed")

@@ -86,7 +86,7 @@ class ElementResource(Model):
     license: str
     targets: list[str]
     """`<libc>-<machine>` for which libraries are there."""
-    settings: dict[str, object]
+    settings: dict[str, Any]
     """JSON Schema of `settings` in a specification."""
     needs: list[str]
 

@@ -14,6 +14,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 
 from app.agent.fake import FakeAgent
+from app.api.peers import PeerProtocol
 from app.main import ControlPlane, listen
 from app.settings import load
 from tests import stores
@@ -137,24 +138,36 @@ def until(what: Callable[[], Any], seconds: float = 5.0) -> Any:
 
 
 @contextmanager
-def served(home: Path, agent: FakeAgent) -> Iterator[str]:
-    """A control plane behind a real server on a free loopback port; its URL."""
+def served(
+    home: Path, agent: FakeAgent, address: str = "127.0.0.1:0", **flags: Any
+) -> Iterator[str]:
+    """A control plane behind a real server, by default on a free loopback port; its URL."""
     elements = write_elements(home / "elements")
     settings = load(
         {},
         state_dir=home / "state",
         elements_dir=elements,
-        listen="127.0.0.1:0",
+        listen=address,
         database=stores.url(home / "state/store.sqlite"),
+        **flags,
     )
     plane, listener = ControlPlane(settings, agent), listen(settings)
-    config = uvicorn.Config(plane.api, log_level="warning", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        plane.api,
+        log_level="warning",
+        timeout_graceful_shutdown=1,
+        http=PeerProtocol,
+        ssl_certfile=settings.tls_certificate or None,
+        ssl_keyfile=settings.tls_key or None,
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     plane.start()
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        scheme = "https" if settings.tls_certificate else "http"
+        is_unix = settings.unix_listen is not None
+        yield address if is_unix else f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()
