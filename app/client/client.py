@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator
 
@@ -16,7 +17,7 @@ _ONE_WAIT_S = 60.0
 _SILENCE_S = 45.0
 """A stream of events says at least every 15 s that it is alive."""
 _LONGEST_PAUSE_S = 10.0
-_ATTEMPTS = 5
+_ATTEMPTS = 20
 
 
 class OperationFailed(CseError):
@@ -74,6 +75,7 @@ class Client(Operations):
             except PreconditionFailed:
                 if attempt == _ATTEMPTS - 1:
                     raise
+                time.sleep(random.uniform(0, 0.01 * 2 ** min(attempt, 6)))
         raise AssertionError("not reached")
 
     def events(
