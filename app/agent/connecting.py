@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from app.agent import configuring, instrumenting
+from app.agent import configuring, file_faults, instrumenting
 from app.agent.host import Host
 from app.agent.names import Names
 from app.domain.application import RuntimeName
@@ -43,8 +43,10 @@ class Connector:
                 self._host.wiring.make_kernel_stack(launch.name, binding, directory / "netns")
             else:
                 self._host.kernel_containers.add(launch.name, binding)
-            if orders := instrumenting.read_faults(directory):
+            if orders := instrumenting.read_faults(directory, files=False):
                 self.hold_in_kernel(launch, orders, set())
+        if file_faults.concerned(launch):
+            file_faults.hold(directory, instrumenting.read_faults(directory))
         if launch.linked:
             self._host.broker.serve(
                 launch.name,
@@ -54,7 +56,7 @@ class Connector:
                 binding,
                 configuring.missed(launch),
             )
-            if orders := instrumenting.read_faults(directory):
+            if orders := instrumenting.read_faults(directory, files=False):
                 self._host.broker.instruments(launch.name).set_faults(orders)
 
     def disconnect(self, launch: Launch) -> None:

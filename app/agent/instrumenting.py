@@ -35,14 +35,15 @@ def write_faults(directory: Path, orders: list[FaultOrder]) -> None:
     new.rename(directory / _FILE)
 
 
-def read_faults(directory: Path) -> list[FaultOrder]:
-    """What still holds."""
+def read_faults(directory: Path, *, files: bool | None = None) -> list[FaultOrder]:
+    """What still holds: of files, of packets (False), or all."""
     try:
         orders = _ORDERS.validate_json((directory / _FILE).read_bytes())
     except (OSError, ValueError):
         return []
     now = datetime.now(UTC)
-    return [order for order in orders if order.ends is None or order.ends > now]
+    held = [order for order in orders if order.ends is None or order.ends > now]
+    return [order for order in held if files is None or files == (order.spec.file is not None)]
 
 
 def set_faults(instruments: Instruments, orders: list[FaultOrder]) -> dict[str, Counters]:

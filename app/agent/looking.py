@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from app.agent import inspecting, instrumenting
+from app.agent import file_faults, inspecting, instrumenting
 from app.agent.connecting import Connector
 from app.agent.host import Host
 from app.domain.errors import Conflict
@@ -55,20 +55,28 @@ class Looker:
         launch, directory = self._host.launch(name), self._host.directory(name)
         known = {order.id for order in instrumenting.read_faults(directory)}
         instrumenting.write_faults(directory, orders)
+        if file_faults.concerned(launch):
+            file_faults.hold(directory, orders)
+        packets = [order for order in orders if order.spec.file is None]
         if launch.on_kernel_stack:
-            new = {order.id for order in orders} - known
-            self._connector.hold_in_kernel(launch, orders, new)
+            new = {order.id for order in packets} - known
+            self._connector.hold_in_kernel(launch, packets, new)
             return instrumenting.by_id(self.report(name, "faults"))
-        return instrumenting.set_faults(self._host.broker.instruments(name), orders)
+        done = instrumenting.set_faults(self._host.broker.instruments(name), packets)
+        return done | instrumenting.by_id(file_faults.counted(directory, orders))
 
     def report(self, name: str, what: ReportKind) -> list[Line]:
         """See `Agent.report`."""
         launch = self._host.launch(name)
-        if what == "faults" and launch.on_kernel_stack:
-            orders = instrumenting.read_faults(self._host.directory(name))
+        if what != "faults":
+            return instrumenting.report(self._host.broker.instruments(name), what)
+        orders = instrumenting.read_faults(self._host.directory(name))
+        found = file_faults.counted(self._host.directory(name), orders)
+        if launch.on_kernel_stack:
+            packets = [order for order in orders if order.spec.file is None]
             with self._connector.kernel_namespace(launch) as place:
-                return [] if place is None else kernel_faults.counted(place, orders)
-        return instrumenting.report(self._host.broker.instruments(name), what)
+                return found + ([] if place is None else kernel_faults.counted(place, packets))
+        return found + instrumenting.report(self._host.broker.instruments(name), what)
 
     def usage(self) -> list[Usage]:
         """See `Agent.usage`."""

@@ -1,4 +1,4 @@
-"""Faults of one application: add, list, remove."""
+"""Faults of one application, of its packets and of its files: add, list, remove."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from app.domain.fault import Counters, Fault, FaultSpec, beyond_kernel
 from app.domain.ports import Line
 from app.domain.resources import Page
 
+_FILES = "give it the element filesystem; its program must be one that the library can be linked to"
+
 router = APIRouter(prefix="/v1/applications/{name}/faults", tags=["faults"], responses=RESPONSES)
 everywhere = APIRouter(prefix="/v1/faults", tags=["faults"], responses=RESPONSES)
 
@@ -25,6 +27,19 @@ _EXAMPLES: dict[str, Any] = {
     "bad line": {
         "summary": "A bad line for half a minute, the same one each time",
         "value": {"loss": "5%", "delay": "20ms", "jitter": "5ms", "for": "30s", "seed": 7},
+    },
+    "disk": {
+        "summary": "A tenth of the writes to databases fails",
+        "value": {
+            "file": {
+                "path": "/srv/**/*.db",
+                "op": ["write", "fsync"],
+                "errno": "EIO",
+                "rate": "10%",
+            },
+            "for": "30s",
+            "seed": 7,
+        },
     },
     "cut": {"summary": "Parted from another application", "value": {"cut": "web-b"}},
 }
@@ -108,6 +123,12 @@ def new_fault(application: str, spec: FaultSpec, identity: str, stack: str | Non
     )
 
 
+def has_files(services: Services, spec: ApplicationSpec) -> bool:
+    """Whether its calls go through a file-system element."""
+    used = (services.catalog.entry(one, use.path) for one, use in spec.elements.items())
+    return any(one.element.manifest.kind == "filesystem" for one in used)
+
+
 def stack_of(services: Services, spec: ApplicationSpec) -> Literal["private", "kernel"] | None:
     """Whose packets could meet a fault: those of a library, or of a namespace of its own."""
     used = [
@@ -135,6 +156,12 @@ def kernel_errors(application: str, spec: FaultSpec, place: str = "") -> list[Fi
 def _must_be_able(
     services: Services, application: ApplicationSpec, spec: FaultSpec, *, falls_back: bool
 ) -> None:
+    if spec.file is not None:
+        if not has_files(services, application) or falls_back:
+            raise Conflict(
+                f"'{application.name}' has no file system of its own to meet a fault", remedy=_FILES
+            )
+        return
     stack = stack_of(services, application)
     if stack is None:
         raise Conflict(

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from app.api import admission, planning
 from app.api.admission import Admitted, Known
-from app.api.faults import kernel_errors, new_fault, stack_of
+from app.api.faults import has_files, kernel_errors, new_fault, stack_of
 from app.api.operations import begun
 from app.api.planning import LABEL
 from app.api.problems import RESPONSES, PreconditionFailed
@@ -218,6 +218,13 @@ def _fault_errors(services: Services, stack: Stack, known: set[str]) -> Iterator
                 detail=f"the stack has no application '{fault.application}'",
                 remedy=did_you_mean(fault.application, stack.applications),
             )
+        elif fault.file is not None:
+            if not has_files(services, spec):
+                yield FieldError(
+                    pointer=f"{place}/application",
+                    detail=f"'{fault.application}' has no file system of its own to meet a fault",
+                    remedy="give it the element filesystem",
+                )
         elif (used := stack_of(services, spec)) is None:
             yield FieldError(
                 pointer=f"{place}/application",

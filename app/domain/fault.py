@@ -1,4 +1,4 @@
-"""Faults made to order: what happens to packets of one private stack, and for how long.
+"""Faults made to order: what happens to packets or files of one application, and for how long.
 
 `FaultSpec` is what a user asks for, `FaultOrder` what the agent and the instance are told: names
 are addresses there, and a duration is a moment.
@@ -14,22 +14,14 @@ from typing import Annotated, Literal, Protocol
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from app.domain.application import Port
+from app.domain.file_fault import FileFault, path_alone
 from app.domain.model import Model, Name
-from app.domain.quantities import Seconds
+from app.domain.quantities import Seconds, parse_percent
 
 _BIT_UNITS = {"": 1, "bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 MAX_FAULTS = 16
-"""Of one application at a time: FAULTS_MAX of images/network-lwip/lwip/instruments.h."""
-
-
-def parse_percent(text: object) -> object:
-    """`"5%"` → 5.0."""
-    if not isinstance(text, str):
-        return text
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%?\s*", text)
-    if not match:
-        raise ValueError(f"'{text}' is not a share; write for example 5% or 0.1%")
-    return float(match[1])
+"""Of one application at a time: FAULTS_MAX of images/network-lwip/lwip/instruments.h, and
+FS_FAULTS_MAX of images/filesystem/faults.h."""
 
 
 def parse_bit_rate(text: object) -> object:
@@ -57,7 +49,8 @@ FaultTime = Annotated[Seconds, Field(le=3600)]
 
 
 class FaultSpec(Model):
-    """Each packet meets all that is given here; what becomes of it follows from `seed`."""
+    """Each packet, or with `file` each operation on such files, meets all that is given here; what
+    becomes of it follows from `seed`."""
 
     loss: Percent = 0.0
     delay: FaultTime = 0.0
@@ -79,6 +72,10 @@ class FaultSpec(Model):
     direction: Literal["in", "out", "both"] = "both"
     to: str | None = Field(default=None, min_length=1, max_length=100)
     """Only packets to and from this peer: an address, a subnet or an application's name."""
+    file: Annotated[
+        FileFault | None, BeforeValidator(path_alone, json_schema_input_type=FileFault | str | None)
+    ] = None
+    """Files meet the fault in the place of packets; `delay` and `jitter` are theirs then."""
     duration: Annotated[Seconds, Field(gt=0, le=31_536_000)] | None = Field(
         default=None, alias="for"
     )
@@ -101,6 +98,9 @@ class FaultSpec(Model):
 
     @model_validator(mode="after")
     def _does_something(self) -> FaultSpec:
+        if self.file is not None:
+            self._is_about_files(self.file)
+            return self
         chances = (self.loss, self.delay, self.jitter, self.reorder, self.duplicate, self.corrupt)
         if not any(chances) and not any((self.rate, self.cut, self.refuse, self.reset)):
             raise ValueError("the fault does nothing; give for example 'loss' or 'delay'")
@@ -109,6 +109,33 @@ class FaultSpec(Model):
         if self.jitter > self.delay:
             raise ValueError("'jitter' is more than 'delay': packets cannot leave before they come")
         return self
+
+    def _is_about_files(self, file: FileFault) -> None:
+        packets = (
+            "loss",
+            "reorder",
+            "duplicate",
+            "corrupt",
+            "rate",
+            "cut",
+            "refuse",
+            "reset",
+            "to",
+        )
+        if given := [field for field in packets if getattr(self, field)]:
+            said = "; the share of a file's operations is file.rate" if given[0] == "rate" else ""
+            raise ValueError(f"'{given[0]}' is about packets, this fault is about files{said}")
+        if self.direction != "both":
+            raise ValueError("'direction' is about packets, this fault is about files")
+        if not (self.delay or self.jitter or file.short or file.errno):
+            if file.full_after is None:
+                raise ValueError("the fault does nothing; give for example 'file.errno' or 'delay'")
+            if file.rate != 100:
+                raise ValueError("'file.rate' has no effect on 'full_after'; leave it out")
+        if self.jitter > self.delay:
+            raise ValueError(
+                "'jitter' is more than 'delay': nothing can be done before it is asked"
+            )
 
     @property
     def only_resets(self) -> bool:
@@ -165,7 +192,7 @@ class Fault(Model):
     remaining: float | None = None
     """Seconds until it reverts."""
     counters: dict[str, int] = {}
-    """Packets that met it, and what became of them; absent while no instance runs."""
+    """What met it, and what became of that; absent while no instance runs."""
 
 
 class FaultKeeping(Protocol):

@@ -31,6 +31,16 @@ def parse_seconds(text: object) -> object:
     return float(match[1]) * _SECOND_UNITS[match[2]]
 
 
+def parse_percent(text: object) -> object:
+    """`"5%"` → 5.0."""
+    if not isinstance(text, str):
+        return text
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%?\s*", text)
+    if not match:
+        raise ValueError(f"'{text}' is not a share; write for example 5% or 0.1%")
+    return float(match[1])
+
+
 Bytes = Annotated[
     int,
     BeforeValidator(parse_bytes, json_schema_input_type=int | str),

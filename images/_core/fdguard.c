@@ -24,6 +24,9 @@ enum { SEALED_RANGE = 4096 }; /* the numbers in a range that are looked at one b
 /* An overlay's own affair with a descriptor that is about to be closed, or replaced; `stream` is
  * that of an fclose. */
 extern void cse_before_close(int fd, void *stream) __attribute__((weak));
+/* The errno that a close is to give, after it was done; 0: its own. */
+extern int cse_close_error(int fd) __attribute__((weak));
+extern int cse_fclose_error(FILE *stream) __attribute__((weak));
 
 CSE_BEFORE_SANITIZERS
 
@@ -32,6 +35,14 @@ int (*cse_close_remembered)(int fd, uintptr_t value);
 static void before_close(int fd, void *stream)
 {
     if (cse_before_close != NULL && fd >= 0) cse_before_close(fd, stream);
+}
+
+/* `result` of a close that is done, unless it was to fail. */
+static int closed(int result, int error)
+{
+    if (error == 0) return result;
+    errno = error;
+    return -1;
 }
 
 CSE_EXPORT int close(int fd)
@@ -44,8 +55,9 @@ CSE_EXPORT int close(int fd)
     if (cse_close_remembered != NULL && cse_fd_recall(fd, &known) && known != 0)
         return cse_close_remembered(fd, known);
     before_close(fd, NULL);
+    int error = cse_close_error != NULL ? cse_close_error(fd) : 0;
     cse_fd_forget(fd);
-    return libc(close)(fd);
+    return closed(libc(close)(fd), error);
 }
 
 /* Closes inside libc, where no wrapper sees it. */
@@ -53,8 +65,9 @@ CSE_EXPORT int fclose(FILE *stream)
 {
     int fd = fileno(stream);
     before_close(fd, stream);
+    int error = cse_fclose_error != NULL ? cse_fclose_error(stream) : 0;
     if (fd >= 0) cse_fd_forget(fd);
-    return libc(fclose)(stream);
+    return closed(libc(fclose)(stream), error);
 }
 
 CSE_EXPORT int dup(int fd)

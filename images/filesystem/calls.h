@@ -2,6 +2,7 @@
 #ifndef CSE_FS_CALLS_H
 #define CSE_FS_CALLS_H
 
+#include "faults.h"
 #include "fs.h"
 
 /* Defines libc's `name`. Under another C name, because headers may declare it in their own way

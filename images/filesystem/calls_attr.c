@@ -70,6 +70,7 @@ mode_t fs_umask(void)
 
 static int do_chmod(int dirfd, const char *path, mode_t mode, int flags)
 {
+    FAULT(FS_OP_ATTRIBUTES, dirfd, path, -1);
     WITH_PATH_AT(dirfd, path, !(flags & AT_SYMLINK_NOFOLLOW), FS_USE_CHANGE, where, -1)
     int result = libc(fchmodat)(dirfd, path, mode, flags);
     if (result == 0 && where_inside) fs_encrypted_attributes(&where);
@@ -92,11 +93,13 @@ CALL(fchmodat, int, int dirfd, const char *path, mode_t mode, int flags)
 CALL(fchmod, int, int fd, mode_t mode)
 {
     char path[PATH_MAX];
+    FAULT_FD(FS_OP_ATTRIBUTES, fd, -1);
     return by_name(fd, path) ? do_chmod(AT_FDCWD, path, mode, 0) : libc(fchmod)(fd, mode);
 }
 
 static int do_chown(int dirfd, const char *path, uid_t user, gid_t group, int flags)
 {
+    FAULT(FS_OP_ATTRIBUTES, dirfd, path, -1);
     WITH_PATH_AT(dirfd, path, !(flags & AT_SYMLINK_NOFOLLOW), FS_USE_CHANGE, where, -1)
     int result = libc(fchownat)(dirfd, path, user, group, flags);
     if (result == 0 && where_inside) fs_encrypted_attributes(&where);
@@ -124,6 +127,7 @@ CALL(fchownat, int, int dirfd, const char *path, uid_t user, gid_t group, int fl
 CALL(fchown, int, int fd, uid_t user, gid_t group)
 {
     char path[PATH_MAX];
+    FAULT_FD(FS_OP_ATTRIBUTES, fd, -1);
     return by_name(fd, path) ? do_chown(AT_FDCWD, path, user, group, 0)
                              : libc(fchown)(fd, user, group);
 }
@@ -135,6 +139,7 @@ CALL(fchown, int, int fd, uid_t user, gid_t group)
 static int do_utimens(int dirfd, const char *path, const struct timespec times[2], int flags)
 {
     if (path == NULL) return libc(utimensat)(dirfd, path, times, flags);
+    FAULT(FS_OP_ATTRIBUTES, dirfd, path, -1);
     WITH_PATH_AT(dirfd, path, !(flags & AT_SYMLINK_NOFOLLOW), FS_USE_CHANGE, where, -1)
     int result = libc(utimensat)(dirfd, path, times, flags);
     if (result == 0 && where_inside) fs_encrypted_attributes(&where);
@@ -152,6 +157,7 @@ CALL(utimensat, int, int dirfd, const char *path, const struct timespec times[2]
 CALL(futimens, int, int fd, const struct timespec times[2])
 {
     char path[PATH_MAX];
+    FAULT_FD(FS_OP_ATTRIBUTES, fd, -1);
     return by_name(fd, path) ? do_utimens(AT_FDCWD, path, times, 0) : libc(futimens)(fd, times);
 }
 
@@ -196,6 +202,7 @@ CALL(utime, int, const char *path, const struct utimbuf *times)
 
 CALL(truncate, int, const char *path, off_t size)
 {
+    FAULT(FS_OP_TRUNCATE, AT_FDCWD, path, -1);
     WITH_PATH(path, FS_FOLLOW, FS_USE_CHANGE, where, -1)
     int result = libc(truncate)(path, size);
     int error = result == 0 && where_inside ? fs_encrypted_resized(&where) : 0;
@@ -205,6 +212,7 @@ CALL(truncate, int, const char *path, off_t size)
 #ifdef __GLIBC__
 CALL(truncate64, int, const char *path, off_t size)
 {
+    FAULT(FS_OP_TRUNCATE, AT_FDCWD, path, -1);
     WITH_PATH(path, FS_FOLLOW, FS_USE_CHANGE, where, -1)
     int result = libc(truncate)(path, size);
     int error = result == 0 && where_inside ? fs_encrypted_resized(&where) : 0;
@@ -270,6 +278,7 @@ static int do_setxattr(const char *path, int follow, const char *name, const voi
                        size_t size, int flags,
                        int (*next)(const char *, const char *, const void *, size_t, int))
 {
+    FAULT(FS_OP_ATTRIBUTES, AT_FDCWD, path, -1);
     WITH_PATH(path, follow, FS_USE_CHANGE, where, -1)
     if (where_inside && !keeps(where.mount->layers[0].encrypted, name)) return fs_fail(-EOPNOTSUPP);
     int result = next(path, name, value, size, flags);

@@ -14,6 +14,7 @@
 
 CALL(opendir, DIR *, const char *path)
 {
+    FAULT(FS_OP_READDIR, AT_FDCWD, path, NULL);
     WITH_PATH(path, FS_FOLLOW, FS_USE_CONTENT, where, NULL)
     return libc(opendir)(path);
 }

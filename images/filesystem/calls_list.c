@@ -126,6 +126,7 @@ typedef struct dirent *read_call(DIR *);
 
 static struct dirent *read_one(DIR *directory, read_call *next)
 {
+    FAULT_FD(FS_OP_READDIR, dirfd(directory), NULL);
     struct listing *listing = listing_of(directory);
     if (listing == NULL) return next(directory);
     if (!listing->at_end) {
@@ -154,6 +155,7 @@ typedef int read_r_call(DIR *, struct dirent *, struct dirent **);
 static int read_one_r(DIR *directory, struct dirent *entry, struct dirent **result,
                       read_r_call *next)
 {
+    FAULT_FD(FS_OP_READDIR, dirfd(directory), errno);
     struct listing *listing = listing_of(directory);
     if (listing == NULL) return next(directory, entry, result);
     if (!listing->at_end) {
@@ -327,6 +329,7 @@ SCANDIRAT(scandirat64)
 CALL(getdents64, ssize_t, int fd, void *buffer, size_t size)
 {
     char path[PATH_MAX];
+    FAULT_FD(FS_OP_READDIR, fd, -1);
     if (fs_listed_above(fd, path)) cse_escape("getdents64 above a mount point");
     long result = raw(SYS_getdents64, fd, buffer, size);
     return result < 0 ? fs_fail((int)result) : result;

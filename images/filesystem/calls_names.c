@@ -8,8 +8,9 @@
 
 /* Where a new name is to be made: FS_OUTSIDE, FS_REWRITTEN (where->path), FS_INSIDE
  * (where->real) or negative errno. */
-static int new_name(int dirfd, const char *path, struct fs_where *where)
+static int new_name(enum fs_op operation, int dirfd, const char *path, struct fs_where *where)
 {
+    if (fs_faulty(operation) && !fs_fault_path(operation, dirfd, path)) return -errno;
     if (!fs_maybe(dirfd, path)) return FS_OUTSIDE;
     int found = fs_find(dirfd, path, FS_NOFOLLOW, where);
     if (found == FS_INSIDE) {
@@ -29,7 +30,7 @@ static const char *new_path(int found, int *dirfd, const char *path, const struc
 CALL(mkdirat, int, int dirfd, const char *path, mode_t mode)
 {
     struct fs_where where;
-    int found = new_name(dirfd, path, &where);
+    int found = new_name(FS_OP_MKDIR, dirfd, path, &where);
     if (found < 0) return fs_fail(found);
     path = new_path(found, &dirfd, path, &where);
     int result = libc(mkdirat)(dirfd, path, mode);
@@ -62,7 +63,7 @@ CALL(mkdir, int, const char *path, mode_t mode)
 static int make_node(int dirfd, const char *path, mode_t mode, dev_t device)
 {
     struct fs_where where;
-    int found = new_name(dirfd, path, &where);
+    int found = new_name(FS_OP_OPEN, dirfd, path, &where);
     if (found < 0) return fs_fail(found);
     path = new_path(found, &dirfd, path, &where);
     long result = raw(SYS_mknodat, dirfd, path, mode, device);
@@ -106,7 +107,7 @@ CALL(__xmknodat, int, int version, int dirfd, const char *path, mode_t mode, con
 CALL(symlinkat, int, const char *target, int dirfd, const char *path)
 {
     struct fs_where where;
-    int found = new_name(dirfd, path, &where);
+    int found = new_name(FS_OP_LINK, dirfd, path, &where);
     if (found < 0) return fs_fail(found);
     path = new_path(found, &dirfd, path, &where);
     /* The kernel follows links outside, and knows no mount that one leads to (resolve.c). */
@@ -125,6 +126,8 @@ CALL(symlink, int, const char *target, const char *path)
 CALL(linkat, int, int from_dirfd, const char *from, int to_dirfd, const char *to, int flags)
 {
     struct fs_where source, target;
+    FAULT(FS_OP_LINK, from_dirfd, from, -1);
+    FAULT(FS_OP_LINK, to_dirfd, to, -1);
     if (!fs_maybe(from_dirfd, from) && !fs_maybe(to_dirfd, to))
         return libc(linkat)(from_dirfd, from, to_dirfd, to, flags);
     int first = fs_find(from_dirfd, from, (flags & AT_SYMLINK_FOLLOW) != 0, &source);
@@ -157,6 +160,7 @@ CALL(link, int, const char *from, const char *to)
 
 CALL(unlinkat, int, int dirfd, const char *path, int flags)
 {
+    FAULT(FS_OP_UNLINK, dirfd, path, -1);
     /* A mount point lies in it, which the kernel does not know. */
     if ((flags & AT_REMOVEDIR) && fs_holds(dirfd, path)) return fs_fail(-ENOTEMPTY);
     if (!fs_maybe(dirfd, path)) return libc(unlinkat)(dirfd, path, flags);
@@ -194,6 +198,8 @@ CALL(remove, int, const char *path)
 static int do_rename(int from_dirfd, const char *from, int to_dirfd, const char *to, unsigned flags)
 {
     struct fs_where source, target;
+    FAULT(FS_OP_RENAME, from_dirfd, from, -1);
+    FAULT(FS_OP_RENAME, to_dirfd, to, -1);
     /* Mount points would have to move along. */
     if (fs_holds(from_dirfd, from) || fs_holds(to_dirfd, to)) return fs_fail(-EBUSY);
     int first = fs_find(from_dirfd, from, FS_NOFOLLOW, &source);
@@ -212,7 +218,7 @@ static int do_rename(int from_dirfd, const char *from, int to_dirfd, const char 
 
 static bool concerned(int dirfd, const char *path)
 {
-    return fs_maybe(dirfd, path) || fs_holds(dirfd, path);
+    return fs_maybe(dirfd, path) || fs_holds(dirfd, path) || fs_faulty(FS_OP_RENAME);
 }
 
 CALL(rename, int, const char *from, const char *to)

@@ -88,6 +88,7 @@ int fs_open(int dirfd, const char *path, int flags, mode_t mode)
 {
     struct fs_where where;
     bool creates;
+    FAULT(FS_OP_OPEN, dirfd, path, -1);
     int found = fs_prepare_open(dirfd, path, flags, &where, &creates);
     if (found < 0) return fs_fail(found);
     if (found == FS_OUTSIDE) return libc(openat)(dirfd, path, flags, mode);
@@ -193,6 +194,7 @@ static const char *stream_path(const char *path, const char *mode, struct fs_whe
     *creates = false;
     where->mount = NULL;
     if (path == NULL) return NULL;
+    FAULT(FS_OP_OPEN, AT_FDCWD, path, NULL);
     int found = fs_prepare_open(AT_FDCWD, path, flags_of_mode(mode), where, creates);
     if (found != FS_INSIDE) where->mount = NULL;
     if (found == FS_OUTSIDE) return path;
@@ -279,6 +281,7 @@ static int make_temporary(char *name, int suffix, int flags, bool directory)
 #define TEMPORARY(name, parameters, next, suffix, flags)                                           \
     CALL(name, int, PARAMETERS parameters)                                                         \
     {                                                                                              \
+        FAULT(FS_OP_OPEN, AT_FDCWD, template, -1);                                                 \
         if (!fs_maybe(AT_FDCWD, template)) return next;                                            \
         return make_temporary(template, suffix, flags, false);                                     \
     }
@@ -303,6 +306,7 @@ TEMPORARY(mkostemps64, (char *template, int suffix, int flags),
 
 CALL(mkdtemp, char *, char *template)
 {
+    FAULT(FS_OP_MKDIR, AT_FDCWD, template, NULL);
     if (!fs_maybe(AT_FDCWD, template)) return NEXT(mkdtemp, char *, char *)(template);
     return make_temporary(template, 0, 0, true) == 0 ? template : NULL;
 }

@@ -76,6 +76,7 @@ static int stat_outside(int dirfd, const char *path, struct stat *status, int fl
 
 static int do_stat(int dirfd, const char *path, struct stat *status, int flags)
 {
+    FAULT(FS_OP_STAT, dirfd, path, -1);
     if (!fs_maybe(dirfd, path)) return stat_outside(dirfd, path, status, flags);
     WITH_PATH_AT(dirfd, path, !(flags & AT_SYMLINK_NOFOLLOW), FS_USE_NAME, where, -1)
     if (!where_inside) return stat_outside(dirfd, path, status, flags);
@@ -87,6 +88,7 @@ static int do_stat(int dirfd, const char *path, struct stat *status, int flags)
 
 static int do_fstat(int fd, struct stat *status)
 {
+    FAULT_FD(FS_OP_STAT, fd, -1);
     int result = next_fstat(fd, status);
     if (result == 0) fix_by_fd(fd, status);
     return result;
@@ -220,6 +222,7 @@ static int next_statx(int dirfd, const char *path, int flags, unsigned mask, voi
 
 CALL(statx, int, int dirfd, const char *path, int flags, unsigned mask, void *out)
 {
+    FAULT(FS_OP_STAT, dirfd, path, -1);
     WITH_PATH_AT(dirfd, path, !(flags & AT_SYMLINK_NOFOLLOW), FS_USE_NAME, where, -1)
     if (where_inside) {
         int result = next_statx(AT_FDCWD, where.real, flags | AT_SYMLINK_NOFOLLOW, mask, out);
@@ -256,6 +259,7 @@ static bool may_write(const struct stat *status)
 
 static int do_access(int dirfd, const char *path, int mode, int flags)
 {
+    FAULT(FS_OP_STAT, dirfd, path, -1);
     WITH_PATH_AT(dirfd, path, !(flags & AT_SYMLINK_NOFOLLOW), FS_USE_NAME, where, -1)
     if (!where_inside) return libc(faccessat)(dirfd, path, mode, flags);
     bool layered = where.mount->cow || where.mount->read_only;
@@ -318,6 +322,7 @@ static ssize_t give_text(const char *text, char *out, size_t size)
 static ssize_t do_readlink(int dirfd, const char *path, char *out, size_t size)
 {
     char text[PATH_MAX];
+    FAULT(FS_OP_STAT, dirfd, path, -1);
     if (!fs_maybe(dirfd, path))
         return through_proc(path, text) ? give_text(text, out, size)
                                         : libc(readlinkat)(dirfd, path, out, size);

@@ -132,6 +132,7 @@ static bool never(int fd)
 
 static int sync_one(int fd, int (*next)(int))
 {
+    FAULT_FD(FS_OP_FSYNC, fd, -1);
     if (never(fd)) return 0;
     if (fs_encrypted_any() && fs_ready()) {
         int error = fs_encrypted_seal_fd(fd, true);
@@ -152,6 +153,7 @@ CALL(fdatasync, int, int fd)
 
 CALL(syncfs, int, int fd)
 {
+    FAULT_FD(FS_OP_FSYNC, fd, -1);
     int error = fs_encrypted_any() && fs_ready() ? fs_encrypted_seal_dirty(FS_DIRTY_ALL, true) : 0;
     int (*next)(int) = NEXT(syncfs, int, int);
     return error != 0 ? fs_fail(error) : next(fd);
@@ -175,6 +177,7 @@ CALL(msync, int, void *address, size_t length, int flags)
 static void *map(void *address, size_t length, int protection, int flags, int fd, off_t offset)
 {
     struct stat status;
+    if (fs_faulty(FS_OP_READ | FS_OP_WRITE) && fd >= 0) fs_fault_mapped(fd);
     if (fs_encrypted_any() && fd >= 0 && (flags & MAP_SHARED) && fs_ready() && writes(fd) &&
         raw_fstat(fd, &status) == 0)
         remember_mapped(status.st_ino);

@@ -166,6 +166,10 @@ __attribute__((no_sanitize("address"))) long taken_syscall(long number, ...)
         bool done;
         long result = by_number(number, a, &done);
         if (done) return result;
+        if (fs_faulty(FS_OP_DATA)) {
+            result = fs_data_by_number(number, a, &done);
+            if (done) return result;
+        }
         char path[PATH_MAX];
         if (number == SYS_getdents64 && fs_listed_above((int)a[0], path))
             cse_escape("getdents64 above a mount point");
