@@ -18,6 +18,7 @@ from app.domain.application import ApplicationSpec
 from app.domain.capture import CaptureRequest, Pcapng
 from app.domain.errors import CseError, NotFound, PreflightRefused
 from app.domain.fault import Counters, FaultOrder
+from app.domain.files import FilesPart, FilesRequest
 from app.domain.health import Probe, Probed
 from app.domain.launch import Launch
 from app.domain.leftover import Leftover
@@ -54,6 +55,9 @@ class FakeAgent:
         """Method → errors that its next calls raise: the faults of a host, made to order."""
         self.told: list[Report] = []
         self._terminals = Terminals()
+        self.said: list[bytes] = []
+        """What programs say of their files."""
+        self.asked: list[FilesRequest] = []
         self.sick: set[str] = set()
         """Applications whose probes fail."""
         self._launches: dict[str, Launch] = {}
@@ -149,6 +153,12 @@ class FakeAgent:
     def terminal_resize(self, session: str, size: TerminalSize) -> None:
         """See `Agent.terminal_resize`."""
         self._terminals.resize(session, size)
+
+    def files(self, name: str, request: FilesRequest) -> Iterator[FilesPart]:
+        """See `Agent.files`: always the same, whatever is asked."""
+        self._fail("files")
+        self.asked.append(request)
+        return iter([FilesPart(data=part) for part in self.said])
 
     @property
     def terminals_open(self) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from app.agent import capturing, configuring, inspecting, policy, probing
+from app.agent import capturing, configuring, files, inspecting, policy, probing
 from app.agent.connecting import Connector
 from app.agent.doctor import examine_host
 from app.agent.host import Host
@@ -24,6 +24,7 @@ from app.domain.application import ApplicationSpec, RuntimeName
 from app.domain.capture import CaptureRequest, Pcapng
 from app.domain.errors import Conflict, CseError, NotFound
 from app.domain.fault import Counters, FaultOrder
+from app.domain.files import FilesPart, FilesRequest
 from app.domain.health import Probe, Probed
 from app.domain.launch import Launch
 from app.domain.leftover import Leftover
@@ -168,6 +169,14 @@ class LocalAgent:
     def terminal_resize(self, session: str, size: TerminalSize) -> None:
         """See `Agent.terminal_resize`."""
         self._terminals.resize(session, size)
+
+    def files(self, name: str, request: FilesRequest) -> Iterator[FilesPart]:
+        """See `Agent.files`."""
+        launch, runtime = self._host.launch(name), self._host.runtime_of(name)
+        coverage = inspecting.read_coverage(self._host.directory(name))
+        return files.ask(
+            self._host.state, launch, coverage, request, lambda words: runtime.look(name, words)
+        )
 
     def run_foreground(self, name: str) -> int:
         """Start with this process's own terminal; returns the exit code. Namespace runtime only."""

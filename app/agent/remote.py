@@ -19,6 +19,7 @@ from app.domain.application import ApplicationSpec
 from app.domain.capture import CaptureRequest, Pcapng
 from app.domain.errors import AgentUnavailable
 from app.domain.fault import Counters, FaultOrder
+from app.domain.files import FilesPart, FilesRequest
 from app.domain.health import Probe, Probed
 from app.domain.launch import Launch
 from app.domain.leftover import Leftover
@@ -116,6 +117,12 @@ class RemoteAgent:
     def terminal_resize(self, session: str, size: TerminalSize) -> None:
         """See `Agent.terminal_resize`."""
         self._call("terminal_resize", session, size)
+
+    def files(self, name: str, request: FilesRequest) -> Iterator[FilesPart]:
+        """See `Agent.files`. Errors are raised at once, not at the first part."""
+        stream = self._stream("files", name, request)
+        next(stream)
+        return stream
 
     def configure(
         self, name: str, spec: ApplicationSpec, settings: dict[str, dict[str, Any]]

@@ -110,6 +110,10 @@ def presented(headers: Mapping[str, str]) -> str | None:
     return None
 
 
+_SECRETS = ("/capture", "/files/content", "/files/archive")
+"""Packets show what others only send, files what commands would show."""
+
+
 def needed(method: str, path: str, *, is_socket: bool) -> Scope | None:
     """The scope that a request needs; None: nothing secret is there (health, files of pages)."""
     within = partial(_within, path)
@@ -117,7 +121,7 @@ def needed(method: str, path: str, *, is_socket: bool) -> Scope | None:
         return None
     if within(_ADMIN) and not (method in _SAFE and within(("/v1/projects",))):
         return Scope.ADMIN
-    if is_socket or path.endswith("/capture"):  # a terminal; packets show what others only send
+    if is_socket or path.endswith(_SECRETS):
         return Scope.OPERATE
     if path.endswith("/plan") or method in _SAFE:
         return Scope.READ

@@ -16,6 +16,7 @@ from app.api import (
     dashboard,
     events,
     faults,
+    files,
     garbage,
     host,
     instances,
@@ -71,7 +72,7 @@ def _routes(version: str) -> FastAPI:
         static_url="/v1/docs-assets",
         lifespan=lifespan,
     )
-    rooms = (applications, stacks, observing, instances, catalogue, events, faults, host)
+    rooms = (applications, stacks, observing, instances, catalogue, events, faults, files, host)
     for room in (*rooms, garbage, instruments, metrics, operations, tokens, websockets):
         api.include_router(room.router)
     api.include_router(faults.everywhere)

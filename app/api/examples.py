@@ -18,6 +18,15 @@ from app.domain.application import ApplicationSpec, PublishedPort
 from app.domain.capture import PCAPNG
 from app.domain.change import Effect, FieldChange, Plan, ResourceChange
 from app.domain.fault import Fault, FaultSpec
+from app.domain.files import (
+    ChangedMount,
+    Changes,
+    Directory,
+    Explanation,
+    FileChange,
+    FileEntry,
+    FileLayer,
+)
 from app.domain.leftover import Leftover
 from app.domain.network import NetworkSpec
 from app.domain.observed import Claim, Coverage, ExecResult, Finding, Instance, LogLine
@@ -287,12 +296,74 @@ _ANSWERS: dict[str, BaseModel] = {
     "replaceProject": _PROJECT,
     "listAudit": Page(items=[_AUDIT]),
 }
+_STATUS: dict[str, Any] = {"kind": "file", "size": 1280, "mode": "0644", "modified": _AT}
+_UPPER = "/var/lib/cse/apps/web-a/data/fs-0/upper"
+_ANSWERS |= {
+    "listFiles": Directory(
+        items=[
+            FileEntry(
+                name="index.html",
+                owner="root",
+                mount="/srv/www",
+                source="upper",
+                layer=0,
+                change="changed",
+                **_STATUS,
+            )
+        ]
+    ),
+    "explainFile": Explanation(
+        path="/srv/www/index.html",
+        exists=True,
+        mount="/srv/www",
+        source="upper",
+        layer=0,
+        change="changed",
+        real="/run/cse/data/fs-0/upper/index.html",
+        host=f"{_UPPER}/index.html",
+        why="copied up from layer 1 when the application changed it",
+        layers=[
+            FileLayer(
+                number=0,
+                source="upper",
+                root="/run/cse/data/fs-0/upper",
+                host_root=_UPPER,
+                has=True,
+                **_STATUS,
+            ),
+            FileLayer(
+                number=1,
+                source="archive",
+                root="/run/cse/private/fs/a0/tree",
+                archive="/srv/site.tar.gz",
+                has=True,
+                **{**_STATUS, "size": 1024},
+            ),
+        ],
+        **_STATUS,
+    ),
+    "listFileChanges": Changes(
+        items=[
+            FileChange(
+                path="/srv/www/index.html",
+                change="changed",
+                differs=["content", "time"],
+                size_before=1024,
+                **_STATUS,
+            )
+        ],
+        mounts=[ChangedMount(path="/srv/www")],
+    ),
+}
 _STREAMS: dict[tuple[str, str], Any] = {
     ("readLogs", "application/x-ndjson"): _LINE,
     ("listEvents", "application/x-ndjson"): _EVENT,
     ("readLogs", "text/event-stream"): f"data: {_LINE.model_dump_json()}\n\n",
     ("listEvents", "text/event-stream"): f"id: 42\ndata: {_EVENT.model_dump_json()}\n\n",
     ("capturePackets", PCAPNG): "(bytes of a pcapng file)",
+    ("readFile", "application/octet-stream"): "(bytes of the file)",
+    ("archiveFiles", "application/x-tar"): "(bytes of an archive)",
+    ("archiveFiles", "application/gzip"): "(bytes of an archive)",
     ("readMetrics", "text/plain"): _METRICS,
 }
 

@@ -22,6 +22,7 @@ EXTENSIONS = {
     "idempotency-keys": "Idempotency-Key on POST and PATCH",
     "label-selectors": "requirements of inequality, presence and sets",
     "health-checks": "`health` in specifications, `status.health`, depends_on NAME:healthy",
+    "files": "GET /v1/applications/NAME/files, …/explain, …/changes, …/content, …/archive",
     "metrics": "GET /metrics for Prometheus",
     "gc": "POST /v1/gc, dry_run",
     "exec-terminal": "WebSocket /v1/applications/NAME/exec",

@@ -29,6 +29,7 @@ _TAGS = {
     "events": "What happened.",
     "faults": "Bad lines made to order.",
     "instruments": "Sockets, packets and use of private stacks.",
+    "files": "What an application sees of files, who serves them, what it changed.",
     "operations": "Work that outlasts its request.",
     "access": "Tokens, sessions, projects, the audit log.",
     "host": "The server and its host.",

@@ -54,6 +54,12 @@ def send_bytes(parts: Iterator[bytes], media_type: str) -> StreamingResponse:
     return StreamingResponse(_not_empty(pumped(parts)), media_type=media_type, headers=HEADERS)
 
 
+def send_whole(parts: Iterator[bytes], media_type: str) -> StreamingResponse:
+    """The same of a file that has an end: where the source fails, the connection breaks off, so
+    that nobody takes a part for the whole."""
+    return StreamingResponse(_or_break(parts), media_type=media_type, headers=HEADERS)
+
+
 def render(item: BaseModel, sse: bool, item_id: int | None = None) -> str:
     """One item in the stream's format."""
     text = item.model_dump_json(exclude_none=True)
@@ -84,6 +90,21 @@ async def _not_empty(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     async for part in parts:
         if part:
             yield part
+
+
+async def _or_break(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
+    failures: list[CseError] = []
+
+    def noted() -> Iterator[bytes]:
+        try:
+            yield from parts
+        except CseError as error:
+            failures.append(error)
+
+    async for part in _not_empty(pumped(noted())):
+        yield part
+    if failures:
+        raise failures[0]
 
 
 async def _in_thread(items: Iterator[Item], lag: int) -> AsyncGenerator[Item, None]:

@@ -14,6 +14,7 @@ from app.domain.access import AuditEntry, NewToken, ProjectSpec, Token, TokenSpe
 from app.domain.application import ApplicationSpec
 from app.domain.change import Plan
 from app.domain.fault import Fault, FaultSpec
+from app.domain.files import Changes, Directory, Explanation
 from app.domain.leftover import Leftover
 from app.domain.network import NetworkSpec
 from app.domain.observed import Claim, ExecResult, Instance, LogLine
@@ -520,6 +521,81 @@ class Operations(Transport):
     def remove_fault(self, name: str, fault_id: str) -> None:
         """End it now; packets that it holds back go on when they are due."""
         self._done("DELETE", f"/v1/applications/{quoted(name)}/faults/{quoted(fault_id)}")
+
+    def list_files(
+        self,
+        name: str,
+        *,
+        path: str | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> Directory:
+        """A directory as the application sees it, running or not, each name with the mount and
+        layer that serve it and what was changed.
+        """
+        return self._call(
+            "GET",
+            f"/v1/applications/{quoted(name)}/files",
+            Directory,
+            query={"path": path, "limit": limit, "after": after},
+        )
+
+    def explain_file(self, name: str, *, path: str | None = None) -> Explanation:
+        """Which mount and layer serve a path, where its content is, and why. Also of removed
+        names.
+        """
+        return self._call(
+            "GET",
+            f"/v1/applications/{quoted(name)}/files/explain",
+            Explanation,
+            query={"path": path},
+        )
+
+    def list_file_changes(
+        self,
+        name: str,
+        *,
+        path: str | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> Changes:
+        """What the application changed below a path of a `cow` or `memory` mount, or ("/") in
+        all.
+        """
+        return self._call(
+            "GET",
+            f"/v1/applications/{quoted(name)}/files/changes",
+            Changes,
+            query={"path": path, "limit": limit, "after": after},
+        )
+
+    def read_file(
+        self,
+        name: str,
+        *,
+        path: str | None = None,
+        offset: int | None = None,
+        limit: int | None = None,
+    ) -> Iterator[bytes]:
+        """A file's bytes; the connection breaks off where they cannot all be read."""
+        return self._bytes(
+            f"/v1/applications/{quoted(name)}/files/content",
+            query={"path": path, "offset": offset, "limit": limit},
+        )
+
+    def archive_files(
+        self,
+        name: str,
+        *,
+        path: str | None = None,
+        changes: bool | None = None,
+        format: Literal["tar", "tar.gz"] | None = None,
+    ) -> Iterator[bytes]:
+        """A tree as the application sees it, as an archive that can be a `lower` itself."""
+        return self._bytes(
+            f"/v1/applications/{quoted(name)}/files/archive",
+            query={"path": path, "changes": changes, "format": format},
+        )
 
     def index(self) -> Index:
         """What this server is and can; ask before use of what an older one may lack."""

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from app.domain.application import ApplicationSpec
 from app.domain.capture import CaptureRequest, Pcapng
 from app.domain.fault import Counters, FaultOrder
+from app.domain.files import CommandOutput, FilesPart, FilesRequest
 from app.domain.health import Probe, Probed
 from app.domain.launch import Launch
 from app.domain.leftover import Leftover
@@ -68,6 +69,10 @@ class Runtime(Protocol):
     def terminal(self, name: str, command: list[str], size: TerminalSize) -> TerminalSession:
         """The same in a terminal of its own, beside the running application."""
 
+    def look(self, name: str, command: list[str]) -> CommandOutput:
+        """Run a command for its output's bytes: beside the running application as `exec` does, or,
+        of one that does not run, in the same surroundings, made for it alone; a start ends it."""
+
     def pids(self, name: str) -> list[int]:
         """All processes of the application, in the host's process namespace."""
 
@@ -118,6 +123,9 @@ class Agent(Protocol):
 
     def terminal_resize(self, session: str, size: TerminalSize) -> None:
         """Change the size of a terminal whose parts are being read."""
+
+    def files(self, name: str, request: FilesRequest) -> Iterator[FilesPart]:
+        """What the application sees of files, running or not. Whoever stops reading ends it."""
 
     def configure(
         self, name: str, spec: ApplicationSpec, settings: dict[str, dict[str, Any]]

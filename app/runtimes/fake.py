@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from app.domain.errors import Conflict, NotFound, TimedOut
+from app.domain.files import CommandOutput
 from app.domain.launch import Launch
 from app.domain.observed import ExecResult, LogLine, Observed, State
 from app.domain.terminal import TerminalSession, TerminalSize
@@ -96,6 +97,26 @@ class _Application:
                 finished_at=None,
             )
         self.update(state=State.EXITED)
+
+
+class _Output:
+    """Implements `app.domain.files.CommandOutput`: all of it at the first reading."""
+
+    def __init__(self, application: _Application, command: list[str]) -> None:
+        written: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        program = application.new_program(
+            command, lambda stream, text: written[stream].append(text + "\n")
+        )
+        status = program.run() if exists(command) else 127
+        self._data: bytes | None = "".join(written["stdout"]).encode() or None
+        self._end = status, "".join(written["stderr"])
+
+    def read(self, timeout_s: float) -> bytes | None:
+        data, self._data = self._data, None
+        return data
+
+    def close(self) -> tuple[int, str]:
+        return self._end
 
 
 class FakeRuntime:
@@ -224,6 +245,10 @@ class FakeRuntime:
         """See `Runtime.terminal`."""
         application = self._running(name)
         return FakeTerminal(command, size, lambda write: application.new_program(command, write))
+
+    def look(self, name: str, command: list[str]) -> CommandOutput:
+        """See `Runtime.look`."""
+        return _Output(self._get(name), command)
 
     def pids(self, name: str) -> list[int]:
         """See `Runtime.pids`."""

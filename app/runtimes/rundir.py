@@ -114,6 +114,24 @@ def build(
     return RunDirectory(top, binds, memories, environment)
 
 
+def places(state: Path, launch: Launch) -> tuple[list[Bind], list[Memory]]:
+    """What of the application's tree lies elsewhere, as `build` and the runtimes bring it."""
+    top = application_directory(state, launch.name)
+    binds = [Bind(f"{top}/run", INSIDE, True), Bind(f"{top}/data", f"{INSIDE}/data", False)]
+    memories = [Memory(f"{INSIDE}/private"), *map(Memory, launch.spec.tmpfs)]
+    count = 0
+    for bound in launch.linked:
+        found = replace_places(bound.settings, bound.element.manifest.settings, INSIDE, count)[1]
+        count += len(found)
+        for place in found:
+            if place.format == "memory-bytes":
+                memories.append(Memory(place.target, place.value))
+            else:
+                binds.append(Bind(place.value, place.target, place.format == "host-path"))
+    binds += [Bind(mount.source, mount.target, mount.read_only) for mount in launch.mounts]
+    return binds, memories
+
+
 def write_settings(state: Path, launch: Launch) -> None:
     """The settings files anew, of an application that exists: its next start reads them.
 

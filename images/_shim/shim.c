@@ -17,8 +17,9 @@
  * Everything it must know is in DIR/shim.spec; see spec.c.
  *
  *   cse-shim run DIR            supervise in the background; one line on stdout when started
- *   cse-shim foreground DIR     the same with this terminal, once, without log; returns the exit
- * code cse-shim exec DIR COMMAND…  run a command beside the running program
+ *   cse-shim foreground DIR     the same with this terminal, once, without log; its exit code
+ *   cse-shim exec DIR COMMAND…  run a command beside the running program
+ *   cse-shim aside DIR COMMAND… run a command in the surroundings of one that does not run
  */
 #include "shim.h"
 
@@ -33,7 +34,7 @@
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: cse-shim run|foreground DIR, or cse-shim exec DIR COMMAND…\n");
+    fprintf(stderr, "usage: cse-shim run|foreground DIR, or cse-shim exec|aside DIR COMMAND…\n");
     return 64;
 }
 
@@ -66,8 +67,8 @@ int main(int argc, char **argv)
     if (argc == 2 && strcmp(argv[1], "init") == 0) return init_main();
     if (argc < 3) return usage();
     bool run = strcmp(argv[1], "run") == 0, foreground = strcmp(argv[1], "foreground") == 0;
-    bool enter = strcmp(argv[1], "exec") == 0;
-    if (!run && !foreground && !enter) return usage();
+    bool enter = strcmp(argv[1], "exec") == 0, aside = strcmp(argv[1], "aside") == 0;
+    if (!run && !foreground && !enter && !aside) return usage();
 
     int directory = open(argv[2], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int spec_fd = directory < 0 ? -1 : openat(directory, "shim.spec", O_RDONLY | O_CLOEXEC);
@@ -81,7 +82,9 @@ int main(int argc, char **argv)
         printf("failed %s/shim.spec: %s\n", argv[2], error);
         return 1;
     }
-    if (enter) return argc > 3 ? enter_main(directory, &spec, argv + 3) : usage();
+    if ((enter || aside) && argc < 4) return usage();
+    if (enter) return enter_main(directory, &spec, argv + 3);
+    if (aside) return aside_main(&spec, spec_fd, argv + 3);
 
     int announce = -1;
     if (run) {

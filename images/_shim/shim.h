@@ -119,4 +119,10 @@ bool join_cgroups(const struct spec *spec);
 /* Runs a command in the namespaces of the running application; returns its exit code. */
 int enter_main(int directory, const struct spec *spec, char **command);
 
+/* ---- aside.c ------------------------------------------------------------------------------------
+ */
+
+/* Runs a command in the surroundings of an application that does not run; its exit code, or 1. */
+int aside_main(const struct spec *spec, int spec_fd, char **command);
+
 #endif

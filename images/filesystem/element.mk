@@ -109,3 +109,21 @@ $(FS)/libcse-crypt.so: $(FS_CRYPT_OBJECTS) $(FS_OBJECTS_libsodium)
 	$(CC) $(LDFLAGS) -Wl,-soname,$(@F) -Wl,--version-script=$(FS_HERE)/crypt/exports.map -Wl,-z,defs -Wl,--gc-sections $^ -o $@
 
 LIBRARIES += $(FS)/libcse-crypt.so
+
+# ---- cse-files, the program that shows an application's files -----------------------------------
+# Dynamic beside the overlay, which it asks; static for applications without it. Without sanitizers,
+# as any program is.
+
+FS_FILES := $(wildcard $(FS_HERE)/files/*.c)
+FS_FILES_FLAGS := -D_GNU_SOURCE -Os -std=gnu11 -Wall -Wextra -Wl,-s -fstack-protector-strong
+
+$(FS)/cse-files: $(FS_FILES) $(FS_HERE)/files/files.h $(FS_HERE)/tools.h
+	@mkdir -p $(@D)
+	$(FS_ZCC) $(FS_FILES_FLAGS) $(FS_FILES) -ldl -o $@.new && mv $@.new $@
+
+FS_STATIC := $(BUILD)/bin/$(MACHINE)/cse-files
+$(FS_STATIC): $(FS_FILES) $(FS_HERE)/files/files.h $(FS_HERE)/tools.h
+	@mkdir -p $(@D)
+	$(say) $(PYTHON) -m ziglang cc -target $(MACHINE)-linux-musl -static $(FS_FILES_FLAGS) $(FS_FILES) -o $@.new && mv $@.new $@
+
+LIBRARIES += $(FS)/cse-files $(FS_STATIC)

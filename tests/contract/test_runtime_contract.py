@@ -382,3 +382,48 @@ def test_a_terminal_needs_a_running_program(subject: Subject) -> None:
     subject.ended("a", "true")
     with pytest.raises(Conflict, match="not running"):
         subject.runtime.terminal(subject.name("a"), ["sh"], TerminalSize())
+
+
+def looked(subject: Subject, short: str, *command: str) -> tuple[bytes, int, str]:
+    output = subject.runtime.look(subject.name(short), list(command))
+    data = b""
+    while (part := output.read(5)) is not None:
+        data += part
+    return data, *output.close()
+
+
+def test_a_look_beside_a_running_program(subject: Subject) -> None:
+    subject.started("a", "sleep", "60", environment={"COLOUR": "green"})
+    command = ["sh", "-c", "echo $COLOUR; echo bad >&2; exit 4"]
+    assert looked(subject, "a", *command) == (b"green\n", 4, "bad\n")
+
+
+def test_a_look_into_the_surroundings_of_one_that_does_not_run(subject: Subject) -> None:
+    subject.ended("a", "sh", "-c", "exit 3", environment={"COLOUR": "green"})
+    assert looked(subject, "a", "sh", "-c", "echo $COLOUR; echo $HOSTNAME") == (
+        f"green\n{subject.name('a')}\n".encode(),
+        0,
+        "",
+    )
+    data, status, _ = looked(subject, "a", "no-such-program-anywhere")
+    assert data == b"" and status != 0
+    seen = subject.seen("a")
+    assert seen is not None and (seen.state, seen.exit_code) == (State.EXITED, 3)
+    with pytest.raises(NotFound):
+        subject.runtime.look(subject.name("nobody"), ["true"])
+
+
+def test_a_start_ends_looks_into_what_did_not_run(subject: Subject) -> None:
+    if subject.kind == "fake":
+        pytest.skip("the fake's commands end before they can be read")
+    one = subject.launch("a", "sleep", "60")
+    subject.runtime.create(one)
+    output = subject.runtime.look(one.name, ["sh", "-c", "echo begun; exec sleep 100"])
+    data = b""
+    while data != b"begun\n":
+        data += output.read(10) or b""
+    assert subject.runtime.start(one.name).state is State.RUNNING
+    while output.read(10) is not None:
+        pass
+    assert output.close()[0] != 0
+    assert looked(subject, "a", "echo", "beside") == (b"beside\n", 0, "")

@@ -213,8 +213,8 @@ class ImageFiles:
 
 
 def remove_leftover_readers(engine: Engine, installation: str) -> None:
-    """What an agent that was killed while it read an image has left behind."""
-    filters = {"label": [f"{READER_LABEL}={installation}"], "status": ["created"]}
+    """What an agent that was killed while it read an image, or files, has left behind."""
+    filters = {"label": [f"{READER_LABEL}={installation}"], "status": ["created", "exited"]}
     with engine.doing("list its containers"):
         rows = engine().containers(all=True, filters=filters)
     for row in rows:

@@ -26,17 +26,18 @@ Read = Callable[[int], bytes]
 def frames(read: Read) -> Iterator[tuple[Literal["stdout", "stderr"], bytes]]:
     """`read(n)` returns up to n bytes, none at the end."""
     while True:
-        header = _exactly(read, 8)
+        header = exactly(read, 8)
         if header is None:
             return
         stream, length = struct.unpack(">BxxxL", header)
-        payload = _exactly(read, length)
+        payload = exactly(read, length)
         if payload is None:
             return
         yield ("stderr" if stream == 2 else "stdout"), payload
 
 
-def _exactly(read: Read, size: int) -> bytes | None:
+def exactly(read: Read, size: int) -> bytes | None:
+    """So many bytes; None where they end before."""
     parts = []
     while size > 0:
         part = read(size)

@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from app.domain.errors import Conflict, CseError, HostLacks, NotFound, TimedOut
+from app.domain.files import CommandOutput
 from app.domain.launch import Launch
 from app.domain.observed import ExecResult, Finding, LogLine, Observed, State
 from app.domain.terminal import TerminalSession, TerminalSize
 from app.runtimes import preflight, rundir
+from app.runtimes.beside import Asides
 from app.runtimes.docker import container, inspected, processes, streams
+from app.runtimes.docker.beside import AsideContainer, ExecutedCommand
 from app.runtimes.docker.containers import Containers
 from app.runtimes.docker.engine import Engine, Refused
 from app.runtimes.docker.imagefiles import ImageFiles, inspect
@@ -52,6 +55,7 @@ class DockerRuntime:
         self._installation = installation
         self._engine = Engine()
         self._containers = Containers(self._engine, self._state, installation, changed)
+        self._asides = Asides()
 
     def close(self) -> None:
         """Stop following events; applications are not affected."""
@@ -91,6 +95,7 @@ class DockerRuntime:
     def start(self, name: str) -> Observed:
         """See `Runtime.start`."""
         identity = self._containers.id_of(name)
+        self._asides.end(name)
         refused: Refused | None = None
         self._containers.forget(identity)
         try:
@@ -120,6 +125,7 @@ class DockerRuntime:
     def remove(self, name: str) -> None:
         """See `Runtime.remove`."""
         self._containers.look_again(name)
+        self._asides.end(name)
         with contextlib.suppress(NotFound):
             self.stop(name)
             self._containers.remove(name)
@@ -184,6 +190,22 @@ class DockerRuntime:
     def terminal(self, name: str, command: list[str], size: TerminalSize) -> TerminalSession:
         """See `Runtime.terminal`."""
         return ContainerTerminal(self._engine, self._running(name), name, command, size)
+
+    def look(self, name: str, command: list[str]) -> CommandOutput:
+        """See `Runtime.look`."""
+        identity = self._containers.id_of(name)
+        state = self._containers.inspect(identity)["State"]["Status"]
+        if state == "running":
+            return ExecutedCommand(self._engine, identity, name, command)
+        if state == "restarting":
+            raise Conflict(f"'{name}' is being started again", remedy="try once more")
+
+        def make() -> tuple[CommandOutput, Callable[[], None]]:
+            found = self._containers.inspect(identity)
+            made = AsideContainer(self._engine, self._installation, found, name, command)
+            return made, made.end
+
+        return self._asides.open(name, make)
 
     def doctor(self) -> list[Finding]:
         """Whether Docker can be used here."""

@@ -21,10 +21,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.domain.errors import Conflict, HostLacks, NotFound, RuntimeFailure, TimedOut
+from app.domain.files import CommandOutput
 from app.domain.launch import Launch
 from app.domain.observed import ExecResult, LogLine, Observed, State
 from app.domain.terminal import TerminalSession, TerminalSize
 from app.runtimes import preflight, rundir
+from app.runtimes.beside import Asides, PipedCommand
 from app.runtimes.changes import Changes
 from app.runtimes.namespace import logs, sandbox, status, users
 from app.runtimes.namespace.cgroups import ControlGroups
@@ -61,6 +63,7 @@ class NamespaceRuntime:
         self._launches: dict[str, Launch] = {}
         self._inherited = sandbox.inherited_descriptors()
         self._examined = Examined()
+        self._asides = Asides()
         self._starting: set[str] = set()
         self._hidden = [str(self._state.resolve())]
         sandbox.raise_open_files()
@@ -105,6 +108,7 @@ class NamespaceRuntime:
             present = self._observed(name)
             if present.state in (State.RUNNING, State.RESTARTING):
                 return present
+            self._asides.end(name)
             self._starting.add(name)
             try:
                 answer = self._spawn_shim(name)
@@ -129,6 +133,7 @@ class NamespaceRuntime:
     def remove(self, name: str) -> None:
         """See `Runtime.remove`."""
         with self._lock_of(name):
+            self._asides.end(name)
             if name in self._launches:
                 self.stop(name)
                 self._watcher.forget(name)
@@ -198,6 +203,23 @@ class NamespaceRuntime:
             return PseudoTerminal(words, size, self._inherited)
         except OSError as error:
             raise HostLacks(f"no terminal can be opened: {error.strerror}") from error
+
+    def look(self, name: str, command: list[str]) -> CommandOutput:
+        """See `Runtime.look`."""
+        words = [str(self._directory(name)), *command]
+        if self._observed(name).state is State.RUNNING:
+            return PipedCommand([self._shim, "exec", *words])
+
+        def make() -> tuple[CommandOutput, Callable[[], None]]:
+            with self._lock_of(name):
+                state = self._observed(name).state
+                if state is State.RESTARTING:
+                    raise Conflict(f"'{name}' is being started again", remedy="try once more")
+                kind = "exec" if state is State.RUNNING else "aside"
+                made = PipedCommand([self._shim, kind, *words])
+                return made, made.end
+
+        return self._asides.open(name, make)
 
     def pids(self, name: str) -> list[int]:
         """See `Runtime.pids`."""
