@@ -22,6 +22,11 @@ from app.domain.launch import Launch
 from app.runtimes import rundir
 from app.wiring import kernel_faults, netns
 
+_FULL = (
+    "the bridge of network '{network}' has no port left (a bridge has 1,023): other applications "
+    "of this host are reached by wires, this host and the outside are not; use another network"
+)
+
 
 class Connector:
     """Safe from several threads, for different applications."""
@@ -29,6 +34,8 @@ class Connector:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._names = Names()
+        self._readers: dict[str, Launch] = {}
+        """Applications that read their peers' names from a file, by name."""
 
     def connect(self, launch: Launch) -> None:
         """All of it, or an error; nothing where it is connected already."""
@@ -37,7 +44,9 @@ class Connector:
         if binding is not None:  # the filter first: no device may exist without it
             self._host.wiring.plug(launch.name, binding, launch.spec.ports)
             self._names.add(launch)
-            self._tell_names(launch, launch)
+            if launch.on_kernel_stack:
+                self._readers[launch.name] = launch
+            self._tell_names(launch)
         if binding is not None and launch.on_kernel_stack:
             if launch.spec.runtime is RuntimeName.NAMESPACE:
                 self._host.wiring.make_kernel_stack(launch.name, binding, directory / "netns")
@@ -55,13 +64,15 @@ class Connector:
                 lambda name: self._names.find(binding.network.name, name) if binding else None,
                 binding,
                 configuring.missed(launch),
+                self._host.wiring.discard if binding is not None else None,
             )
             if orders := instrumenting.read_faults(directory, files=False):
                 self._host.broker.instruments(launch.name).set_faults(orders)
 
     def disconnect(self, launch: Launch) -> None:
         """What `connect` made, as far as it came."""
-        self._names.forget(launch.name)
+        self._names.forget(launch)
+        self._readers.pop(launch.name, None)
         self._tell_names(launch)
         self._host.forget(launch.name)
         if launch.network is not None:
@@ -94,15 +105,12 @@ class Connector:
         finally:
             os.close(fd)
 
-    def _tell_names(self, changed: Launch, *more: Launch) -> None:
+    def _tell_names(self, changed: Launch) -> None:
         """To the applications on `changed`'s network that read them from a file."""
-        for launch in [*self._host.launches.copy().values(), *more]:
-            own, network = launch.network, changed.network
-            if own is None or network is None or own.network.name != network.network.name:
-                continue
-            if launch.on_kernel_stack:
-                table = self._names.table(network.network.name)
-                rundir.write_hosts(self._host.state, launch, table)
+        network = changed.network.network.name if changed.network is not None else None
+        for launch in list(self._readers.values()):
+            if launch.network is not None and launch.network.network.name == network:
+                rundir.write_hosts(self._host.state, launch, self._names.table(network))
 
     def _device_maker(self, launch: Launch) -> Callable[[bool], int]:
         """For the broker's thread, which must never wait for the host's lock: whoever has that
@@ -122,6 +130,9 @@ class Connector:
                 raise Conflict(f"'{launch.name}' is on no network")
             if by_packet_socket():
                 return wiring.open_packet_socket(launch.name, launch.network)
-            return wiring.open_tap(launch.name, launch.network, vnet_hdr=vnet_hdr)
+            device = wiring.open_tap(launch.name, launch.network, vnet_hdr=vnet_hdr)
+            if not device.plugged_in:
+                self._host.tell(launch.name, _FULL.format(network=launch.network.network.name))
+            return device.fd
 
         return make

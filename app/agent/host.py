@@ -59,9 +59,11 @@ class Host:
             self._runtimes[RuntimeName.NAMESPACE] = NamespaceRuntime(
                 self.state, identity.installation(self.state), self.changes.bump
             )
-            self._opened = True
-            for launch in rundir.sealed(self.state):
-                self._adopt(launch)
+            try:
+                for launch in rundir.sealed(self.state):
+                    self._adopt(launch)
+            finally:  # not before: who comes meanwhile would not find what is there
+                self._opened = True
 
     def close(self) -> None:
         """Let go of this host; applications go on and are found by the next agent."""
@@ -172,6 +174,10 @@ class Host:
     def reports(self, after: int) -> list[Report]:
         """What instances told since the report of this number."""
         return self._journal.after(after) if self._journal is not None else []
+
+    def tell(self, name: str, text: str) -> None:
+        """Becomes an event of the application, as what its instances report."""
+        self._reported(name, 0, text)
 
     def _reported(self, name: str, pid: int, text: str) -> None:
         """In the broker's thread, which must not wait for this object's lock."""

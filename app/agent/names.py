@@ -28,14 +28,17 @@ class Names:
             for name in (launch.name, *launch.network.aliases):
                 names.setdefault(name, {})[launch.name] = addresses
 
-    def forget(self, application: str) -> None:
+    def forget(self, launch: Launch) -> None:
         """No longer found."""
+        if launch.network is None:
+            return
         with self._lock:
-            for names in self._networks.values():
-                for name in list(names):
-                    names[name].pop(application, None)
-                    if not names[name]:
-                        del names[name]
+            names = self._networks.get(launch.network.network.name, {})
+            for name in (launch.name, *launch.network.aliases):
+                owners = names.get(name, {})
+                owners.pop(launch.name, None)
+                if not owners:
+                    names.pop(name, None)
 
     def table(self, network: str) -> list[tuple[str, str]]:
         """(address, name) of all, names that several applications have with each of them."""

@@ -18,7 +18,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,19 +69,24 @@ class Broker:
         find: Callable[[str], PeerAddresses | None],
         binding: NetworkBinding | None = None,
         settings: Mapping[str, Mapping[str, str]] | None = None,
+        discard: Callable[[Sequence[int]], None] | None = None,
     ) -> None:
         """Listen on `directory/broker.sock`; libraries that lost a former broker come back.
 
         Applications with a `binding` to one network get wires to each other. `settings`: kind →
-        what was changed while the program ran, and they may have missed.
+        what was changed while the program ran, and they may have missed. `discard` closes what
+        this broker held of an instance that has ended, without making it wait for that.
         """
         with self._lock:
             if name in self._sessions:
                 return
             listener = _listen(directory)
             session = Session(name, make_device, find, binding, listener=listener.fileno())
+            if discard is not None:
+                session.discard = discard
             session.settings = {kind: dict(values) for kind, values in (settings or {}).items()}
             self._sessions[name] = session
+            self._wires.add(session)
             self._instruments[name] = Instruments(session, self._send, self._lock)
             self._listeners[listener.fileno()] = (session, listener)
             self._epoll.register(listener.fileno(), select.EPOLLIN)
@@ -93,6 +98,7 @@ class Broker:
             if session is None:
                 return
             self._wires.gone(session)
+            self._wires.forget(session)
             for connection in list(session.connections.values()):
                 self._drop(connection.fd)
             session.drop_instance()

@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -52,6 +52,11 @@ class Event:
     text: str
 
 
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
 @dataclass
 class Session:
     """`make_device` makes a tap for a new instance; `find` looks up a peer's name."""
@@ -61,6 +66,8 @@ class Session:
     find: Callable[[str], PeerAddresses | None]
     binding: NetworkBinding | None = None
     """Its place on its network, as the agent knows it."""
+    discard: Callable[[Sequence[int]], None] = _close
+    """Closes descriptors of an instance that has ended."""
     listener: int = -1
     connections: dict[int, Connection] = field(default_factory=dict)
     instance: tuple[int, ...] = ()
@@ -126,8 +133,9 @@ class Session:
 
     def drop_instance(self) -> None:
         """Our descriptors only; what the programs hold is theirs."""
-        _close(self.instance)
-        self.instance = ()
+        instance, self.instance = self.instance, ()
+        if instance:
+            self.discard(instance)
 
     def report(self, connection: Connection, text: str) -> Event | None:
         """An `event`; None where there were too many."""
@@ -164,8 +172,3 @@ class Session:
             "refused_messages": self.refused,
             "dropped_events": self.events_dropped,
         }
-
-
-def _close(fds: list[int] | tuple[int, ...]) -> None:
-    for fd in fds:
-        os.close(fd)

@@ -49,6 +49,19 @@ class Wires:
     def __init__(self, sessions: Mapping[str, Session], send: Send) -> None:
         self._sessions = sessions
         self._send = send
+        self._addresses: dict[tuple[str, str], Session] = {}
+        """Network and address, of either family → whose it is."""
+
+    def add(self, session: Session) -> None:
+        """It may be asked for from now on."""
+        for place in _places(session):
+            self._addresses[place] = session
+
+    def forget(self, session: Session) -> None:
+        """The application is being removed."""
+        for place in _places(session):
+            if self._addresses.get(place) is session:
+                del self._addresses[place]
 
     def hear(self, session: Session, connection: Connection, message: Message) -> None:
         """One of VERBS, from a program. Raises BadMessage."""
@@ -99,10 +112,13 @@ class Wires:
 
     def gone(self, session: Session) -> None:
         """The instance is no more: its peers reset their connections to it."""
-        for peer in self._neighbours(session):
-            theirs, ours = peer.wires.get(_own(session)), session.wires.get(_own(peer))
-            if ours is None or (theirs is None and not peer.instance):
-                continue  # no wire, or one that the bell has told of
+        for address, ours in list(session.wires.items()):
+            peer = self._owner(session, address)
+            if peer is None:
+                continue
+            theirs = peer.wires.get(_own(session))
+            if theirs is None and not peer.instance:
+                continue  # the bell has told of it
             if _same(theirs or "", ours):
                 self._unwire(peer, _own(session), ours)
         session.wires.clear()
@@ -173,23 +189,10 @@ class Wires:
             canonical = str(ip_address(address))
         except ValueError:
             return None
-        for other in self._neighbours(session):
-            if canonical in (_own(other), _own6(other)):
-                return other
-        return None
-
-    def _neighbours(self, session: Session) -> list[Session]:
-        """The other applications of its network."""
         if session.binding is None:
-            return []
-        network = session.binding.network.name
-        return [
-            other
-            for other in self._sessions.values()
-            if other is not session
-            and other.binding is not None
-            and other.binding.network.name == network
-        ]
+            return None
+        found = self._addresses.get((session.binding.network.name, canonical))
+        return found if found is not session else None
 
 
 def checked_bells(fds: list[int]) -> list[int]:
@@ -254,6 +257,13 @@ def _own(session: Session) -> str:
 def _own6(session: Session) -> str:
     address = session.binding.address6 if session.binding is not None else None
     return str(address) if address is not None else ""
+
+
+def _places(session: Session) -> list[tuple[str, str]]:
+    if session.binding is None:
+        return []
+    network = session.binding.network.name
+    return [(network, address) for address in (_own(session), _own6(session)) if address]
 
 
 def _permitted(session: Session, peer: Session) -> bool:

@@ -216,7 +216,8 @@ class Converger:
             self._record(record.name, before, observed)
 
     def _record(self, name: str, before: Observed | None, after: Observed | None) -> None:
-        if not self._view.record(name, before, after):
+        undisputed = self._view.record(name, before, after)
+        if not undisputed and after is not None:  # what is removed is made again by nobody else
             self._look()
 
     def _failed(self, name: str, record: ApplicationRecord | None, error: CseError) -> None:

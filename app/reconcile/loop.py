@@ -79,8 +79,7 @@ class Reconciler:
     def stop(self) -> None:
         """End after the steps that are under way; applications go on."""
         self._stopping.set()
-        with self.view.changed:
-            self.view.changed.notify_all()
+        self.view.failing.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def wake(self, name: str, *, here: bool = False) -> None:
@@ -133,6 +132,8 @@ class Reconciler:
             if not again:
                 self.view.busy.discard(name)
             self.view.changed.notify_all()
+            if self.view.will_retry(name):  # it was not looked at while it was busy
+                self.view.failing.set()
         if again:
             self._submit(name)
             return
@@ -213,9 +214,9 @@ class Reconciler:
 
     def _retry(self) -> None:
         while not self._stopping.is_set():
-            with self.view.changed:
-                due, delay = self.view.due()
-                if not due and not self._stopping.is_set():
-                    self.view.changed.wait(delay)
+            self.view.failing.clear()
+            due, delay = self.view.due()
             for name in due:
                 self.wake(name)
+            if not due and not self._stopping.is_set():
+                self.view.failing.wait(delay)

@@ -33,6 +33,8 @@ class View:
         self._conditions: dict[str, Condition] = {}
         self._epoch = 0
         self._changed_at: dict[str, int] = {}
+        self.failing = threading.Event()
+        """Set when an attempt has failed: there may be another time to wait for."""
         self.synced = False
         """Whether the agent has been asked once: before that nothing is known to be absent."""
 
@@ -79,13 +81,15 @@ class View:
             found = {observed.name: observed for observed in snapshot}
             for name in self._observed.keys() | found.keys():
                 before, after = self._observed.get(name), found.get(name)
-                if before == after:
+                if before is after or before == after:
                     continue
                 if self._changed_at.get(name, 0) > epoch:
                     unsure = True
                     continue
                 differences.append((name, before, after))
                 self._set(name, after)
+            # Of the next looks, each begins later than this one did.
+            self._changed_at = {name: at for name, at in self._changed_at.items() if at > epoch}
             self.synced = True
             self.changed.notify_all()
         return differences, unsure
@@ -116,7 +120,8 @@ class View:
             condition = Condition(generation, error, str(error), attempts, retry_at)
             self._conditions[name] = condition
             self.changed.notify_all()
-            return condition
+        self.failing.set()
+        return condition
 
     def hold(self, name: str, generation: int, detail: str) -> None:
         """Remember that the application waits for others."""
@@ -138,6 +143,11 @@ class View:
                 for other, condition in self._conditions.items()
                 if condition.error is None and f"'{name}'" in condition.detail
             ]
+
+    def will_retry(self, name: str) -> bool:
+        """Its last attempt has failed, and there is a time for the next."""
+        condition = self._conditions.get(name)
+        return condition is not None and condition.retry_at is not None
 
     def due(self) -> tuple[list[str], float | None]:
         """Names whose next attempt is due, and seconds until the next one after those."""

@@ -21,6 +21,7 @@ _ANY = "0.0.0.0"
 
 # Built once: SQLAlchemy takes longer to build a statement than SQLite to execute it.
 _TAKE = insert(addresses)
+_RELEASE = delete(addresses).where(addresses.c.holder == bindparam("of"))
 _RELEASE_PORTS = delete(ports).where(ports.c.holder == bindparam("of"))
 _AFTER = addresses.alias()
 _LOWEST_FREE = select(func.min(addresses.c.value) + 1).where(
@@ -58,7 +59,7 @@ def address_of(connection: Connection, holder: str) -> tuple[str, IPv4Address] |
 
 def release(connection: Connection, holder: str) -> None:
     """Give back the holder's address."""
-    connection.execute(delete(addresses).where(addresses.c.holder == holder))
+    connection.execute(_RELEASE, {"of": holder})
 
 
 def take_ports(connection: Connection, holder: str, wanted: Iterable[PublishedPort]) -> None:

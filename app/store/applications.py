@@ -42,6 +42,18 @@ _MARK_RUN = (
     .where(table.c.name == bindparam("wanted"), table.c.id == bindparam("wanted_id"))
     .values(run_done=bindparam("done"))
 )
+_SET_DESIRED = (
+    update(table)
+    .where(table.c.name == bindparam("wanted"))
+    .values(
+        desired=bindparam("state"),
+        generation=bindparam("number"),
+        run_wanted=bindparam("runs"),
+        updated=bindparam("moment"),
+    )
+)
+_FORGET = delete(table).where(table.c.name == bindparam("wanted"))
+_FORGET_FAULTS = delete(fault_table).where(fault_table.c.application == bindparam("wanted"))
 
 
 class Applications:
@@ -160,13 +172,15 @@ class Applications:
     ) -> ApplicationRecord:
         """Ask for another state; `new_run`: start the program even where it has run and ended."""
         record = self.get(name)
-        self._update(
-            name,
-            desired=desired,
-            generation=record.generation + 1,
-            run_wanted=record.run_done + 1 if new_run else record.run_wanted,
-            updated=now(),
-        )
+        self.touched = True
+        values = {
+            "wanted": name,
+            "state": desired,
+            "number": record.generation + 1,
+            "runs": record.run_done + 1 if new_run else record.run_wanted,
+            "moment": now(),
+        }
+        self._connection.execute(_SET_DESIRED, values)
         return record.model_copy(update={"desired": desired, "generation": record.generation + 1})
 
     def change(self, spec: ApplicationSpec, *, restart: bool) -> ApplicationRecord:
@@ -210,8 +224,8 @@ class Applications:
     def forget(self, name: str) -> None:
         """Remove the record and give back address and ports."""
         self.touched = True
-        self._connection.execute(delete(table).where(table.c.name == name))
-        self._connection.execute(delete(fault_table).where(fault_table.c.application == name))
+        self._connection.execute(_FORGET, {"wanted": name})
+        self._connection.execute(_FORGET_FAULTS, {"wanted": name})
         addresses.release(self._connection, name)
         addresses.release_ports(self._connection, name)
 

@@ -1,7 +1,7 @@
 """The packet filter of this installation: NAT, published ports, anti-spoofing, counted refusals.
 
-Two tables, `inet cse_<id>` and `bridge cse_<id>`, belong to this installation alone and hold
-fixed rules; what changes are members of their sets, added and deleted by one transaction each.
+Two tables belong to this installation alone and hold fixed rules (`ruleset`); what changes are
+members of their sets, added and deleted by one transaction each.
 Called by `wiring`. Where another firewall drops forwarded packets by policy (Docker does), rules
 with our mark as their comment are added to the chain it leaves to users.
 """
@@ -10,144 +10,40 @@ from __future__ import annotations
 
 import contextlib
 import re
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
 
 from app.domain.application import PublishedPort
 from app.domain.network import NetworkBinding, link_local
 from app.wiring import nft, policies
 from app.wiring.nfnetlink import (
-    BYTES16,
-    ETHER,
-    IFNAME,
-    IPV4,
-    IPV6,
-    MARK,
-    PROTOCOL,
-    SERVICE,
     Member,
     Netfilter,
     Set,
-    Type,
     address,
     ether,
+    hardware,
     interface,
     mark,
     protocol,
     service,
 )
 from app.wiring.nft import NftError
+from app.wiring.ruleset import RULES, SETS
 
+Gateway = IPv4Interface | IPv6Interface
+"""An address of a bridge, with its network."""
 _ANY = IPv4Address("0.0.0.0")
 _UNSPECIFIED = IPv6Address("::")
 """The source of what an interface sends before it has an address (RFC 4862, 3810)."""
 
 _FOREIGN_FAMILIES, _FOREIGN_CHAINS = ("ip", "ip6"), ("DOCKER-USER", "FORWARD")
-
-_SETS: list[tuple[str, str, tuple[Type, ...], tuple[Type, ...], bool]] = [
-    ("inet", "bridges", (IFNAME,), (), False),
-    ("inet", "same", (IFNAME, IFNAME), (), False),
-    ("inet", "nat_subnets", (IPV4,), (), True),
-    ("inet", "published", (PROTOCOL, SERVICE), (IPV4, SERVICE), False),
-    ("inet", "published_at", (IPV4, PROTOCOL, SERVICE), (IPV4, SERVICE), False),
-    ("inet", "nat_subnets6", (IPV6,), (), True),
-    ("inet", "published6", (PROTOCOL, SERVICE), (IPV6, SERVICE), False),
-    ("bridge", "homes", (IFNAME,), (MARK,), False),
-    ("bridge", "closed", (MARK,), (), False),
-    ("bridge", "pairs", (MARK, IFNAME, IFNAME), (), False),
-    ("bridge", "members", (MARK, IPV4), (), False),
-    ("bridge", "members6", (MARK, IPV6), (), False),
-    ("bridge", "ports", (IFNAME,), (), False),
-    ("bridge", "allowed", (IFNAME, ETHER, IPV4), (), False),
-    ("bridge", "allowed6", (IFNAME, ETHER, IPV6), (), False),
-    ("bridge", "owners6", (BYTES16,), (MARK,), False),
-    ("bridge", "numbers6", (IFNAME, MARK), (), False),
-    ("bridge", "macs", (IFNAME, ETHER), (), False),
-    ("bridge", "targets", (IFNAME, IPV4), (), False),
-]
-
-_RULES = """
-add chain inet {t} raw {{ type filter hook prerouting priority -300; }}
-add chain inet {t} prerouting {{ type nat hook prerouting priority -100; }}
-add chain inet {t} output {{ type nat hook output priority -100; }}
-add chain inet {t} forward {{ type filter hook forward priority 0; }}
-add chain inet {t} postrouting {{ type nat hook postrouting priority 100; }}
-flush chain inet {t} raw
-flush chain inet {t} prerouting
-flush chain inet {t} output
-flush chain inet {t} forward
-flush chain inet {t} postrouting
-add rule inet {t} raw iifname @bridges ip daddr 127.0.0.0/8 drop \
-comment "route_localnet must not open the host's loopback to applications"
-add rule inet {t} prerouting dnat ip to ip daddr . meta l4proto . th dport map @published_at
-add rule inet {t} prerouting fib daddr type local dnat ip to meta l4proto . th dport map @published
-add rule inet {t} output dnat ip to ip daddr . meta l4proto . th dport map @published_at
-add rule inet {t} output fib daddr type local dnat ip to meta l4proto . th dport map @published
-add rule inet {t} prerouting meta nfproto ipv6 fib daddr type local \
-dnat ip6 to meta l4proto . th dport map @published6
-add rule inet {t} output ip6 daddr != ::1 fib daddr type local \
-dnat ip6 to meta l4proto . th dport map @published6
-add rule inet {t} forward oifname @bridges tcp flags & (syn | rst) == syn \
-tcp option maxseg size set rt mtu
-add rule inet {t} forward iifname @bridges tcp flags & (syn | rst) == syn \
-tcp option maxseg size set rt mtu
-add rule inet {t} forward ct status dnat accept
-add rule inet {t} forward iifname . oifname @same accept
-add rule inet {t} forward iifname @bridges oifname @bridges ct state new drop \
-comment "networks are apart"
-add rule inet {t} postrouting ip saddr 127.0.0.0/8 oifname @bridges masquerade
-add rule inet {t} postrouting iifname . oifname @same ct status dnat masquerade
-add rule inet {t} postrouting ip saddr @nat_subnets oifname != @bridges masquerade
-add rule inet {t} postrouting ip6 saddr @nat_subnets6 oifname != @bridges masquerade
-add counter bridge {t} refused
-add chain bridge {t} prerouting {{ type filter hook prerouting priority -300; }}
-flush chain bridge {t} prerouting
-add rule bridge {t} prerouting iifname != @ports accept
-add rule bridge {t} prerouting ether type ip \
-iifname . ether saddr . ip saddr @allowed accept
-add rule bridge {t} prerouting ether type arp iifname . ether saddr . arp saddr ip @allowed \
-iifname . arp saddr ether . arp saddr ip @allowed accept
-add rule bridge {t} prerouting icmpv6 type {{ nd-router-advert, nd-redirect }} \
-counter name refused drop comment "applications are no routers"
-add rule bridge {t} prerouting icmpv6 type nd-neighbor-advert \
-meta mark set @th,64,128 map @owners6 comment "whose address is advertised"
-add rule bridge {t} prerouting icmpv6 type nd-neighbor-advert \
-iifname . meta mark != @numbers6 counter name refused drop
-add rule bridge {t} prerouting icmpv6 type nd-neighbor-advert meta mark set 0
-add rule bridge {t} prerouting ether type ip6 \
-iifname . ether saddr . ip6 saddr @allowed6 accept
-add rule bridge {t} prerouting counter name refused drop
-add chain bridge {t} forward {{ type filter hook forward priority 0; }}
-flush chain bridge {t} forward
-add rule bridge {t} forward iifname @ports meta mark set iifname map @homes \
-comment "whose network, see policies.py"
-add rule bridge {t} forward iifname @ports meta mark @closed \
-meta mark . iifname . oifname != @pairs counter name refused drop
-add rule bridge {t} forward iifname @ports meta mark set 0
-add chain bridge {t} input {{ type filter hook input priority 0; }}
-flush chain bridge {t} input
-add rule bridge {t} input iifname @ports meta mark set iifname map @homes \
-comment "nor by way of the host, as of a router"
-add rule bridge {t} input iifname @ports meta mark @closed \
-meta mark . ip daddr @members counter name refused drop
-add rule bridge {t} input iifname @ports meta mark @closed \
-meta mark . ip6 daddr @members6 counter name refused drop
-add rule bridge {t} input iifname @ports meta mark set 0
-add counter bridge {t} strayed
-add chain bridge {t} postrouting {{ type filter hook postrouting priority 0; }}
-flush chain bridge {t} postrouting
-add rule bridge {t} postrouting oifname != @ports accept
-add rule bridge {t} postrouting ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 \
-oifname . ether daddr != @macs counter name strayed drop \
-comment "a bridge sends what it does not know where to, to everybody"
-add rule bridge {t} postrouting arp operation request \
-oifname . arp daddr ip != @targets counter name strayed drop comment "asked is its owner alone"
-add rule bridge {t} postrouting icmpv6 type nd-neighbor-solicit meta mark set 0
-add rule bridge {t} postrouting icmpv6 type nd-neighbor-solicit \
-meta mark set @th,64,128 map @owners6
-add rule bridge {t} postrouting icmpv6 type nd-neighbor-solicit \
-oifname . meta mark != @numbers6 counter name strayed drop
-add rule bridge {t} postrouting icmpv6 type nd-neighbor-solicit meta mark set 0
-"""
 
 
 class Filters:
@@ -164,15 +60,15 @@ class Filters:
             [("inet", self._table), ("bridge", self._table)],
             [
                 Set(family, self._table, name, key, data, interval)
-                for family, name, key, data, interval in _SETS
+                for family, name, key, data, interval in SETS
             ],
         )
-        nft.run(_RULES.format(t=self._table))
+        nft.run(RULES.format(t=self._table))
 
-    def add_network(
-        self, bridge: str, subnets: list[IPv4Network | IPv6Network], *, nat: bool
-    ) -> None:
+    def add_network(self, bridge: str, mac: str, gateways: list[Gateway], *, nat: bool) -> None:
         """Rules for one bridge. Members that another firewall needs are added too."""
+        self._netfilter.add(self._gateway_members(gateways, mac))
+        subnets = [gateway.network for gateway in gateways]
         lines = [
             f'add element inet {self._table} bridges {{ "{bridge}" }}',
             f'add element inet {self._table} same {{ "{bridge}" . "{bridge}" }}',
@@ -195,8 +91,10 @@ class Filters:
         name = "nat_subnets" if subnet.version == 4 else "nat_subnets6"
         return f"inet {self._table} {name} {{ {subnet} }}"
 
-    def remove_network(self, bridge: str, subnets: list[IPv4Network | IPv6Network]) -> None:
+    def remove_network(self, bridge: str, mac: str, gateways: list[Gateway]) -> None:
         """What `add_network` and `set_policy` added."""
+        self._netfilter.delete(self._gateway_members(gateways, mac))
+        subnets = [gateway.network for gateway in gateways]
         for subnet in subnets:
             if isinstance(subnet, IPv4Network):
                 self.set_policy(subnet, set())
@@ -219,6 +117,18 @@ class Filters:
         """What `add_application` added; nothing where it is gone already."""
         self._netfilter.delete(self._members(port, binding, published))
 
+    def _gateway_members(self, gateways: list[Gateway], mac: str) -> list[Member]:
+        return [
+            Member(
+                "bridge",
+                self._table,
+                "hosts" if gateway.version == 4 else "hosts6",
+                gateway.ip.packed,
+                hardware(mac),
+            )
+            for gateway in gateways
+        ]
+
     def _members6(
         self, port: str, binding: NetworkBinding, own: IPv6Address, published: list[PublishedPort]
     ) -> list[Member]:
@@ -234,6 +144,10 @@ class Filters:
         members.append(Member("bridge", table, "numbers6", name + number))
         members += [
             Member("bridge", table, "owners6", target.packed, number) for target in (own, local)
+        ]
+        members += [
+            Member("bridge", table, "hosts6", target.packed, hardware(binding.mac))
+            for target in (own, local)
         ]
         members += [
             Member(
@@ -260,6 +174,7 @@ class Filters:
             Member("bridge", table, "ports", name),
             Member("bridge", table, "homes", name, home),
             Member("bridge", table, "members", home + address(ip)),
+            Member("bridge", table, "hosts", address(ip), hardware(binding.mac)),
         ]
         if binding.address6 is not None:
             members += self._members6(port, binding, binding.address6, published)

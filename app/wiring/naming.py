@@ -32,7 +32,8 @@ def is_ours(installation: str, link: Link) -> bool:
     """Any mark of this installation. The group counts too: the kernel sets it as it makes an
     interface, the alias only with a second message, before which this process may die."""
     ours = link.alias.startswith(f"cse {installation} ")
-    return ours or (not link.alias and link.group == group_of(installation))
+    groups = (group_of(installation), ending_group_of(installation))
+    return ours or (not link.alias and link.group in groups)
 
 
 def bridge_name(installation: str, network: str, *, taken: bool) -> str:
@@ -55,3 +56,8 @@ def anchor_name(installation: str, network: str) -> str:
 def group_of(installation: str) -> int:
     """Interface group: `ip link show group N` lists one installation's interfaces."""
     return 0x43000000 | int(_hash(installation)[:6], 16)
+
+
+def ending_group_of(installation: str) -> int:
+    """The group of interfaces that are being taken away (`disposal`)."""
+    return 0x44000000 | int(_hash(installation)[:6], 16)

@@ -14,8 +14,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import socket
-import struct
 import threading
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
@@ -23,6 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from app.domain.errors import HostLacks, RuntimeFailure
+from app.wiring import rtmessages
 from app.wiring.netlink import index_of
 
 _CLONE_NEWNET = 0x40000000
@@ -35,20 +34,12 @@ _SETTINGS = (
 )
 """Programs have no capabilities: in a namespace of their own they may use any port all the same.
 IPv6 is switched on by `furnish6`, where the network has it."""
-_RTM_NEWLINK, _RTM_NEWADDR, _RTM_NEWROUTE = 16, 20, 24
-_REQUEST, _ACK, _REPLACE, _CREATE = 0x1, 0x4, 0x100, 0x400
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _RTA_GATEWAY = 1, 2, 4, 5
-_IFA_F_NODAD = 0x02
 _SETTINGS6 = (
     ("{}/accept_ra", "0"),
     ("{}/accept_dad", "0"),
     ("lo/disable_ipv6", "0"),
     ("{}/disable_ipv6", "0"),
 )
-_LOOPBACK = 1  # its index in every namespace
-_HEADER = struct.Struct("=IHHII")  # nlmsghdr
-_ATTRIBUTE = struct.Struct("=HH4s")  # rtattr with an IPv4 address
-_ANSWER = struct.Struct("=16xi")  # nlmsghdr, error number
 _libc = ctypes.CDLL(None, use_errno=True)
 _Result = TypeVar("_Result")
 
@@ -114,7 +105,7 @@ def bring_up(namespace_fd: int, name: str) -> None:
         index = index_of(name)
         if index is None:
             raise RuntimeFailure(f"interface {name} disappeared from a namespace")
-        _send([_link_up(index)])
+        rtmessages.send([rtmessages.link_up(index)])
 
     try:
         _in_thread(enter_and_send)
@@ -134,13 +125,14 @@ def furnish(namespace_fd: int, name: str, address: IPv4Interface, gateway: IPv4A
         index = index_of(name)
         if index is None:
             raise RuntimeFailure(f"interface {name} disappeared from a namespace")
-        requests = [
-            _link_up(_LOOPBACK),
-            _link_up(index),
-            _new_address(index, address),
-            _new_default_route(gateway),
-        ]
-        _send(requests)
+        rtmessages.send(
+            [
+                rtmessages.link_up(rtmessages.LOOPBACK),
+                rtmessages.link_up(index),
+                rtmessages.new_address(index, address),
+                rtmessages.new_default_route(gateway),
+            ]
+        )
 
     try:
         _in_thread(enter_and_send)
@@ -161,57 +153,13 @@ def furnish6(namespace_fd: int, name: str, address: IPv6Interface, gateway: IPv6
                 (Path("/proc/sys/net/ipv6/conf") / setting.format(name)).write_text(value)
         except OSError:
             return
-        body = struct.pack(
-            "=BBBBI", socket.AF_INET6, address.network.prefixlen, _IFA_F_NODAD, 0, index
-        )
-        body += struct.pack("=HH16s", 20, _IFA_ADDRESS, address.ip.packed)
-        main, boot, universe, unicast = 254, 3, 0, 1
-        route = struct.pack("=8BI", socket.AF_INET6, 0, 0, 0, main, boot, universe, unicast, 0)
-        route += struct.pack("=HH16s", 20, _RTA_GATEWAY, gateway.packed)
-        requests = [
-            _request(_RTM_NEWADDR, _CREATE | _REPLACE, body),
-            _request(_RTM_NEWROUTE, _CREATE | _REPLACE, route),
-        ]
-        _send(requests)
+        requests = [rtmessages.new_address(index, address), rtmessages.new_default_route(gateway)]
+        rtmessages.send(requests)
 
     try:
         _in_thread(enter_and_send)
     except OSError as error:
         raise RuntimeFailure(f"IPv6 in a network namespace: {error.strerror}") from error
-
-
-def _send(requests: list[bytes]) -> None:
-    """All at once; the first refusal is raised."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as carrier:
-        carrier.send(b"".join(requests))
-        for _ in requests:
-            (error,) = _ANSWER.unpack_from(carrier.recv(8192))
-            if error:
-                raise OSError(-error, os.strerror(-error))
-
-
-def _link_up(index: int) -> bytes:
-    up = 1
-    return _request(_RTM_NEWLINK, 0, struct.pack("=BxHiII", 0, 0, index, up, up))
-
-
-def _new_address(index: int, address: IPv4Interface) -> bytes:
-    body = struct.pack("=BBBBI", socket.AF_INET, address.network.prefixlen, 0, 0, index)
-    values = (address.ip, address.ip, address.network.broadcast_address)
-    for kind, value in zip((_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST), values, strict=True):
-        body += _ATTRIBUTE.pack(8, kind, value.packed)
-    return _request(_RTM_NEWADDR, _CREATE | _REPLACE, body)
-
-
-def _new_default_route(gateway: IPv4Address) -> bytes:
-    main, boot, universe, unicast = 254, 3, 0, 1
-    body = struct.pack("=8BI", socket.AF_INET, 0, 0, 0, main, boot, universe, unicast, 0)
-    body += _ATTRIBUTE.pack(8, _RTA_GATEWAY, gateway.packed)
-    return _request(_RTM_NEWROUTE, _CREATE | _REPLACE, body)
-
-
-def _request(kind: int, flags: int, body: bytes) -> bytes:
-    return _HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | _ACK | flags, 0, 0) + body
 
 
 def _enter(namespace_fd: int) -> None:

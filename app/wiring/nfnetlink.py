@@ -87,9 +87,14 @@ def interface(name: str) -> bytes:
     return name.encode().ljust(16, b"\0")
 
 
+def hardware(mac: str) -> bytes:
+    """Of type ether_addr, alone."""
+    return bytes.fromhex(mac.replace(":", ""))
+
+
 def ether(mac: str) -> bytes:
-    """Of type ether_addr."""
-    return bytes.fromhex(mac.replace(":", "")) + b"\0\0"
+    """The same as part of a longer key."""
+    return hardware(mac) + b"\0\0"
 
 
 def address(value: IPv4Address | IPv6Address) -> bytes:

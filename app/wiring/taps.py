@@ -9,9 +9,12 @@ import fcntl
 import os
 import struct
 import time
+from dataclasses import replace
+from typing import NamedTuple
 
 from app.domain.errors import HostLacks, RuntimeFailure
-from app.wiring.netlink import LinkRequest, Netlink, silence_ipv6
+from app.wiring import rtmessages
+from app.wiring.netlink import LinkRequest, index_of, silence_ipv6
 
 _TUNSETIFF = 0x400454CA
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
@@ -19,8 +22,16 @@ _BUSY_PATIENCE_S = 2.0
 """The device of an instance that has just died exists until its last descriptor is closed."""
 
 
-def open_tap(netlink: Netlink, request: LinkRequest, *, vnet_hdr: bool) -> int:
-    """A descriptor of a new TAP device that is as `request` says. Raises HostLacks."""
+class Device(NamedTuple):
+    """What an instance sends and receives by."""
+
+    fd: int
+    plugged_in: bool
+    """False where the bridge has as many ports as a bridge can have (1,023)."""
+
+
+def open_tap(request: LinkRequest, *, vnet_hdr: bool) -> Device:
+    """A new TAP device that is as `request` says. Raises HostLacks."""
     try:
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
@@ -31,11 +42,25 @@ def open_tap(netlink: Netlink, request: LinkRequest, *, vnet_hdr: bool) -> int:
     try:
         _attach(fd, request.name, _IFF_TAP | _IFF_NO_PI | (_IFF_VNET_HDR if vnet_hdr else 0))
         silence_ipv6(request.name)
-        netlink.change(request)
+        return Device(fd, _is_plugged_in(request))
     except BaseException:
         os.close(fd)
         raise
-    return fd
+
+
+def _is_plugged_in(request: LinkRequest) -> bool:
+    """Everything the request names; without a bridge where its bridge has no port left."""
+    index = index_of(request.name)
+    if index is None:
+        raise RuntimeFailure(f"TAP device {request.name} disappeared as soon as it was made")
+    try:
+        rtmessages.send([rtmessages.changed_link(index, request)])
+    except OSError as error:
+        if error.errno != errno.EXFULL:
+            raise RuntimeFailure(f"changing interface {request.name}: {error.strerror}") from error
+        rtmessages.send([rtmessages.changed_link(index, replace(request, master=None))])
+        return False
+    return True
 
 
 def _attach(fd: int, name: str, flags: int) -> None:

@@ -10,16 +10,17 @@ import contextlib
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 
 from app.domain.application import PublishedPort
 from app.domain.errors import Conflict, HostLacks
 from app.domain.network import NetworkBinding, NetworkSpec, Policy, mac_for
 from app.wiring import naming, netns, packets, taps
-from app.wiring.filters import Filters
+from app.wiring.disposal import Disposal
+from app.wiring.filters import Filters, Gateway
 from app.wiring.forwarding import forward_ipv6
 from app.wiring.netlink import (
     Link,
@@ -46,6 +47,7 @@ class Wiring:
         self._ports = HostPorts()
         self._group = naming.group_of(installation)
         self._bridges: dict[str, Link] = {}
+        self._disposal = Disposal(naming.ending_group_of(installation))
 
     def ensure_network(self, network: NetworkSpec) -> str:
         """Make or adjust the bridge, its address, NAT and filters; returns the bridge's name."""
@@ -66,10 +68,10 @@ class Wiring:
             _set_sysctl("ip_forward", "1")
             _set_sysctl(f"conf/{bridge.name}/route_localnet", "1")
             filters = self._ensured_filters()
-            subnets: list[IPv4Network | IPv6Network] = [network.subnet]
-            if network.subnet6 is not None:
-                subnets.append(network.subnet6)
-            filters.add_network(bridge.name, subnets, nat=network.nat)
+            gateways: list[Gateway] = [network.gateway]
+            if network.gateway6 is not None:
+                gateways.append(network.gateway6)
+            filters.add_network(bridge.name, bridge.mac, gateways, nat=network.nat)
             pairs = self._permitted_ports(network.policy)
             filters.set_policy(network.subnet, pairs)
             self._bridges[network.name] = bridge
@@ -81,15 +83,15 @@ class Wiring:
             self._bridges.pop(name, None)
             bridge = self._find_bridge(name)
             if bridge is not None:
-                subnets: list[IPv4Network | IPv6Network] = [
-                    address.network for index, address in self._netlink.addresses()
+                gateways: list[Gateway] = [
+                    address for index, address in self._netlink.addresses()
                     if index == bridge.index
                 ]  # fmt: skip
-                subnets += [
-                    address.network for index, address in self._netlink.addresses6()
+                gateways += [
+                    address for index, address in self._netlink.addresses6()
                     if index == bridge.index
                 ]  # fmt: skip
-                self._ensured_filters().remove_network(bridge.name, subnets)
+                self._ensured_filters().remove_network(bridge.name, bridge.mac, gateways)
                 self._netlink.delete(bridge.index)
             self._remove_anchor(name)
             if not self._our_bridges():
@@ -125,7 +127,7 @@ class Wiring:
     def unplug(
         self, application: str, binding: NetworkBinding | None, ports: list[PublishedPort]
     ) -> None:
-        """What `plug` and the veth left; taps go with their last descriptor."""
+        """What `plug` made; the application's device, if it is still there, is gone soon after."""
         with self._lock:
             self._ports.release(application)
             if binding is None:
@@ -134,16 +136,16 @@ class Wiring:
             if self._filters is not None or self._our_bridges():
                 filters = self._ensured_filters()
                 filters.remove_application(port, binding, ports)
-            if index_of(port) is None:
-                return
-            link = self._netlink.link(port)
-            if link is not None and naming.is_ours(self._installation, link):
-                self._netlink.delete(link.index)
+            self._disposal.remove(port)
 
-    def open_tap(self, application: str, binding: NetworkBinding, *, vnet_hdr: bool) -> int:
+    def discard(self, descriptors: Sequence[int]) -> None:
+        """Close what was held of an instance that has ended, without the caller's waiting."""
+        self._disposal.close_later(descriptors)
+
+    def open_tap(self, application: str, binding: NetworkBinding, *, vnet_hdr: bool) -> taps.Device:
         """A new TAP device on the application's bridge; its filter was set by `plug`."""
         request = self._port_request(application, binding)
-        return taps.open_tap(self._netlink, request, vnet_hdr=vnet_hdr)
+        return taps.open_tap(request, vnet_hdr=vnet_hdr)
 
     def open_packet_socket(self, application: str, binding: NetworkBinding) -> int:
         """The same with a packet socket (`transport: packet`); it goes with its last descriptor."""
@@ -187,6 +189,7 @@ class Wiring:
     def remove_all(self) -> None:
         """Every interface and filter with this installation's mark."""
         with self._lock:
+            self._disposal.finish()
             for link in self._netlink.links():
                 if naming.is_ours(self._installation, link):
                     self._netlink.delete(link.index)
@@ -194,7 +197,8 @@ class Wiring:
             self._remove_filters()
 
     def close(self) -> None:
-        """Nothing that was made goes away."""
+        """Nothing goes away that is not going already."""
+        self._disposal.close()
         self._netlink.close()
         if self._filters is not None:
             self._filters.close()

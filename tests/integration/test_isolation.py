@@ -10,13 +10,15 @@ import os
 import select
 import socket
 import struct
+import subprocess
 import time
 from collections.abc import Iterator
 from ipaddress import IPv6Address
 
 import pytest
 
-from app.domain.network import NetworkBinding, mac_for
+from app.domain.network import NetworkBinding, link_local, mac_for
+from app.wiring import naming
 from app.wiring.wiring import Wiring
 from tests.integration.test_wiring import MARK, NETWORK, arp_request, binding, icmp6
 
@@ -33,7 +35,7 @@ class Port:
         self.wiring, self.name = wiring, name
         self.own: NetworkBinding = binding(host)
         wiring.plug(name, self.own, [])
-        self.tap = wiring.open_tap(name, self.own, vnet_hdr=False)
+        self.tap = wiring.open_tap(name, self.own, vnet_hdr=False).fd
         self.mac = bytes.fromhex(self.own.mac.replace(":", ""))
 
     def send(self, frame: bytes) -> None:
@@ -123,6 +125,41 @@ def test_where_somebody_is_only_he_is_asked(ports: list[Port]) -> None:
     everybody = IPv6Address("ff02::1")
     a.send(icmp6(a.own.mac, a.own.address6, everybody, message))
     assert c.got(c.own.address6.packed + b"\1\1") and b.received() == []
+
+
+def test_a_question_to_everybody_is_turned_to_its_owner(ports: list[Port]) -> None:
+    a, b, c = ports
+    a.send(arp_request(a.own.mac, str(a.own.address), str(c.own.address)))
+    assert [frame[:6] for frame in c.received()] == [c.mac] and b.received() == []
+    a.send(arp_request(a.own.mac, str(a.own.address), str(NETWORK.gateway.ip)))
+    answers = [frame for frame in a.received() if frame[20:22] == b"\0\2"]
+    assert [frame[22:28] for frame in answers] == [HOST]
+    target = c.own.address6
+    assert target is not None and a.own.address6 is not None
+    question = b"\x87\0\0\0\0\0\0\0" + target.packed + b"\1\1" + a.mac
+    group = IPv6Address(b"\xff\2" + bytes(9) + b"\1\xff" + target.packed[13:])
+    a.send(icmp6(a.own.mac, a.own.address6, group, question))
+    assert [frame[:6] for frame in c.received()] == [c.mac] and b.received() == []
+
+
+def test_who_announces_himself_is_learnt_and_wakes_nobody(ports: list[Port]) -> None:
+    a, b, c = ports
+    a.send(arp_request(a.own.mac, str(a.own.address), str(a.own.address)))
+    words = ["bridge", "fdb", "show", "brport", naming.port_name(MARK, "a")]
+    assert a.own.mac in subprocess.run(words, capture_output=True, text=True).stdout
+    assert b.received() == [] and c.received() == []
+
+
+def test_who_listens_to_which_group_is_told_to_nobody(ports: list[Port]) -> None:
+    a, b, c = ports
+    source, group = link_local(a.own.mac), IPv6Address("ff02::1:ff00:9")
+    a.send(icmp6(a.own.mac, source, group, b"\x83" + bytes(7) + group.packed))
+    a.send(icmp6(a.own.mac, source, IPv6Address("ff02::16"), b"\x8f" + bytes(7)))
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 28, 1, 0, 1, 2, 0) + a.own.address.packed
+    a.send(b"\1\0\x5e\0\0\x16" + a.mac + b"\x08\0" + head + b"\xe0\0\0\x16" + b"\x16" + bytes(7))
+    assert b.received() == [] and c.received() == []
+    a.send(icmp6(a.own.mac, source, IPv6Address("ff02::1"), b"\x80" + bytes(7)))
+    assert len(b.received()) == len(c.received()) == 1  # any other multicast is delivered
 
 
 def test_what_is_for_everybody_reaches_everybody(ports: list[Port]) -> None:

@@ -122,7 +122,7 @@ def test_tap_speaks_as_itself_only(wiring: Wiring) -> None:
     wiring.ensure_network(NETWORK)
     own = binding(2)
     wiring.plug("a", own, [])
-    tap = wiring.open_tap("a", own, vnet_hdr=False)
+    tap = wiring.open_tap("a", own, vnet_hdr=False).fd
     gateway = str(NETWORK.gateway.ip)
     try:
         assert answered(tap, arp_request(own.mac, str(own.address), gateway))
@@ -136,7 +136,7 @@ def test_tap_speaks_as_itself_only(wiring: Wiring) -> None:
         assert link is not None and link.mtu == 65520 and link.alias.endswith("application a")
     finally:
         os.close(tap)
-    again = wiring.open_tap("a", own, vnet_hdr=True)  # the first is gone with its descriptor
+    again = wiring.open_tap("a", own, vnet_hdr=True).fd  # the first is gone with its descriptor
     os.close(again)
     wiring.unplug("a", own, [])
 
@@ -246,7 +246,7 @@ def test_ipv6_speaks_as_itself_only(wiring: Wiring) -> None:
     assert own.address6 is not None and other.address6 is not None
     wiring.plug("six", own, [])
     wiring.plug("other", other, [])
-    tap = wiring.open_tap("six", own, vnet_hdr=False)
+    tap = wiring.open_tap("six", own, vnet_hdr=False).fd
     everybody = IPv6Address("ff02::1")
     router = b"\x86\0\0\0\x40\0\x07\x08" + bytes(8)
     try:

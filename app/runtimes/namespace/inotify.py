@@ -12,6 +12,8 @@ from app.domain.errors import HostLacks
 from app.runtimes.readable import readable
 
 _IN_MODIFY, _IN_MOVED_TO, _IN_CREATE = 0x2, 0x80, 0x100
+OVERFLOWN = -1
+"""The watch number of an event that stands for others that were lost (IN_Q_OVERFLOW)."""
 _EVENT = struct.Struct("iIII")
 _libc = ctypes.CDLL(None, use_errno=True)
 

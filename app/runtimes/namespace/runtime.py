@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from app.domain.errors import Conflict, HostLacks, NotFound, RuntimeFailure, TimedOut
 from app.domain.files import CommandOutput
@@ -31,6 +32,7 @@ from app.runtimes.changes import Changes
 from app.runtimes.namespace import logs, sandbox, status, users
 from app.runtimes.namespace.cgroups import ControlGroups
 from app.runtimes.namespace.examined import Examined
+from app.runtimes.namespace.seen import Seen
 from app.runtimes.namespace.watch import Watcher
 from app.runtimes.readable import readable
 from app.runtimes.terminal import PseudoTerminal
@@ -59,8 +61,9 @@ class NamespaceRuntime:
         self._changes = Changes()
         self._groups = ControlGroups(installation_id)
         self._lock = threading.Lock()
-        self._locks: dict[str, threading.Lock] = {}
+        self._locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._launches: dict[str, Launch] = {}
+        self._seen = Seen()
         self._inherited = sandbox.inherited_descriptors()
         self._examined = Examined()
         self._asides = Asides()
@@ -115,12 +118,15 @@ class NamespaceRuntime:
             finally:  # before the status is read: what is heard from now on may be newer
                 self._starting.discard(name)
                 self._notify()
+            heard = self._seen.number(name)
             found = status.read(self._directory(name))
             if found is None or (answer.startswith("failed") and found.unfinished):
                 raise RuntimeFailure(f"'{name}' was not started: {answer or 'the shim died'}")
             if found.unfinished:
                 self._watcher.add_shim(name, found)
-            return status.observed(self._launch(name).id, name, found)
+            observed = status.observed(self._launch(name).id, name, found)
+            self._seen.keep(observed, heard)
+            return observed
 
     def stop(self, name: str) -> Observed:
         """See `Runtime.stop`."""
@@ -138,6 +144,7 @@ class NamespaceRuntime:
                 self.stop(name)
                 self._watcher.forget(name)
                 self._launches.pop(name, None)
+                self._seen.forget(name)
                 self._groups.remove(name)
             rundir.remove(self._state, name)
         self._notify()
@@ -147,7 +154,7 @@ class NamespaceRuntime:
         found = []
         for name in sorted(self._launches.copy()):
             with suppress(NotFound):  # removed by another thread since the copy was made
-                found.append(self._observed(name))
+                found.append(self._seen.current(name) or self._look(name))
         return found
 
     def wait(self, name: str, timeout_s: float | None = None) -> Observed:
@@ -264,6 +271,7 @@ class NamespaceRuntime:
     def _adopt(self, launch: Launch) -> None:
         directory = self._directory(launch.name)
         self._launches[launch.name] = launch
+        self._seen.heard(launch.name)
         self._watcher.add(launch.name, directory)
         found = status.read(directory)
         if found is not None and found.unfinished:
@@ -318,6 +326,16 @@ class NamespaceRuntime:
         launch = self._launch(name)
         return status.observed(launch.id, name, status.read(self._directory(name)))
 
+    def _look(self, name: str) -> Observed:
+        """The same for a look at all, which the next one need not repeat."""
+        launch, heard = self._launch(name), self._seen.number(name)
+        found = status.read(self._directory(name))
+        observed = self._seen.kept(status.observed(launch.id, name, found))
+        # Of what is not watched, nothing would be heard when it ends.
+        if found is None or not found.unfinished or self._watcher.has_shim(name, found.shim_pid):
+            self._seen.keep(observed, heard)
+        return observed
+
     def _is_over(self, name: str) -> bool:
         try:
             return self._observed(name).state not in (State.RUNNING, State.RESTARTING)
@@ -332,7 +350,10 @@ class NamespaceRuntime:
 
     def _lock_of(self, name: str) -> threading.Lock:
         with self._lock:
-            return self._locks.setdefault(name, threading.Lock())
+            found = self._locks.get(name)
+            if found is None:
+                found = self._locks[name] = threading.Lock()
+            return found
 
     def _directory(self, name: str) -> Path:
         return rundir.application_directory(self._state, name)
@@ -348,6 +369,7 @@ class NamespaceRuntime:
             )
 
     def _heard(self, name: str) -> None:
+        self._seen.heard(name)
         if name in self._starting:
             return  # whoever starts it reads what was heard of here, and tells
         launch = self._launches.get(name)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.runtimes.namespace import status
-from app.runtimes.namespace.inotify import Inotify
+from app.runtimes.namespace.inotify import OVERFLOWN, Inotify
 
 
 class Watcher:
@@ -27,6 +27,7 @@ class Watcher:
         self._names: dict[int, str] = {}
         self._watches: dict[str, int] = {}
         self._shims: dict[int, tuple[str, int]] = {}
+        self._watched: set[tuple[str, int]] = set()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._inotify.fd, select.EPOLLIN)
         self._epoll.register(self._wake, select.EPOLLIN)
@@ -56,11 +57,16 @@ class Watcher:
             self._changed(name)
             return
         with self._lock:
-            if (name, found.shim_pid) in self._shims.values():
+            if (name, found.shim_pid) in self._watched:
                 os.close(fd)
                 return
             self._shims[fd] = (name, found.shim_pid)
+            self._watched.add((name, found.shim_pid))
         self._epoll.register(fd, select.EPOLLIN)
+
+    def has_shim(self, name: str, pid: int) -> bool:
+        """The end of this supervisor process will be reported."""
+        return (name, pid) in self._watched
 
     def close(self) -> None:
         """Ends the thread; applications are not affected."""
@@ -82,17 +88,21 @@ class Watcher:
 
     def _status_changed(self) -> None:
         with self._lock:
+            events = self._inotify.read()
             names = {
                 self._names[number]
-                for number, file in self._inotify.read()
+                for number, file in events
                 if file == "status" and number in self._names
             }
+            if any(number == OVERFLOWN for number, _ in events):
+                names = set(self._watches)
         for name in names:
             self._changed(name)
 
     def _shim_ended(self, fd: int) -> None:
         self._epoll.unregister(fd)
         with self._lock:
-            name, _ = self._shims.pop(fd)
+            name, pid = self._shims.pop(fd)
+            self._watched.discard((name, pid))
         os.close(fd)
         self._changed(name)
