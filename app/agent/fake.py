@@ -34,6 +34,7 @@ from app.domain.observed import (
     Report,
 )
 from app.domain.ports import Line, ReportKind
+from app.domain.secret import Secret, SecretSpec
 from app.domain.terminal import TerminalInput, TerminalPart, TerminalSize
 from app.domain.usage import Usage
 from app.runtimes.fake import FakeRuntime
@@ -46,7 +47,8 @@ class FakeAgent:
     def __init__(self) -> None:
         self._change = threading.Condition()
         self._counter = 0
-        self.runtime = FakeRuntime(self._changed)
+        self.kept_secrets: dict[str, tuple[SecretSpec, datetime]] = {}
+        self.runtime = FakeRuntime(self._changed, self._value)
         self.networks: dict[str, NetworkSpec] = {}
         self.volumes: set[str] = set()
         self.calls: list[tuple[str, str]] = []
@@ -269,6 +271,28 @@ class FakeAgent:
     def remove_volume(self, name: str) -> None:
         """See `Agent.remove_volume`."""
         self.volumes.discard(name)
+
+    def put_secret(self, secret: SecretSpec) -> Secret:
+        """See `Agent.put_secret`."""
+        self._fail("put_secret")
+        self.kept_secrets[secret.name] = (secret, datetime.now(UTC))
+        return next(one for one in self.secrets() if one.name == secret.name)
+
+    def secrets(self) -> list[Secret]:
+        """See `Agent.secrets`."""
+        return [
+            Secret(name=name, project=spec.project, updated=updated)
+            for name, (spec, updated) in sorted(self.kept_secrets.items())
+        ]
+
+    def remove_secret(self, name: str) -> None:
+        """See `Agent.remove_secret`."""
+        self.kept_secrets.pop(name, None)
+
+    def _value(self, name: str) -> str:
+        if name not in self.kept_secrets:
+            raise NotFound(f"there is no secret '{name}' on this host")
+        return self.kept_secrets[name][0].content.decode().removesuffix("\n")
 
     def leftovers(self) -> list[Leftover]:
         """Networks and volumes that no application uses."""

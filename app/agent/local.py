@@ -40,10 +40,12 @@ from app.domain.observed import (
     Report,
 )
 from app.domain.ports import Line, ReportKind
+from app.domain.secret import Secret, SecretSpec
 from app.domain.terminal import TerminalInput, TerminalPart, TerminalSize
 from app.domain.usage import Usage
 from app.runtimes import preflight, rundir
 from app.runtimes.namespace import NamespaceRuntime
+from app.runtimes.secrets import Secrets
 
 _log = logging.getLogger(__name__)
 
@@ -103,6 +105,7 @@ class LocalAgent:
     def start(self, name: str) -> Observed:
         """See `Agent.start`."""
         launch = self._host.launch(name)
+        rundir.write_secrets(self._host.state, launch)
         observed = self._host.runtime(launch.spec.runtime).start(name)
         self._host.plug_container(observed)
         return observed
@@ -248,6 +251,19 @@ class LocalAgent:
     def remove_volume(self, name: str) -> None:
         """See `Agent.remove_volume`; Conflict while an application mounts it."""
         self._shared.remove_volume(name)
+
+    def put_secret(self, secret: SecretSpec) -> Secret:
+        """See `Agent.put_secret`."""
+        self._host.open()
+        return Secrets(self._host.state).put(secret)
+
+    def secrets(self) -> list[Secret]:
+        """See `Agent.secrets`."""
+        return Secrets(self._host.state).all()
+
+    def remove_secret(self, name: str) -> None:
+        """See `Agent.remove_secret`."""
+        Secrets(self._host.state).remove(name)
 
     def leftovers(self) -> list[Leftover]:
         """See `Agent.leftovers`."""

@@ -35,6 +35,7 @@ from app.domain.observed import (
     Report,
 )
 from app.domain.ports import Line, ReportKind
+from app.domain.secret import Secret, SecretSpec
 from app.domain.terminal import TerminalInput, TerminalPart, TerminalSize
 from app.domain.usage import Usage
 
@@ -175,6 +176,18 @@ class RemoteAgent:
     def remove_volume(self, name: str) -> None:
         """See `Agent.remove_volume`."""
         self._call("remove_volume", name)
+
+    def put_secret(self, secret: SecretSpec) -> Secret:
+        """See `Agent.put_secret`."""
+        return self._call("put_secret", secret)  # type: ignore[no-any-return]
+
+    def secrets(self) -> list[Secret]:
+        """See `Agent.secrets`."""
+        return self._call("secrets")  # type: ignore[no-any-return]
+
+    def remove_secret(self, name: str) -> None:
+        """See `Agent.remove_secret`."""
+        self._call("remove_secret", name)
 
     def leftovers(self) -> list[Leftover]:
         """See `Agent.leftovers`."""

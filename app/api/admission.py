@@ -6,7 +6,7 @@ the handlers of applications and stacks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from app.api.services import Services
@@ -88,6 +88,7 @@ def faults(
         if mount.volume is not None and mount.volume not in names.volumes:
             place = pointer_to(["mounts", index, "volume"])
             errors.append(_unknown("volume", mount.volume, names.volumes, place, prefix))
+    errors += _secret_errors(services, spec, prefix)
     for index, (other, condition) in enumerate(spec.dependencies.items()):
         place = pointer_to(["depends_on", index])
         if condition == "healthy" and other in names.unchecked:
@@ -110,6 +111,20 @@ def faults(
                 )
             )
     return errors
+
+
+def _secret_errors(services: Services, spec: ApplicationSpec, prefix: str) -> Iterator[FieldError]:
+    """Those of another project are as if there were none."""
+    if not spec.named_secrets:
+        return
+    known = {one.name for one in services.agent.secrets() if one.project == spec.project}
+    for name, place in spec.named_secrets.items():
+        if name not in known:
+            yield FieldError(
+                pointer=prefix + place,
+                detail=f"there is no secret '{name}' in project '{spec.project}'",
+                remedy=did_you_mean(name, known) if known else f"cse secret set {name} < FILE",
+            )
 
 
 def admit(services: Services, spec: ApplicationSpec, names: Known, prefix: str = "") -> Admitted:

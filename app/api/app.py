@@ -26,6 +26,7 @@ from app.api import (
     openapi,
     operations,
     problems,
+    secrets,
     stacks,
     tokens,
     websockets,
@@ -44,7 +45,7 @@ def create_app(services: Services) -> FastAPI:
     api.state.services = services
     problems.install(api)
     dashboard.install(api, services.dashboard_dir)
-    api.add_middleware(Idempotency, store=services.store)
+    api.add_middleware(Idempotency, store=services.store, routes=api.routes)
     api.add_middleware(
         Guard, rules=services.rules, authenticator=services.authenticator, store=services.store
     )
@@ -73,7 +74,7 @@ def _routes(version: str) -> FastAPI:
         lifespan=lifespan,
     )
     rooms = (applications, stacks, observing, instances, catalogue, events, faults, files, host)
-    for room in (*rooms, garbage, instruments, metrics, operations, tokens, websockets):
+    for room in (*rooms, garbage, instruments, metrics, operations, secrets, tokens, websockets):
         api.include_router(room.router)
     api.include_router(faults.everywhere)
     openapi.install(api)

@@ -45,6 +45,7 @@ from app.domain.resources import (
     Session,
     StackResult,
 )
+from app.domain.secret import Secret
 from app.domain.usage import SocketEntry, Usage
 from app.domain.volume import VolumeSpec
 
@@ -213,6 +214,7 @@ _AUDIT = AuditEntry(
     request_id="5f0c3a1e9b7d2468",
 )
 _GC = Leftover(kind="volume", name="old", detail="no record stands for it", removed=False)
+_SECRET = Secret(name="db-password", project="default", updated=_AT, used_by=["db"])
 _METRICS = """# HELP cse_applications Applications by state.
 # TYPE cse_applications gauge
 cse_applications{state="running"} 2
@@ -241,6 +243,7 @@ REQUESTS: dict[str, Any] = {
     "replaceProject": {"name": "ci", "quotas": {"applications": 20, "memory": "8G"}},
     "execInApplication": {"command": ["ls", "-l", "/srv"], "timeout": 10},
     "changeInstance": {"settings": {"ttl": 32, "keepalive": {"idle": 60}}},
+    "putSecret": {"name": "db-password", "value": "correct horse battery staple"},
     "login": {"token": "cse_1f2e3d4c_Zx…"},
 }
 """By operation; others say in their handler what is special about each of their examples."""
@@ -278,6 +281,9 @@ _ANSWERS: dict[str, BaseModel] = {
     "createVolume": _VOLUME,
     "getVolume": _VOLUME,
     "replaceVolume": _VOLUME,
+    "listSecrets": Page(items=[_SECRET]),
+    "getSecret": _SECRET,
+    "putSecret": _SECRET,
     "listEvents": Page(items=[_EVENT]),
     "listFaults": Page(items=[_FAULT]),
     "listAllFaults": Page(items=[_FAULT.model_copy(update={"counters": {}})]),

@@ -24,6 +24,7 @@ EXTENSIONS = {
     "health-checks": "`health` in specifications, `status.health`, depends_on NAME:healthy",
     "files": "GET /v1/applications/NAME/files, …/explain, …/changes, …/content, …/archive",
     "metrics": "GET /metrics for Prometheus",
+    "secrets": "/v1/secrets, {secret: NAME} in environments, files in /run/secrets",
     "gc": "POST /v1/gc, dry_run",
     "exec-terminal": "WebSocket /v1/applications/NAME/exec",
     "capture-websocket": "WebSocket /v1/applications/NAME/capture",

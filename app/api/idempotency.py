@@ -17,6 +17,7 @@ from contextvars import ContextVar
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import answer, problem_of
@@ -36,15 +37,16 @@ _MOST_KEPT = 2**20
 class Idempotency:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, *, store: Store) -> None:
+    def __init__(self, app: ASGIApp, *, store: Store, routes: list[BaseRoute]) -> None:
         self._app = app
         self._store = store
+        self._routes = routes
         self._under_way: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Requests with a key are looked at; all others pass."""
         given = dict(scope["headers"]).get(_HEADER) if scope["type"] == "http" else None
-        if given is None or scope["method"] not in _METHODS:
+        if given is None or scope["method"] not in _METHODS or not self._is_for_us(scope):
             await self._app(scope, receive, send)
             return
         try:
@@ -66,6 +68,10 @@ class Idempotency:
             await self._carry_out(key, request, body, (scope, receive, send))
         finally:
             self._under_way.discard(key)
+
+    def _is_for_us(self, scope: Scope) -> bool:
+        """Whether there is such a request at all: else the routes say what there is."""
+        return any(route.matches(scope)[0] is Match.FULL for route in self._routes)
 
     async def _carry_out(
         self, key: str, request: str, body: bytes, call: tuple[Scope, Receive, Send]

@@ -26,6 +26,7 @@ _TAGS = {
     "elements": "The catalogue.",
     "networks": "Segments to which private stacks are plugged.",
     "volumes": "Directories that outlive applications.",
+    "secrets": "Values that specifications name and never hold.",
     "events": "What happened.",
     "faults": "Bad lines made to order.",
     "instruments": "Sockets, packets and use of private stacks.",

@@ -13,13 +13,15 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from app.domain import errors
 from app.domain.application import ApplicationSpec
 from app.domain.explain import FieldError, InvalidFields, explain
 from app.domain.fault import FaultSpec
 from app.domain.network import NetworkSpec
-from app.domain.resources import Problem
+from app.domain.resources import Problem, SessionRequest
+from app.domain.secret import SecretSpec
 from app.domain.stack import Stack
 from app.domain.volume import VolumeSpec
 
@@ -109,7 +111,8 @@ def _ours(_: Request, error: Exception) -> Response:
 
 def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    found = explain(error.errors(), _body_model(request))
+    model = _body_model(request)
+    found = explain(error.errors(), model, show_input=model not in (SecretSpec, SessionRequest))
     return answer(problem_of(InvalidFields(found)))
 
 
@@ -123,6 +126,8 @@ def _body_model(request: Request) -> type[BaseModel] | None:
     models: dict[str, type[BaseModel]] = {
         "/v1/stacks": Stack,
         "/v1/networks": NetworkSpec,
+        "/v1/secrets": SecretSpec,
+        "/v1/session": SessionRequest,
         "/v1/volumes": VolumeSpec,
     }
     return next((model for start, model in models.items() if path.startswith(start)), None)
@@ -131,9 +136,12 @@ def _body_model(request: Request) -> type[BaseModel] | None:
 def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
+    headers = dict(error.headers or {})
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_methods(request))
     remedies = {
         404: "see /v1/docs for what there is",
-        405: f"this path takes {(error.headers or {}).get('allow', 'another method')}",
+        405: f"this path takes {headers.get('Allow')}",
     }
     problem = Problem(
         type=f"urn:cse:problem:{status.phrase.lower().replace(' ', '-')}",
@@ -142,7 +150,19 @@ def _http(request: Request, error: Exception) -> Response:
         detail=f"{request.method} {request.url.path}: {error.detail}",
         remedy=remedies.get(error.status_code),
     )
-    return answer(problem, dict(error.headers) if error.headers else None)
+    return answer(problem, headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Of all routes with this path: each route by itself knows its own only."""
+    return [
+        method
+        for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
 
 
 def _unexpected(request: Request, error: Exception) -> Response:

@@ -33,6 +33,7 @@ from app.domain.resources import (
     SettingsChange,
     StackResult,
 )
+from app.domain.secret import Secret, SecretSpec
 from app.domain.stack import Stack
 from app.domain.usage import SocketEntry, Usage
 from app.domain.volume import VolumeSpec
@@ -710,6 +711,35 @@ class Operations(Transport):
             Operation,
             headers={"Idempotency-Key": idempotency_key},
         )
+
+    def list_secrets(self, *, limit: int | None = None, after: str | None = None) -> Page[Secret]:
+        """All secrets by name, without their values, and which applications name them."""
+        return self._call(
+            "GET", "/v1/secrets", Page[Secret], query={"limit": limit, "after": after}
+        )
+
+    def each_secret(self, *, limit: int | None = None) -> Iterator[Secret]:
+        """Those of `list_secrets` one by one, page after page; `limit`: of each page."""
+        after: str | None = ""
+        while after is not None:
+            page = self.list_secrets(limit=limit, after=after)
+            yield from page.items
+            after = page.next
+
+    def get_secret(self, name: str) -> Secret:
+        """One secret, without its value."""
+        return self._call("GET", f"/v1/secrets/{quoted(name)}", Secret)
+
+    def put_secret(self, name: str, body: SecretSpec | Mapping[str, Any]) -> Secret:
+        """Keep a value under this name, or another value in its place.
+
+        Programs get it when they are created; those that have it as a file, at each start.
+        """
+        return self._call("PUT", f"/v1/secrets/{quoted(name)}", Secret, body=body)
+
+    def delete_secret(self, name: str) -> None:
+        """Forget a secret that no application names."""
+        self._done("DELETE", f"/v1/secrets/{quoted(name)}")
 
     def create_token(
         self, body: TokenSpec | Mapping[str, Any], *, idempotency_key: str | None = None

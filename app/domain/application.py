@@ -7,11 +7,21 @@ from enum import StrEnum
 from ipaddress import IPv4Address
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
+from app.domain.explain import pointer_to
 from app.domain.health import HealthCheck
 from app.domain.model import Model, Name, ShortForm
 from app.domain.quantities import Bytes, Seconds
+from app.domain.secret import SecretRef
 
 AbsolutePath = Annotated[str, Field(pattern=r"^/[^\x00\n]*$", max_length=4095)]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -166,6 +176,17 @@ def _null_is_default(value: object) -> object:
     return value
 
 
+def _text_or_secret(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    """One error for the two forms."""
+    try:
+        return handler(value)
+    except ValidationError as error:
+        raise ValueError("a variable is a text, or {secret: NAME}") from error
+
+
+EnvironmentValue = Annotated[str | SecretRef, WrapValidator(_text_or_secret)]
+
+
 class ApplicationSpec(Model):
     """One unmodified program and the private services it is to have."""
 
@@ -182,7 +203,10 @@ class ApplicationSpec(Model):
     """Element name → how it is used; earlier entries are linked first."""
     network: NetworkUse = NetworkUse()
     ports: list[PublishedPort] = []
-    environment: dict[EnvironmentName, str] = {}
+    environment: dict[EnvironmentName, EnvironmentValue] = {}
+    """Texts, or `{secret: NAME}`: the program gets the secret's value, nobody else sees it here."""
+    secrets: list[Name] = []
+    """Secrets that the program finds as files, `/run/secrets/NAME`."""
     working_directory: AbsolutePath | None = None
     user: str | None = Field(
         default=None, pattern=r"^[a-z_0-9][a-z0-9_.-]*(:[a-z_0-9][a-z0-9_.-]*)?$"
@@ -232,9 +256,29 @@ class ApplicationSpec(Model):
             for name, _, condition in (word.partition(":") for word in self.depends_on)
         }
 
+    @property
+    def path(self) -> str | None:
+        """Where programs are looked up, if that is said."""
+        found = self.environment.get("PATH")
+        return found if isinstance(found, str) else None
+
+    @property
+    def named_secrets(self) -> dict[str, str]:
+        """Secret → pointer to where it is named."""
+        variables = {
+            value.secret: pointer_to(["environment", name, "secret"])
+            for name, value in self.environment.items()
+            if isinstance(value, SecretRef)
+        }
+        return variables | {
+            name: pointer_to(["secrets", index]) for index, name in enumerate(self.secrets)
+        }
+
     @field_validator("environment")
     @classmethod
-    def _no_preload(cls, value: dict[str, str]) -> dict[str, str]:
+    def _no_preload(cls, value: dict[str, EnvironmentValue]) -> dict[str, EnvironmentValue]:
+        if isinstance(value.get("PATH"), SecretRef):
+            raise ValueError("PATH says which program is started; it cannot be a secret")
         for name in ("LD_PRELOAD", "LD_AUDIT"):
             if name in value:
                 raise ValueError(f"{name} is set from 'elements'; remove it here")

@@ -59,11 +59,16 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 
 
 def explain(
-    failures: Iterable[Mapping[str, Any]], model: type[BaseModel] | None = None, prefix: str = ""
+    failures: Iterable[Mapping[str, Any]],
+    model: type[BaseModel] | None = None,
+    prefix: str = "",
+    *,
+    show_input: bool = True,
 ) -> list[FieldError]:
     """`ValidationError.errors()` → field errors; `model` is what was validated.
 
-    Where the failures come from FastAPI the leading `body` is dropped.
+    Where the failures come from FastAPI the leading `body` is dropped. `show_input`: say what was
+    given; not where it may be a secret.
     """
     found = []
     for failure in failures:
@@ -73,14 +78,14 @@ def explain(
         found.append(
             FieldError(
                 pointer=pointer_to(location, prefix),
-                detail=_sentence(failure, location),
+                detail=_sentence(failure, location, show_input),
                 remedy=_remedy(failure, location, model),
             )
         )
     return found
 
 
-def _sentence(failure: Mapping[str, Any], location: list[str | int]) -> str:
+def _sentence(failure: Mapping[str, Any], location: list[str | int], show_input: bool) -> str:
     kind = failure["type"]
     if kind == "extra_forbidden":
         return f"'{location[-1]}' is not a field here"
@@ -89,7 +94,7 @@ def _sentence(failure: Mapping[str, Any], location: list[str | int]) -> str:
     if kind == "json_invalid":
         return f"the body is not JSON: {failure.get('ctx', {}).get('error', '')}"
     text = str(failure["msg"]).removeprefix("Value error, ")
-    shown = failure.get("input")
+    shown = failure.get("input") if show_input else None
     if kind != "value_error" and isinstance(shown, str | int | float | bool):
         shortened = repr(shown) if len(repr(shown)) <= 60 else repr(shown)[:57] + "…"
         text = f"{shortened}: {text[:1].lower()}{text[1:]}"

@@ -29,6 +29,7 @@ from app.domain.observed import (
     Observed,
     Report,
 )
+from app.domain.secret import Secret, SecretSpec
 from app.domain.terminal import TerminalInput, TerminalPart, TerminalSession, TerminalSize
 from app.domain.usage import Usage
 
@@ -170,6 +171,16 @@ class Agent(Protocol):
 
     def remove_volume(self, name: str) -> None:
         """Delete the volume and what is in it."""
+
+    def put_secret(self, secret: SecretSpec) -> Secret:
+        """Keep it, in the place of one of this name; programs get it when they are created, those
+        that have it as a file also when they are started."""
+
+    def secrets(self) -> list[Secret]:
+        """All of this host, by name, without values."""
+
+    def remove_secret(self, name: str) -> None:
+        """Nothing where there is none."""
 
     def leftovers(self) -> list[Leftover]:
         """What this installation made here and no application of this host needs."""

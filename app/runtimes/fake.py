@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Literal
 
+from app.domain.application import ApplicationSpec
 from app.domain.errors import Conflict, NotFound, TimedOut
 from app.domain.files import CommandOutput
 from app.domain.launch import Launch
@@ -28,7 +29,8 @@ _LONGEST_DELAY_S = 30.0
 class _Application:
     """One application and the thread that is its program."""
 
-    def __init__(self, launch: Launch, changed: Callable[[], None]) -> None:
+    def __init__(self, launch: Launch, given: dict[str, str], changed: Callable[[], None]) -> None:
+        self._given = given
         self.launch = launch
         self.condition = threading.Condition()
         self.lines: list[LogLine] = []
@@ -58,8 +60,9 @@ class _Application:
 
     def new_program(self, command: list[str], write: Callable[[str, str], None]) -> Program:
         spec = self.launch.spec
-        environment = {"HOSTNAME": spec.name, **spec.environment}
-        return Program(command, environment, spec.working_directory or "/", write)
+        return Program(
+            command, {"HOSTNAME": spec.name, **self._given}, spec.working_directory or "/", write
+        )
 
     def run(self) -> None:
         """The shim: run the program, and again as the restart policy says."""
@@ -122,7 +125,12 @@ class _Output:
 class FakeRuntime:
     """Implements `app.domain.ports.Runtime`; `changed` is called after every change of state."""
 
-    def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        changed: Callable[[], None] = lambda: None,
+        secret: Callable[[str], str] = lambda name: name,
+    ) -> None:
+        self._secret = secret
         self._lock = threading.Lock()
         self._applications: dict[str, _Application] = {}
         self._changed = changed
@@ -136,8 +144,16 @@ class FakeRuntime:
                     f"'{launch.name}' exists already on this host", remedy="remove it first"
                 )
             if not present:
-                self._applications[launch.name] = _Application(launch, self._changed)
+                self._applications[launch.name] = _Application(
+                    launch, self._given(launch.spec), self._changed
+                )
         self._changed()
+
+    def _given(self, spec: ApplicationSpec) -> dict[str, str]:
+        return {
+            name: value if isinstance(value, str) else self._secret(value.secret)
+            for name, value in spec.environment.items()
+        }
 
     def start(self, name: str) -> Observed:
         """See `Runtime.start`."""

@@ -26,6 +26,7 @@ from typing import Any
 from app.domain.errors import HostLacks, InvalidSpecification
 from app.domain.launch import BoundElement, Launch
 from app.domain.network import NetworkBinding
+from app.runtimes import secrets
 from app.runtimes.conf import flatten, resolvers, to_lines
 from app.runtimes.hostpaths import Place, replace_places
 
@@ -60,6 +61,9 @@ class RunDirectory:
     binds: list[Bind]
     tmpfs: list[Memory]
     environment: dict[str, str]
+    """What the libraries need."""
+    given: dict[str, str]
+    """The specification's, with secrets in their places."""
 
 
 def application_directory(state: Path, name: str) -> Path:
@@ -111,7 +115,11 @@ def build(
         _write(f"{run}/{manifest.kind}.conf", _conf(launch, bound, settings))
     if preload:
         environment["LD_PRELOAD"] = ":".join(preload)
-    return RunDirectory(top, binds, memories, environment)
+    if launch.spec.secrets:
+        secrets.write_files(state, f"{top}/secrets", launch.spec, owner)
+        binds.append(Bind(f"{top}/secrets", secrets.INSIDE, True))
+    given = secrets.environment(state, launch.spec)
+    return RunDirectory(top, binds, memories, environment, given)
 
 
 def places(state: Path, launch: Launch) -> tuple[list[Bind], list[Memory]]:
@@ -144,6 +152,15 @@ def write_settings(state: Path, launch: Launch) -> None:
         settings, places = replace_places(bound.settings, schema, INSIDE, count)
         count += len(places)
         _write(f"{run}/{bound.element.manifest.kind}.conf", _conf(launch, bound, settings))
+
+
+def write_secrets(state: Path, launch: Launch) -> None:
+    """Those that the application has as files, as they are now; for whom they were made."""
+    place = application_directory(state, launch.name) / "secrets"
+    if launch.spec.secrets:
+        found = place.stat()
+        owner = (found.st_uid, found.st_gid)
+        secrets.write_files(state, str(place), launch.spec, owner)
 
 
 def write_hosts(state: Path, launch: Launch, names: list[tuple[str, str]]) -> None:

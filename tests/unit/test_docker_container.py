@@ -30,6 +30,7 @@ DIRECTORY = RunDirectory(
     ],
     [Memory("/run/cse/private")],
     {"LD_PRELOAD": "/run/cse/lib/network-lwip/libcse-net.so"},
+    {"PASSWORD": "of a secret"},
 )
 
 
@@ -47,6 +48,13 @@ def test_the_request_gives_nothing_away() -> None:
     assert host["NetworkMode"] == "none"
     assert host["CapDrop"] == ["ALL"] and "CapAdd" not in host and "Privileged" not in host
     assert host["SecurityOpt"] == ["no-new-privileges"]
+
+
+def test_the_environment_is_what_was_given_and_what_the_libraries_need() -> None:
+    assert body(environment={"PASSWORD": {"secret": "db"}})["Env"] == [
+        "PASSWORD=of a secret",
+        "LD_PRELOAD=/run/cse/lib/network-lwip/libcse-net.so",
+    ]
 
 
 def test_both_entry_point_and_command_are_ours_and_marks_cannot_be_forged() -> None:

@@ -59,7 +59,7 @@ def body(
     binds += directory.binds
     if hold:
         binds.append(Bind(hold, _HOLD_INSIDE, True))
-    environment = {**spec.environment, **directory.environment}
+    environment = {**directory.given, **directory.environment}
     # The owner is given, since the mode becomes that of the directory below where there is one.
     tmpfs = f"rw,exec,nosuid,nodev,mode=1777,uid={owner[0]},gid={owner[1]}"
     return {

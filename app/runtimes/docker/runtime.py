@@ -237,7 +237,7 @@ class DockerRuntime:
         return preflight.examine(
             spec.command[0],
             files,
-            path=spec.environment.get("PATH") or files.image.environment.get("PATH"),
+            path=spec.path or files.image.environment.get("PATH"),
             directory=spec.working_directory or files.image.working_directory,
         )
 

@@ -31,7 +31,7 @@ class Examined:
     def examine(self, launch: Launch, hidden: list[str]) -> preflight.Program:
         """As `preflight.examine`, in the application's own file tree."""
         spec = launch.spec
-        path, directory = spec.environment.get("PATH"), spec.working_directory or "/"
+        path, directory = spec.path, spec.working_directory or "/"
         view = HostView(launch, hidden)
         key = (spec.command[0], path, directory, view.places)
         kept = self._kept.get(key)

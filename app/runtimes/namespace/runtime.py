@@ -265,7 +265,7 @@ class NamespaceRuntime:
         made = rundir.build(self._state, launch, target, owner=owner)
         groups = self._groups.make(launch.name, launch.spec.limits)
         text = sandbox.shim_specification(launch, made, user, self._hidden, groups)
-        (made.path / "shim.spec").write_bytes(text)
+        _write_privately(made.path / "shim.spec", text)
         rundir.seal(made.path, launch)
 
     def _adopt(self, launch: Launch) -> None:
@@ -399,3 +399,11 @@ def _in_pid_namespace(init: int) -> Iterator[int]:
                 yield int(entry.name)
         except OSError:
             continue
+
+
+def _write_privately(path: Path, text: bytes) -> None:
+    """The program's environment is in it, and with it secrets."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(text)

@@ -107,7 +107,7 @@ def environment(launch: Launch, run: RunDirectory, user: User | None) -> dict[st
     """All of the program's environment; nothing of the agent's own."""
     home = user.home if user else os.environ.get("HOME", "/")
     base = {"PATH": DEFAULT_PATH, "HOME": home, "HOSTNAME": launch.name}
-    return base | launch.spec.environment | run.environment
+    return base | run.given | run.environment
 
 
 def _bubblewrap(
