@@ -34,9 +34,9 @@ from tests.integration.planes import served
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
-    with served(tmp_path, FakeAgent()) as place:
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with served(tmp_path_factory.mktemp("client"), FakeAgent()) as place:
         yield place
 
 
@@ -44,6 +44,8 @@ def url(tmp_path: Path) -> Iterator[str]:
 def cse(url: str) -> Iterator[Client]:
     with Client(url) as client:
         yield client
+        for one in list(client.each_application()):
+            client.delete_application(one.name)
 
 
 def spec(name: str, **rest: Any) -> dict[str, Any]:
