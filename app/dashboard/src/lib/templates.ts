@@ -38,13 +38,24 @@ const CLOCK: Template = {
   },
 };
 
+/** Paths beside the file mean nothing here: the page does not know where the server has it. */
+function hasRelativePath(node: unknown): boolean {
+  if (typeof node !== 'object' || node === null) return false;
+  return Object.entries(node).some(([key, value]) =>
+    key === 'from' && typeof value === 'string' ? !value.startsWith('/') : hasRelativePath(value),
+  );
+}
+
 export function templates(): Template[] {
   const stacks = Object.entries(FILES).flatMap(([path, text]) => {
     const { data } = parse(text);
     if (!data) return [];
     const file = path.split('/').pop()!.replace('.yaml', '');
-    const names = Object.keys((data.applications ?? {}) as Data);
-    return [{ title: file, about: `Stack: ${names.join(', ')}`, data }];
+    const every = Object.entries((data.applications ?? {}) as Data);
+    const applications = Object.fromEntries(every.filter(([, app]) => !hasRelativePath(app)));
+    const names = Object.keys(applications);
+    if (!names.length) return [];
+    return [{ title: file, about: `Stack: ${names.join(', ')}`, data: { ...data, applications } }];
   });
   return [BLANK, WEB, CLOCK, ...stacks];
 }
