@@ -6,14 +6,12 @@ from itertools import chain
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from pydantic import ValidationError
 
-from app.api import streams
+from app.api import capturing, streams
 from app.api.problems import RESPONSES
 from app.api.resources import After, Limit, part
 from app.api.services import Given
-from app.domain.capture import PCAPNG, CaptureRequest
-from app.domain.explain import InvalidFields, explain
+from app.domain.capture import PCAPNG
 from app.domain.ports import Line
 from app.domain.resources import Page
 from app.domain.usage import SocketEntry, Usage
@@ -66,11 +64,7 @@ def capture(
     with services.store.read() as transaction:
         transaction.applications.get(name)
     given = {"filter": filter_text, "count": count, "snaplen": snaplen, "duration": duration}
-    try:
-        request = CaptureRequest.model_validate(given)
-    except ValidationError as error:
-        raise InvalidFields(explain(error.errors(), CaptureRequest)) from error
-    parts = services.agent.capture(name, request)
+    parts = capturing.begin(services, name, given)
     first = next(parts)  # what is wrong is a problem, not the end of a file
     return streams.send_bytes((part.data for part in chain([first], parts)), PCAPNG)
 

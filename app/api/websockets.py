@@ -19,13 +19,12 @@ from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field, ValidationError
 
-from app.api import streams
+from app.api import capturing, streams
 from app.api.problems import problem_of
 from app.api.services import Services, confine
 from app.domain.access import Principal
-from app.domain.capture import CaptureRequest, Pcapng
+from app.domain.capture import Pcapng
 from app.domain.errors import CseError, InvalidSpecification
-from app.domain.explain import InvalidFields, explain
 from app.domain.model import Model
 from app.domain.terminal import Cells, TerminalInput, TerminalPart, TerminalSize
 
@@ -82,11 +81,7 @@ async def capture(
 
     def begin() -> Iterator[Pcapng]:
         _must_exist(services, name, principal)
-        try:
-            request = CaptureRequest.model_validate(given)
-        except ValidationError as error:
-            raise InvalidFields(explain(error.errors(), CaptureRequest)) from error
-        return services.agent.capture(name, request)
+        return capturing.begin(services, name, given)
 
     await _serve(socket, begin, lambda parts: _capture(socket, parts))
 

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.acceptance.world import until
-from tests.browser.conftest import SLOW_MS
+from tests.browser.conftest import SLOW_MS, picture
 from tests.browser.server import Server
 
 pytestmark = [pytest.mark.browser, pytest.mark.native, pytest.mark.root]
@@ -90,3 +90,19 @@ def test_side_by_side_shares_text_and_nothing_else(page: Page, server: Server) -
     expect(arena.locator("mark.own").first).to_be_visible()
     expect(arena.locator("mark.same")).to_have_count(0)
     server.api.delete("/v1/applications/twin", params={"wait": 30})
+
+
+def test_log_faults_and_captures_are_on_one_timeline(page: Page, server: Server) -> None:
+    fault = server.api.post("/v1/applications/web/faults", json={"delay": "5ms"}).json()
+    with server.api.stream("GET", "/v1/applications/web/capture", params={"for": "300ms"}) as parts:
+        parts.read()
+    page.goto("/applications/web")
+    page.get_by_role("link", name="On the timeline").click()
+    timeline = page.get_by_role("region", name="Timeline")
+    expect(timeline.locator(".fault")).to_have_count(1, timeout=SLOW_MS)
+    expect(timeline.locator(".capture").last).to_have_attribute("title", re.compile("all packets"))
+    server.api.delete(f"/v1/applications/web/faults/{fault['id']}")
+    page.goto("/events?q=talk")
+    log = timeline.get_by_label("Lines that talk wrote")
+    expect(log.locator(".bin.bad").first).to_be_attached(timeout=SLOW_MS)
+    picture(page, "timeline")

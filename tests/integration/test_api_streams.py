@@ -139,6 +139,11 @@ def test_a_capture_by_websocket_is_a_pcapng_file(plane: Plane) -> None:
     path = "/v1/applications/web/capture?filter=tcp"
     with plane.http.websocket_connect(path, headers=LOOPBACK) as socket:
         assert socket.receive_bytes().startswith(b"\x0a\x0d\x0d\x0a")
+    until(lambda: "capture-ended" in plane.events())
+    told = plane.http.get("/v1/events").json()["items"]
+    began, ended = (one for one in told if one["kind"].startswith("capture-"))
+    assert began["application"] == "web" and began["message"].endswith(": tcp")
+    assert ended["message"].startswith(began["message"].split(":")[0])
 
 
 def test_the_index_says_what_this_server_can(plane: Plane) -> None:

@@ -4,6 +4,6 @@ import type { Tone } from './states';
 export function eventTone(kind: string): Tone {
   if (/fail|refused|gave-up|lost/.test(kind)) return 'bad';
   if (/fault-started|restart|waiting|stop|exited|removed/.test(kind)) return 'warn';
-  if (/started|created|applied|ready|fault-ended/.test(kind)) return 'ok';
+  if (/started|created|applied|ready|-ended/.test(kind)) return 'ok';
   return 'idle';
 }
