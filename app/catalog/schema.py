@@ -14,6 +14,7 @@ from typing import Any, cast
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
 
+from app.catalog.circles import circles
 from app.domain.errors import InvalidSpecification
 from app.domain.explain import FieldError, did_you_mean, pointer_to
 
@@ -49,6 +50,10 @@ class SettingsSchema:
         for failure in self._validator.iter_errors(value):
             for error in _explain(failure, prefix):
                 found.setdefault((error.pointer, error.detail), error)
+        if not found:
+            inside = self._of_format(value, "path-in-mount")
+            for error in circles(value, inside, prefix):
+                found[error.pointer, error.detail] = error
         if not found and len(self._faultless) < _MAX_REMEMBERED:
             self._faultless.add(text)
         return sorted(found.values(), key=lambda error: error.pointer)
@@ -100,11 +105,15 @@ class SettingsSchema:
 
     def host_paths(self, value: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """Place and text of each value whose schema says that it is a path of the host."""
+        return self._of_format(value, "host-path", "host-directory")
+
+    def _of_format(
+        self, value: dict[str, Any], *formats: str
+    ) -> Iterator[tuple[tuple[str | int, ...], str]]:
         seen = set()
         for schema, node, place in self._walk(self._schema, value, ()):
-            form = schema.get("format")
-            is_path = form in ("host-path", "host-directory") and isinstance(node, str)
-            if is_path and place not in seen:
+            wanted = schema.get("format") in formats and isinstance(node, str)
+            if wanted and place not in seen:
                 seen.add(place)
                 yield place, node
 

@@ -20,8 +20,9 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <time.h>
 
-enum { ARCHIVES_MAX = 64, REPORTS_MAX = 100 };
+enum { ARCHIVES_MAX = 64, REPORTS_MAX = 100, CIRCLE_TURNS = 3000 /* of 10 ms */ };
 
 static struct fs_archive *archives[ARCHIVES_MAX];
 static int archive_count;
@@ -63,6 +64,7 @@ struct fs_archive *fs_archive_new(const char *mount, const char *prefix)
         .max_entries = number_setting(prefix, "max_entries", 1000000),
         .max_ratio = number_setting(prefix, "max_ratio", 2000),
         .cache_bytes = number_setting(prefix, "cache_bytes", 256 << 20),
+        .nested = (uint32_t)number_setting(prefix, "nested", 0),
         .strip = (uint32_t)number_setting(prefix, "strip", 0),
         .subpath = setting(prefix, "subpath", ""),
         .links_inside = strcmp(setting(prefix, "links", "inside"), "any") != 0,
@@ -74,6 +76,11 @@ struct fs_archive *fs_archive_new(const char *mount, const char *prefix)
 const char *fs_archive_root(const struct fs_archive *archive)
 {
     return archive->tree;
+}
+
+const char *fs_archive_inside(const struct fs_archive *archive)
+{
+    return archive->inside;
 }
 
 bool fs_archive_links_inside(const struct fs_archive *archive)
@@ -130,18 +137,43 @@ int fs_archive_open_in(const struct fs_archive *archive, const char *name, int f
     return fd;
 }
 
+static __thread int opening; /* archives that this thread is looking for in other mounts */
+
 int fs_archive_open(struct fs_archive *archive)
 {
     struct fs_where where;
+    if (archive->outer != NULL) return fs_archive_open_nested(archive);
     if (archive->inside == NULL) return raw_open(archive->from, O_RDONLY | O_CLOEXEC, 0);
     pid_t self = (pid_t)raw(SYS_gettid);
     if (archive->opener == self) return -ELOOP; /* it lies in itself */
     archive->opener = self;
+    opening++;
     int found = fs_find_absolute(archive->inside, FS_FOLLOW, &where);
     int error = found == FS_INSIDE ? fs_real_content(&where) : found;
+    opening--;
     archive->opener = 0;
     if (error < 0) return error;
     return raw_open(found == FS_INSIDE ? where.real : where.path, O_RDONLY | O_CLOEXEC, 0);
+}
+
+static bool wait_a_moment(int *turns)
+{
+    struct timespec moment = {.tv_nsec = 10 * 1000 * 1000};
+    if (opening == 0) return true;
+    raw(SYS_nanosleep, &moment, NULL);
+    return ++*turns < CIRCLE_TURNS;
+}
+
+/* Whoever holds the lock of an archive that lies in another mount may be waiting for this one,
+ * where links make a circle that refuse_circles (mounts.c) cannot see: then the wait ends. */
+static int take_flock(int fd)
+{
+    int turns = 0, error;
+    do {
+        error = (int)raw(SYS_flock, fd, opening > 0 ? LOCK_EX | LOCK_NB : LOCK_EX);
+        if (error == -EAGAIN && !wait_a_moment(&turns)) return -EDEADLK;
+    } while (error == -EAGAIN || error == -EINTR);
+    return error;
 }
 
 /* flock on a descriptor that this process keeps, and a word for its threads: two system calls, and
@@ -149,9 +181,9 @@ int fs_archive_open(struct fs_archive *archive)
 static int lock_own(const struct fs_archive *archive)
 {
     int fd = fs_archive_open_in(archive, "lock", O_RDWR, 0);
-    if (fd < 0) return fd;
-    while (raw(SYS_flock, fd, LOCK_EX) == -EINTR) {}
-    return fd;
+    int error = fd < 0 ? fd : take_flock(fd);
+    if (fd >= 0 && error != 0) raw_close(fd);
+    return error != 0 ? error : fd;
 }
 
 int fs_archive_lock(struct fs_archive *archive)
@@ -168,9 +200,15 @@ int fs_archive_lock(struct fs_archive *archive)
         __atomic_store_n(&archive->lock_owner, kept ? self : 0, __ATOMIC_RELEASE);
         return kept ? FS_ARCHIVE_HELD : lock_own(archive);
     }
-    while (__atomic_exchange_n(&archive->lock_word, 1, __ATOMIC_ACQUIRE) != 0) raw(SYS_sched_yield);
-    while (raw(SYS_flock, archive->lock_fd, LOCK_EX) == -EINTR) {}
-    return FS_ARCHIVE_HELD;
+    int turns = 0;
+    while (__atomic_exchange_n(&archive->lock_word, 1, __ATOMIC_ACQUIRE) != 0) {
+        if (!wait_a_moment(&turns)) return -EDEADLK;
+        raw(SYS_sched_yield);
+    }
+    int error = take_flock(archive->lock_fd);
+    if (error == 0) return FS_ARCHIVE_HELD;
+    __atomic_store_n(&archive->lock_word, 0, __ATOMIC_RELEASE);
+    return error;
 }
 
 void fs_archive_unlock(struct fs_archive *archive, int held)

@@ -71,8 +71,8 @@ static int prepare(int dirfd, const char *path, int follow, struct program *prog
     if (!fs_argument(&dirfd, &program->path, follow, FS_USE_CONTENT, &program->where, &inside))
         return -errno;
     if (inside) {
-        struct fs_archive *archive = program->where.mount->layers[program->where.layer].archive;
-        if (archive != NULL) fs_archive_fill_libraries(archive);
+        if (program->where.mount->layers[program->where.layer].archive != NULL)
+            fs_archive_fill_libraries(program->where.archive);
     }
     if (!fs_ready() || dirfd != AT_FDCWD) return 0;
     if (!read_script(program)) {
@@ -320,8 +320,8 @@ static const char *library_path(const char *path, struct fs_where *where)
     int dirfd = AT_FDCWD;
     int saved_errno = errno;
     if (fs_argument(&dirfd, &path, FS_FOLLOW, FS_USE_CONTENT, where, &inside) && inside) {
-        struct fs_archive *archive = where->mount->layers[where->layer].archive;
-        if (archive != NULL) fs_archive_fill_libraries(archive);
+        if (where->mount->layers[where->layer].archive != NULL)
+            fs_archive_fill_libraries(where->archive);
     }
     errno = saved_errno;
     return path;

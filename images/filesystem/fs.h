@@ -55,13 +55,14 @@ struct fs_mount {
 /* Where a path lies. Filled by fs_find. */
 struct fs_where {
     const struct fs_mount *mount;
-    const char *rel;        /* inside `path`; "" is the mount's root */
-    int layer;              /* -1: nothing is there */
-    uint32_t entry;         /* when that layer is an archive */
-    mode_t mode;            /* of what is there */
-    bool must_be_directory; /* the program wrote a slash behind the name */
-    char path[PATH_MAX];    /* as the program sees it: absolute, no links, dots or double slashes */
-    char real[PATH_MAX];    /* set by fs_real and the like */
+    const char *rel;            /* inside `path`; "" is the mount's root */
+    int layer;                  /* -1: nothing is there */
+    struct fs_archive *archive; /* when that layer is one: it, or one nested in it, and there */
+    uint32_t entry;             /* … this one */
+    mode_t mode;                /* of what is there */
+    bool must_be_directory;     /* the program wrote a slash behind the name */
+    char path[PATH_MAX]; /* as the program sees it: absolute, no links, dots or double slashes */
+    char real[PATH_MAX]; /* set by fs_real and the like */
 };
 
 enum fs_result {             /* of fs_find, beside negative errno values */
@@ -175,10 +176,17 @@ void fs_fix_status(const struct fs_where *where, struct stat *status);
  */
 
 struct fs_archive *fs_archive_new(const char *mount, const char *key);
+/* Where it lies in another mount, as the program sees it; NULL: it does not. */
+const char *fs_archive_inside(const struct fs_archive *archive);
 const char *fs_archive_root(const struct fs_archive *archive);
 bool fs_archive_links_inside(const struct fs_archive *archive);
 /* The index, made at first use. NULL with *error set to a negative errno. */
 const struct cse_index_header *fs_archive_index(struct fs_archive *archive, int *error);
+/* What is at `rel`: *archive becomes the nested one that has it. 0 with *entry, 1 + the length of
+ * the part of `rel` that is a link, or negative errno. */
+int fs_archive_find(struct fs_archive **archive, const char *rel, uint32_t *entry);
+/* From a directory to where its children are: those of NAME.contents are in another archive. */
+int fs_archive_enter(struct fs_archive **archive, uint32_t *entry);
 int fs_archive_present(struct fs_archive *archive, uint32_t entry);
 int fs_archive_list(struct fs_archive *archive, uint32_t entry);
 int fs_archive_fill(struct fs_archive *archive, uint32_t entry);

@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define CSE_INDEX_MAGIC "CSEIDX3"
+#define CSE_INDEX_MAGIC "CSEIDX4"
 
 enum cse_archive_format {
     CSE_FORMAT_PLAIN = 1, /* tar, cpio, iso9660: each member is reached by itself */
@@ -45,6 +45,7 @@ struct cse_index_header {
     uint32_t codec; /* enum cse_archive_codec */
     uint64_t buckets_at, entries_at, strings_at, points_at, windows_at, file_size;
     uint32_t point_count, windows_size;
+    uint64_t total_bytes; /* of all files, as the archive declares them */
 };
 
 struct cse_index_entry {
@@ -62,8 +63,8 @@ struct cse_index_entry {
     uint32_t method;      /* zip: compression; plain: what source_at means */
     uint64_t stored_size; /* zip: compressed bytes */
     uint32_t crc;
-    uint32_t links; /* st_nlink */
-    uint32_t unused;
+    uint32_t links;       /* st_nlink */
+    uint32_t contents_of; /* 1 + the archive that this directory shows the contents of */
 };
 
 /* A place from which a compressed stream can be read on. */

@@ -4,8 +4,8 @@
  * links to both for this run. The identity is that of the archive's file (device, inode, size,
  * times), of the settings, and of the machine's boot, because nothing is synced to disk: what a
  * power cut may have damaged has another identity. Where that directory cannot be written, where
- * the archive lies in another mount, and of an archive that cannot be shown, the index is private.
- * Called by layers.c for each look into an archive, through fs_archive_index.
+ * the archive lies in another mount or archive, and of an archive that cannot be shown, the index
+ * is private. Called by layers.c for each look into an archive, through fs_archive_index.
  */
 #include "skeleton.h"
 
@@ -36,6 +36,7 @@ static uint64_t identity_of(const struct fs_archive *archive, const struct stat 
                           limits->max_ratio,
                           limits->cache_bytes,
                           limits->strip,
+                          limits->nested,
                           limits->links_inside};
     int fd = raw_open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC, 0);
     if (fd >= 0) {
@@ -71,7 +72,7 @@ static bool kept_directory(const struct fs_archive *archive, const struct stat *
 {
     char above[PATH_MAX];
     struct siblings siblings = {.directory = above};
-    if (archive->inside != NULL) return false;
+    if (archive->inside != NULL || archive->outer != NULL) return false;
     snprintf(above, sizeof above, "%.3800s/data/fs-index", cse_run_dir());
     snprintf(siblings.number, sizeof siblings.number, "%d-", archive->number);
     snprintf(siblings.own, sizeof siblings.own, "%d-%016llx", archive->number,
@@ -124,6 +125,13 @@ static int store_error(const struct fs_archive *archive, int error)
     return move(archive->directory, "index.new", "index");
 }
 
+static int spend(struct fs_archive *archive, int index)
+{
+    struct cse_index_header header;
+    long got = raw(SYS_pread64, index, &header, sizeof header, 0);
+    return got == (long)sizeof header ? fs_archive_spend(archive, &header) : EIO;
+}
+
 static int build(struct fs_archive *archive, int source, const char *directory)
 {
     const struct cse_tree_provider *reader = fs_archive_provider();
@@ -138,6 +146,7 @@ static int build(struct fs_archive *archive, int source, const char *directory)
         index < 0  ? -index
         : pack < 0 ? -pack
                    : reader->build(source, index, pack, &archive->limits, fs_archive_say, &speaker);
+    if (error == 0 && archive->outer != NULL) error = spend(archive, index);
     if (error != 0 && index >= 0) raw(SYS_ftruncate, index, 0); /* give the room back */
     if (error != 0 && pack >= 0) raw(SYS_ftruncate, pack, 0);
     if (index >= 0) raw_close(index);

@@ -147,28 +147,12 @@ static int lookup_directory(const struct fs_layer *layer, const char *rel, mode_
     return 0;
 }
 
-static int lookup_archive(struct fs_archive *archive, const char *rel, mode_t *mode,
+static int lookup_archive(struct fs_archive **archive, const char *rel, mode_t *mode,
                           uint32_t *entry)
 {
-    int error;
-    const struct cse_index_header *index = fs_archive_index(archive, &error);
-    if (index == NULL) return error;
-    const struct cse_index_entry *entries = cse_index_entries(index);
-    uint32_t length = (uint32_t)strlen(rel);
-    *entry = cse_index_find(index, rel, length);
-    if (*entry != CSE_NO_ENTRY) {
-        *mode = entries[*entry].mode;
-        return 0;
-    }
-    /* The longest part that is there says why the whole is not. */
-    for (uint32_t i = length; i-- > 0;) {
-        if (rel[i] != '/') continue;
-        uint32_t parent = cse_index_find(index, rel, i);
-        if (parent == CSE_NO_ENTRY) continue;
-        if (S_ISLNK(entries[parent].mode)) return (int)i + 1;
-        return S_ISDIR(entries[parent].mode) ? -ENOENT : -ENOTDIR;
-    }
-    return -ENOENT;
+    int error = fs_archive_find(archive, rel, entry);
+    if (error == 0) *mode = cse_index_entries(fs_archive_index(*archive, &error))[*entry].mode;
+    return error;
 }
 
 bool fs_hidden(const struct fs_mount *mount, int layer, const char *rel)
@@ -194,8 +178,9 @@ static bool directory_above(struct fs_where *where, int skip, int layer, size_t 
     part[length] = '\0';
     for (int i = skip; i < layer; i++) {
         const struct fs_layer *above = &where->mount->layers[i];
-        int found = above->archive ? lookup_archive(above->archive, part, &mode, &entry)
-                                   : lookup_directory(above, part, &mode);
+        struct fs_archive *archive = above->archive;
+        int found = archive != NULL ? lookup_archive(&archive, part, &mode, &entry)
+                                    : lookup_directory(above, part, &mode);
         if (found == 0 && S_ISDIR(mode)) return true;
     }
     return false;
@@ -208,8 +193,9 @@ int fs_lookup_below(struct fs_where *where, int skip)
     where->layer = -1;
     for (int i = skip; i < mount->layer_count; i++) {
         const struct fs_layer *layer = &mount->layers[i];
+        where->archive = layer->archive;
         int found = layer->archive
-                        ? lookup_archive(layer->archive, where->rel, &where->mode, &where->entry)
+                        ? lookup_archive(&where->archive, where->rel, &where->mode, &where->entry)
                         : lookup_directory(layer, where->rel, &where->mode);
         if (found == 0) {
             where->layer = i;
@@ -245,7 +231,7 @@ int fs_link_text(const struct fs_where *where, char *out, size_t size)
     const struct fs_layer *layer = &where->mount->layers[where->layer];
     if (layer->archive != NULL) {
         int error;
-        const struct cse_index_header *index = fs_archive_index(layer->archive, &error);
+        const struct cse_index_header *index = fs_archive_index(where->archive, &error);
         if (index == NULL) return error;
         const char *text = cse_index_text(index, cse_index_entries(index)[where->entry].target);
         size_t length = strlen(text);
@@ -267,7 +253,7 @@ int fs_real(struct fs_where *where)
     if (S_ISDIR(where->mode) && where->mount->shadow != NULL) return fs_shadow(where, false);
     const struct fs_layer *layer = &where->mount->layers[where->layer];
     if (layer->archive != NULL) {
-        int error = fs_archive_present(layer->archive, where->entry);
+        int error = fs_archive_present(where->archive, where->entry);
         if (error != 0) return error;
     }
     return fs_layer_path(where->mount, where->layer, where->rel, where->real);
@@ -281,9 +267,9 @@ int fs_real_content(struct fs_where *where)
     int error = layer->computed != NULL ? fs_computed_ready(layer->computed, true) : 0;
     if (layer->archive != NULL) {
         if (S_ISDIR(where->mode))
-            error = fs_archive_list(layer->archive, where->entry);
+            error = fs_archive_list(where->archive, where->entry);
         else if (S_ISREG(where->mode))
-            error = fs_archive_fill(layer->archive, where->entry);
+            error = fs_archive_fill(where->archive, where->entry);
     }
     if (error == 0) error = fs_real(where);
     if (error == 0 && layer->encrypted != NULL) {
@@ -298,7 +284,8 @@ int fs_real_content(struct fs_where *where)
 void fs_fix_status(const struct fs_where *where, struct stat *status)
 {
     if (where->layer < 0) return;
-    struct fs_archive *archive = where->mount->layers[where->layer].archive;
+    struct fs_archive *archive =
+        where->mount->layers[where->layer].archive != NULL ? where->archive : NULL;
     bool shadow = S_ISDIR(where->mode) && where->mount->shadow != NULL;
     if (archive != NULL && !shadow) fs_archive_fix(archive, where->entry, status);
     if (!shadow) return;

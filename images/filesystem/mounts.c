@@ -372,6 +372,39 @@ static void add_alias(int original)
     fs_mount_count++;
 }
 
+/* Whether what `from` shows lies, perhaps by way of others, in `goal`. */
+static bool lies_in(const struct fs_mount *from, const struct fs_mount *goal, uint64_t *seen)
+{
+    char normal[PATH_MAX];
+    for (int i = 0; i < from->layer_count; i++) {
+        struct fs_archive *archive = from->layers[i].archive;
+        const char *inside = archive != NULL ? fs_archive_inside(archive) : NULL;
+        if (inside == NULL || fs_normal(inside, normal) != 0) continue;
+        const struct fs_mount *above = fs_mount_of(normal);
+        if (above == NULL) continue;
+        if (above == goal) return true;
+        uint64_t bit = UINT64_C(1) << (above - fs_mounts);
+        if (*seen & bit) continue;
+        *seen |= bit;
+        if (lies_in(above, goal, seen)) return true;
+    }
+    return false;
+}
+
+/* Archives that lie in each other: two processes that began with different ones would wait for each
+ * other, so none is begun. */
+static void refuse_circles(void)
+{
+    for (int i = 0; i < fs_mount_count; i++) {
+        uint64_t seen = 0;
+        if (fs_mounts[i].error != 0 || !lies_in(&fs_mounts[i], &fs_mounts[i], &seen)) continue;
+        fs_report(fs_mounts[i].path, "",
+                  "has an archive that lies in a mount which in turn lies in this one (setting "
+                  "'inside'): give a path outside the circle");
+        fs_mounts[i].error = -ELOOP;
+    }
+}
+
 static void read_settings(void)
 {
     char real[PATH_MAX], prefix[32];
@@ -390,6 +423,7 @@ static void read_settings(void)
         fs_parents.read_only = true;
         set_root(new_layer(&fs_parents), keep_text(real));
     }
+    refuse_circles();
     int given = fs_mount_count;
     for (int i = 0; i < given; i++) add_missing_parents(fs_mounts[i].path);
     for (int i = 0; i < given; i++) add_alias(i);

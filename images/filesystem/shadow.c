@@ -97,7 +97,8 @@ static int topmost(struct fs_where *where, char *out)
     if (layer->archive != NULL) {
         int error;
         if (fs_archive_index(layer->archive, &error) == NULL) return error;
-        error = fs_archive_present(layer->archive, number == where->layer ? where->entry : 0);
+        error = number == where->layer ? fs_archive_present(where->archive, where->entry)
+                                       : fs_archive_present(layer->archive, 0);
         if (error != 0) return error;
     }
     return fs_layer_path(where->mount, number, where->rel, out);
@@ -111,7 +112,8 @@ static void copy_attributes(const struct fs_where *where, const char *from, cons
     int number = layer_of_attributes(where);
     struct fs_archive *archive = where->mount->layers[number].archive;
     if (archive != NULL)
-        fs_archive_fix(archive, number == where->layer ? where->entry : 0, &status);
+        fs_archive_fix(number == where->layer ? where->archive : archive,
+                       number == where->layer ? where->entry : 0, &status);
     struct timespec times[2] = {status.st_atim, status.st_mtim};
     raw(SYS_fchownat, AT_FDCWD, to, status.st_uid, status.st_gid, AT_SYMLINK_NOFOLLOW);
     /* Any user of the application must be able to bring it up to date; fs_fix_status hides that. */
@@ -132,6 +134,7 @@ static int make_shadow(struct fs_where *where, char *path)
         int layer = where->layer;
         mode_t mode = where->mode;
         uint32_t entry = where->entry;
+        struct fs_archive *archive = where->archive;
         char *cut = strrchr(path, '/');
         bool root = slash < where->rel; /* the parent is the mount's root */
         *slash = '\0';
@@ -146,6 +149,7 @@ static int make_shadow(struct fs_where *where, char *path)
         where->layer = layer;
         where->mode = mode;
         where->entry = entry;
+        where->archive = archive;
         if (error != 0) return error;
     }
     char real[PATH_MAX], parent[PATH_MAX];
@@ -356,6 +360,7 @@ static int merge_name(const char *name, mode_t mode, struct merge *merge)
         int layer = child->layer;
         mode_t old_mode = child->mode;
         uint32_t entry = child->entry;
+        struct fs_archive *archive = child->archive;
         snprintf(child->path + length, PATH_MAX - length, "%s%s", length > 1 ? "/" : "", name);
         child->rel = child->path + offset + (root && child->path[offset] == '/');
         int error = fs_lookup(child);
@@ -365,6 +370,7 @@ static int merge_name(const char *name, mode_t mode, struct merge *merge)
         child->layer = layer;
         child->mode = old_mode;
         child->entry = entry;
+        child->archive = archive;
         return error > 0 ? 0 : error;
     }
     return put_placeholder(path, mode);
@@ -388,12 +394,14 @@ static int merge_dirent(const char *name, unsigned char type, void *context)
 
 static int merge_archive(struct merge *merge, const struct fs_layer *layer)
 {
-    int error;
-    const struct cse_index_header *index = fs_archive_index(layer->archive, &error);
-    if (index == NULL) return error;
+    struct fs_archive *archive = layer->archive;
+    uint32_t number;
+    int error = fs_archive_find(&archive, merge->where->rel, &number);
+    if (error == 0) error = fs_archive_enter(&archive, &number);
+    if (error != 0) return error < 0 ? error : -ENOENT;
+    const struct cse_index_header *index = fs_archive_index(archive, &error);
     const struct cse_index_entry *entries = cse_index_entries(index);
-    uint32_t number = cse_index_find(index, merge->where->rel, (uint32_t)strlen(merge->where->rel));
-    if (number == CSE_NO_ENTRY || !S_ISDIR(entries[number].mode)) return -ENOENT;
+    if (!S_ISDIR(entries[number].mode)) return -ENOENT;
     for (uint32_t child = entries[number].first_child; child != CSE_NO_ENTRY && error == 0;
          child = entries[child].next_sibling)
         error = merge_name(cse_index_text(index, entries[child].name), entries[child].mode, merge);

@@ -226,9 +226,11 @@ int fs_archive_present(struct fs_archive *archive, uint32_t number)
 
 int fs_archive_list(struct fs_archive *archive, uint32_t number)
 {
+    int error = fs_archive_enter(&archive, &number);
+    if (error != 0) return error;
     const struct cse_index_entry *entry = entry_of(archive, number);
     if (has_state(archive, entry, CSE_ENTRY_LISTED)) return 0;
-    int error = fs_archive_present(archive, number);
+    error = fs_archive_present(archive, number);
     int held = error == 0 ? fs_archive_lock(archive) : error;
     if (held < 0) return held;
     for (uint32_t child = entry->first_child; child != CSE_NO_ENTRY && error == 0;

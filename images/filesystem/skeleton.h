@@ -9,6 +9,10 @@
 struct fs_archive {
     int number;
     const char *mount, *from;
+    struct fs_archive *outer;        /* nested.c: the archive that has it, */
+    uint32_t outer_directory;        /* … as this directory of it; */
+    struct fs_archive *inner, *next; /* those nested in it, in a list */
+    char shown[PATH_MAX];
     const char *inside; /* its path as the program sees it, in the place of `from` */
     pid_t opener;       /* the thread that is looking for it there */
     int lock_fd;        /* fs_archive_lock */
@@ -41,6 +45,9 @@ const struct cse_tree_provider *fs_archive_provider(void);
 int fs_archive_open_in(const struct fs_archive *archive, const char *name, int flags, mode_t mode);
 /* The archive itself, opened for reading. */
 int fs_archive_open(struct fs_archive *archive);
+/* Of a nested one: its file in the other archive, filled; its share of the bounds, 0 or errno. */
+int fs_archive_open_nested(struct fs_archive *archive);
+int fs_archive_spend(struct fs_archive *archive, const struct cse_index_header *index);
 /* The lock of the skeleton, which the kernel takes from a process that dies. What it returns, if
  * not negative errno, goes to fs_archive_unlock. */
 enum { FS_ARCHIVE_HELD = 1 << 30 };

@@ -19,6 +19,7 @@ struct cse_tree_limits {
     uint32_t strip;       /* leading components taken off each name */
     const char *subpath;  /* only what lies below it, seen from there; "" for all */
     bool links_inside;    /* refuse symbolic links that lead out of the archive */
+    uint32_t nested;      /* depth to which archives in it have a directory NAME.contents */
 };
 
 /* Tells people about one entry that was skipped, or ("") about the archive as a whole. */

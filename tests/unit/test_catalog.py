@@ -169,6 +169,43 @@ def test_a_launch_has_nothing_left_to_look_up(tmp_path: Path) -> None:
     assert launch.mounts[0].source == "/var/lib/cse/volumes/v"
 
 
+ARCHIVES: dict[str, Any] = json.loads(Path("images/filesystem/element.json").read_text())[
+    "settings"
+]
+
+
+def _archive(path: str, inside: str) -> dict[str, Any]:
+    return {"path": path, "source": "archive", "inside": inside}
+
+
+@pytest.mark.parametrize(
+    ("mounts", "wrong"),
+    [
+        ([_archive("/a", "/b/x.zip"), _archive("/b", "/a/y.zip")], [0, 1]),
+        ([_archive("/a", "/a/x.zip")], [0]),
+        ([_archive("/a", "/b/../a/x.zip")], [0]),
+        ([_archive("/a", "/b/x"), _archive("/b", "/c/x"), _archive("/c", "/a//x")], [0, 1, 2]),
+        ([_archive("/a", "/b/x"), _archive("/b", "/c/x"), _archive("/c", "/etc/x")], []),
+        ([_archive("/a", "/ab/x"), _archive("/ab", "/abc/x")], []),
+        ([_archive("/a", "/a/b/x"), _archive("/a/b", "/c/x")], []),
+    ],
+)
+def test_archives_inside_each_other_are_refused(
+    mounts: list[dict[str, Any]], wrong: list[int]
+) -> None:
+    errors = SettingsSchema(ARCHIVES).check({"mounts": mounts}, "/settings")
+    assert [error.pointer for error in errors] == [f"/settings/mounts/{i}/inside" for i in wrong]
+    assert all(error.remedy for error in errors)
+
+
+def test_layers_inside_their_own_mount_are_refused() -> None:
+    layers = [{"source": "archive", "inside": "/a/x.zip"}, {"from": "/srv"}]
+    mounts = [{"path": "/a", "source": "union", "layers": layers}]
+    (error,) = SettingsSchema(ARCHIVES).check({"mounts": mounts})
+    assert error.pointer == "/mounts/0/layers/0/inside"
+    assert error.detail == "/a/x.zip lies in this mount itself"
+
+
 def test_the_manifests_of_this_project_are_sound() -> None:
     images = Path(__file__).resolve().parents[2] / "images"
     catalog = Catalog(images)

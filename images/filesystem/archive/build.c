@@ -12,9 +12,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define CONTENTS ".contents"
 enum { RATIO_FROM_BYTES = 256 << 20, FIRST_BUCKETS = 1024, NAME_LIMIT = 4000 };
 
 int write_all(int fd, const void *data, size_t size, uint64_t offset)
@@ -383,6 +385,49 @@ static void resolve_hard_links(struct builder *b)
         }
 }
 
+/* Whether the name is one that archives have. */
+static bool names_archive(const char *name)
+{
+    static const char *const endings[] = {
+        ".tar",     ".tar.gz",  ".tgz",     ".tar.xz", ".txz",      ".tar.zst",  ".tzst",
+        ".tar.bz2", ".tbz2",    ".tar.lz4", ".tar.lz", ".tlz",      ".tar.lzma", ".tar.z",
+        ".cpio",    ".cpio.gz", ".cpio.xz", ".zip",    ".jar",      ".war",      ".ear",
+        ".whl",     ".apk",     ".7z",      ".iso",    ".squashfs", ".sqfs",     ".snap"};
+    size_t length = strlen(name);
+    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
+        size_t end = strlen(endings[i]);
+        if (length > end && strcasecmp(name + length - end, endings[i]) == 0) return true;
+    }
+    return false;
+}
+
+/* A directory NAME.contents beside each archive, unless a member has that name. What is in it is
+ * found out when somebody looks. */
+static int add_contents(struct builder *b)
+{
+    uint32_t members = b->count;
+    for (uint32_t i = 1; i < members && b->limits->nested > 0; i++) {
+        char path[NAME_LIMIT + 8];
+        const struct cse_index_entry *entry = &b->entries[i];
+        const char *name = b->strings + entry->name;
+        if (!S_ISREG(entry->mode) || entry->size == 0 || !names_archive(name) ||
+            strlen(name) + sizeof CONTENTS > NAME_MAX)
+            continue;
+        int length = snprintf(path, sizeof path, "%s" CONTENTS, b->strings + entry->path);
+        if (length >= NAME_LIMIT || find(b, b->strings + entry->path, entry->path_length) != i ||
+            find(b, path, (size_t)length) != CSE_NO_ENTRY)
+            continue;
+        uint32_t mode = entry->mode & 0444;
+        int64_t mtime = entry->mtime;
+        uint32_t number = new_entry(b, path, (size_t)length, entry->parent);
+        if (number == CSE_NO_ENTRY) return ENOMEM;
+        b->entries[number].mode = S_IFDIR | 0200 | mode | mode >> 2;
+        b->entries[number].mtime = mtime;
+        b->entries[number].contents_of = i + 1;
+    }
+    return 0;
+}
+
 /* What st_nlink of each entry is to be. Entries that were dropped count no more. */
 static void count_links(struct builder *b)
 {
@@ -414,6 +459,8 @@ void builder_keep_nothing(struct builder *b)
 int builder_finish(struct builder *b, int index)
 {
     resolve_hard_links(b);
+    int error = add_contents(b);
+    if (error != 0) return error;
     count_links(b);
     return builder_write(b, index);
 }
@@ -440,6 +487,7 @@ int builder_write(struct builder *b, int index)
         .entry_count = b->count,
         .bucket_count = b->bucket_count,
         .has_symlinks = b->has_symlinks,
+        .total_bytes = b->total_bytes,
         .codec = b->codec,
         .point_count = pointed ? points->count : 0,
         .windows_size = pointed ? (uint32_t)points->windows_size : 0,

@@ -52,7 +52,6 @@ struct meta {
 struct squashfs {
     int fd;
     const struct cse_index_header *index; /* between fills: names the archive */
-    pid_t pid;
     uint64_t size, inodes_at, directories_at, fragments_at, root;
     uint32_t block_bytes, fragment_count, inode_count;
     uint16_t compressor;
@@ -427,7 +426,7 @@ static struct squashfs *take_image(int archive, const struct cse_index_header *i
 {
     struct stat status;
     struct squashfs *image = __atomic_exchange_n(&kept, NULL, __ATOMIC_ACQ_REL);
-    if (image != NULL && image->index == index && image->pid == getpid()) {
+    if (image != NULL && image->index == index) {
         image->fd = archive;
         return image;
     }
@@ -437,7 +436,6 @@ static struct squashfs *take_image(int archive, const struct cse_index_header *i
     image = open_image(archive, (uint64_t)status.st_size, why, error);
     if (image == NULL) return NULL;
     image->index = index;
-    image->pid = getpid();
     return image;
 }
 
