@@ -44,11 +44,12 @@ class Tokens:
         return {row.hash: _token(row) for row in self._connection.execute(query)}
 
     def get(self, identity: str) -> Token:
-        """By id or name. Raises `NotFound`."""
+        """By id, or by name: a name can be taken again when its token is revoked, and means the
+        one that is valid then. Raises `NotFound`."""
         present = self.all()
-        for token in present:
-            if identity in (token.id, token.name):
-                return token
+        fitting = [token for token in present if identity in (token.id, token.name)]
+        if fitting:
+            return max(fitting, key=lambda one: (one.id == identity, one.revoked is None))
         names = [token.name for token in present]
         raise NotFound(f"there is no token '{identity}'", remedy=did_you_mean(identity, names))
 

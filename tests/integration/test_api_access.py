@@ -107,6 +107,16 @@ def test_revoked_and_expired_tokens_are_refused_at_once(plane: Plane) -> None:
     assert used["a"] and used["r"]
 
 
+def test_a_name_that_was_revoked_means_the_token_that_has_it_now(plane: Plane) -> None:
+    admin = token(plane, "a", "admin")
+    token(plane, "r", "read")
+    assert plane.http.delete("/v1/tokens/r", headers=admin).status_code == 200
+    read = token(plane, "r", "read")
+    assert plane.http.get("/v1", headers=read).status_code == 200
+    assert plane.http.delete("/v1/tokens/r", headers=admin).status_code == 200
+    assert plane.http.get("/v1", headers=read).status_code == 401
+
+
 def test_a_browser_keeps_the_token_in_a_cookie(plane: Plane) -> None:
     read = token(plane, "r", "operate")
     secret = read["Authorization"].split()[1]

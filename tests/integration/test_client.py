@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from app.client import (
     OperationFailed,
     PreconditionFailed,
     PreconditionRequired,
+    ProblemError,
     Unauthenticated,
     Unreachable,
 )
@@ -116,6 +117,38 @@ def test_two_clients_that_change_one_application_lose_nothing(url: str, cse: Cli
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(label, ["a", "b"]))
     assert len(cse.get_application("web").spec.labels) == 10
+
+
+def test_of_two_clients_that_want_the_same_one_is_told(url: str, cse: Client) -> None:
+    def both(act: Callable[[Client, int], object]) -> list[str]:
+        start = threading.Barrier(2)
+
+        def one(number: int) -> str:
+            with Client(url) as own:
+                start.wait()
+                try:
+                    act(own, number)
+                except ProblemError as error:
+                    return error.kind
+                return "done"
+
+        with ThreadPoolExecutor(2) as pool:
+            return sorted(pool.map(one, [1, 2]))
+
+    for _ in range(5):
+        made = both(lambda own, number: own.create_application(spec("web", priority=number)))
+        assert made == ["conflict", "done"]
+        cse.get_application("web")
+        etag = cse.last.etag
+        assert both(
+            lambda own, number: own.replace_application(
+                "web",
+                spec("web", priority=number + 5),
+                if_match=etag,  # noqa: B023
+            )
+        ) == ["done", "precondition-failed"]
+        deleted = both(lambda own, number: own.delete_application("web"))
+        assert "done" in deleted and set(deleted) <= {"done", "not-found"}
 
 
 def test_a_request_with_a_key_is_done_once(cse: Client) -> None:
