@@ -20,7 +20,7 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
-enum { CSE_STACK_VERSION = 4, CSE_ADDRESSES6_MAX = 3 };
+enum { CSE_STACK_VERSION = 5, CSE_ADDRESSES6_MAX = 3 };
 
 /* A socket: generation << 32 | index + 1 << 1 | datagram. 0 is no socket. */
 typedef uint64_t cse_socket;
@@ -109,6 +109,7 @@ enum { CSE_BELLS = 2 };
 struct cse_host {
     int (*own_fd)(int fd);
     void (*own_close)(int fd);
+    void (*close_all_but_own)(void);
     const char *(*setting)(const char *key);
     long (*setting_number)(const char *key, long otherwise);
     void (*trace)(const char *function, const char *format, ...);
@@ -206,6 +207,8 @@ struct cse_stack {
     int (*resolve)(const char *name, union cse_address *list, int room);
     int (*interfaces)(struct cse_interface *list, int room);
 
+    /* These go over another socket to who knows whom (SCM_RIGHTS). */
+    void (*entrust)(const cse_socket *list, size_t count);
     /* Around exec and exit, so that connections outlive the program's image and its process. */
     void (*before_exec)(void);
     void (*exec_failed)(void);

@@ -113,9 +113,13 @@ def test_nginx_starts_another_binary_that_takes_over(lab: Lab, site: Path) -> No
     assert new != old and retry(lambda: len(workers(new)) == 2)
     os.kill(old, signal.SIGWINCH)  # its workers finish what they have; new ones serve alone
     assert retry(lambda: fetch(host.address) and workers(old) <= {new})
+    os.kill(old, signal.SIGQUIT)
+    assert retry(lambda: not Path(f"/proc/{old}").exists())
     for _ in range(20):
         assert fetch(host.address) == b"hello\n"
     assert fetch(host.address, "/big") == (site / "big").read_bytes()
+    os.kill(new, signal.SIGQUIT)
+    assert retry(lambda: not host.pids()), "nobody stays when the last descriptor is closed"
 
 
 def test_redis_server_and_benchmark(lab: Lab) -> None:

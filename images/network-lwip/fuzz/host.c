@@ -52,6 +52,8 @@ static int own_fd(int fd)
     return fd;
 }
 
+static void close_all_but_own(void) {}
+
 static void own_close(int fd)
 {
     close(fd);
@@ -131,6 +133,7 @@ static bool nobody_waits(cse_socket s, uint32_t mask)
 const struct cse_host fuzz_host = {
     .own_fd = own_fd,
     .own_close = own_close,
+    .close_all_but_own = close_all_but_own,
     .setting = setting,
     .setting_number = setting_number,
     .trace = trace_nothing,

@@ -3,6 +3,7 @@
  */
 #include "core.h"
 #include "direct.h"
+#include "keeper.h"
 #include "wire.h"
 
 #include "lwip/ip.h"
@@ -522,6 +523,7 @@ static const struct cse_stack stack = {
     .telling = api_telling,
     .resolve = api_resolve,
     .interfaces = api_interfaces,
+    .entrust = keeper_entrust,
     .before_exec = process_before_exec,
     .exec_failed = process_exec_failed,
     .before_exit = process_before_exit,

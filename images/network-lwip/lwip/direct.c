@@ -87,12 +87,13 @@ static bool is_wanted(const struct sock *s)
     return instance->direct_mode || s->receive_low > 1 || s->notsent_low != 0;
 }
 
+/* A keeper waits for nothing. */
 static bool held_here_alone(const struct sock *s)
 {
     if (s->owner != me.slot || sock_end(s) < 0 || me.confined) return false;
     for (int word = 0; word < HOLDER_WORDS; word++) {
         uint64_t mine = me.slot / 64 == word ? UINT64_C(1) << (me.slot % 64) : 0;
-        if ((s->holders[word] & ~mine) != 0) return false;
+        if ((s->holders[word] & ~mine & ~instance->keepers[word]) != 0) return false;
     }
     return true;
 }

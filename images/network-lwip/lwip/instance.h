@@ -21,9 +21,9 @@
 
 #define INSTANCE_MAGIC 0x6373656e65743031UL
 #ifdef __GLIBC__
-#define INSTANCE_LAYOUT 0x103
+#define INSTANCE_LAYOUT 0x104
 #else
-#define INSTANCE_LAYOUT 0x203
+#define INSTANCE_LAYOUT 0x204
 #endif
 
 enum {
@@ -209,6 +209,7 @@ struct instance {
     bool deaths;                  /* there are dead ones */
     uint32_t process_changes;     /* bumped when the process table changes */
     struct process processes[PROCESSES_MAX];
+    uint64_t keepers[HOLDER_WORDS]; /* of the processes, those that only keep (keeper.c) */
 
     /* direct mode (direct.c) */
     bool direct_mode, ticking;

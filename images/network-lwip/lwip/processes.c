@@ -19,12 +19,13 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "keeper.h"
 #include "pump.h"
 
 #include "lwip/etharp.h"
 #include "lwip/nd6.h"
 
-enum { CLAIM_MS = 5000, EXIT_WAIT_MS = 8000, EXIT_STALL_MS = 2500, INHERITED_MAX = 4096 };
+enum { CLAIM_MS = 5000, EXIT_WAIT_MS = 8000, EXIT_STALL_MS = 2500 };
 
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
@@ -49,6 +50,7 @@ static uint16_t take_slot(uint32_t use, int pid)
         p->pid = pid;
         p->reserved_ms = now;
         p->used = use;
+        keeper_mark(i, false);
         if (i >= instance->process_top) instance->process_top = (uint16_t)(i + 1);
         return i;
     }
@@ -139,6 +141,20 @@ static void recount_tokens(struct sock *s)
     if ((uint32_t)bytes < s->tokens) s->tokens = (uint32_t)bytes;
 }
 
+/* Of those that have its stack end; a keeper if there is nobody else. */
+static uint16_t next_owner(const struct sock *s)
+{
+    uint16_t keeper = NO_PROCESS;
+    for (int word = 0; word < HOLDER_WORDS; word++) {
+        uint64_t kept = s->holders[word] & instance->keepers[word],
+                 others = s->holders[word] & ~kept;
+        if (others != 0) return (uint16_t)(word * 64 + __builtin_ctzll(others));
+        if (kept != 0 && keeper == NO_PROCESS)
+            keeper = (uint16_t)(word * 64 + __builtin_ctzll(kept));
+    }
+    return keeper;
+}
+
 /* The holders' bits of one process are dropped; who loses the owner gets another or dies. */
 void process_gone(uint16_t slot)
 {
@@ -147,6 +163,7 @@ void process_gone(uint16_t slot)
     trace("process %d (slot %u) is gone", p->pid, slot);
     p->used = 0;
     p->bell_length = 0;
+    keeper_mark(slot, false);
     p->pending = p->pending_last = NULL;
     while (p->fresh != NULL) fresh_forget(p->fresh);
     direct_forget_process(p);
@@ -164,10 +181,7 @@ void process_gone(uint16_t slot)
             continue;
         }
         s->pending = false;
-        s->owner = NO_PROCESS;
-        for (int word = 0; word < HOLDER_WORDS && s->owner == NO_PROCESS; word++)
-            if (s->holders[word] != 0)
-                s->owner = (uint16_t)(word * 64 + __builtin_ctzll(s->holders[word]));
+        s->owner = next_owner(s);
         if (s->owner != NO_PROCESS) {
             s->adopt = true;
             direct_stop(s);
@@ -291,6 +305,7 @@ static void reserve_child(void)
     child_slot = take_slot(1, 0);
     if (child_slot == NO_PROCESS) return;
     child_reserved_ms = instance->processes[child_slot].reserved_ms;
+    keeper_mark(child_slot, keeper_is_made() && keeper_next);
     for (uint32_t i = 0; i < me.top; i++) {
         struct sock *s = held_here(i);
         if (s == NULL) continue;
@@ -360,7 +375,7 @@ static void after_fork_child(void)
         take_part();
     }
     instance_unlock(NULL);
-    if (holds) pump_ensure();
+    if (holds && (!keeper_is_made() || keeper_next)) pump_ensure();
     if (ours) pthread_sigmask(SIG_SETMASK, &mask, NULL);
 }
 
@@ -383,55 +398,27 @@ static bool others_hold(const struct sock *s)
     return false;
 }
 
-/* True if a socket that only this process pumps stays open across exec in the program's hands. */
-static bool keeper_needed(void)
+void process_quit(int status)
 {
-    bool any = false;
-    for (uint32_t i = 0; i < me.top && !any; i++) {
-        struct sock *s = held_here(i);
-        any = s != NULL && !others_hold(s);
-    }
-    if (!any) return false;
-    for (int fd = 0; fd < INHERITED_MAX; fd++) {
-        struct stat status;
-        long flags = syscall(SYS_fcntl, fd, F_GETFD);
-        if (flags < 0 || (flags & FD_CLOEXEC) || fstat(fd, &status) != 0 ||
-            !S_ISSOCK(status.st_mode))
-            continue;
-        struct sock *s = sock_by_inode(status.st_ino);
-        if (s != NULL && sock_end(s) >= 0 && !others_hold(s)) return true;
-    }
-    return false;
-}
-
-/* The keeper: a child that pumps what its parent, now another program, cannot. */
-static void keep(void)
-{
-    sigset_t pipe_signal; /* see ring_bell in wire.c */
-    sigemptyset(&pipe_signal);
-    sigaddset(&pipe_signal, SIGPIPE);
-    pthread_sigmask(SIG_BLOCK, &pipe_signal, NULL);
-    for (int fd = 0; fd < 3; fd++) syscall(SYS_close, fd);
-    pump_close_program_fds();
-    while (instance->sockets_live > 0 || tcp_unfinished()) pump_once(1000);
-    instance_close_gate(); /* there is a thread as well, which must not end inside */
-    syscall(SYS_exit_group, 0);
+    instance_lock(NULL);
+    process_leave();
+    instance_unlock(NULL);
+    instance_close_gate(); /* other threads must not end inside */
+    syscall(SYS_exit_group, status);
+    __builtin_unreachable();
 }
 
 void process_before_exec(void)
 {
     if (!instance_running() || getpid() != me.pid || me.slot == NO_PROCESS) return;
     sigset_t saved;
+    keeper_before_exec();
+    instance_close_gate();
     instance_lock(&saved);
-    bool needed = keeper_needed();
     for (uint32_t i = 0; i < me.top; i++) {
         struct sock *s = held_here(i);
         if (s != NULL) direct_stop(s);
     }
-    instance_unlock(&saved);
-    if (needed && fork() == 0) keep();
-    instance_close_gate();
-    instance_lock(&saved);
     process_leave();
     instance_unlock(&saved);
     exec_pid = me.pid;

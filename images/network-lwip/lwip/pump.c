@@ -8,6 +8,7 @@
 #include "pump.h"
 #include "core.h"
 #include "direct.h"
+#include "notes.h"
 #include "wire.h"
 
 #include <errno.h>
@@ -184,7 +185,7 @@ static void find_broker_again(void)
 
 static void hear_bell(void)
 {
-    wire_hear();
+    notes_hear();
     if (me.slot != NO_PROCESS) instance->processes[me.slot].rung = false;
     if (me.seen_stale != instance->stale_changes) sock_sweep_ends();
     me.seen_stale = instance->stale_changes;
@@ -407,18 +408,4 @@ int pump_ensure(void)
     pthread_mutex_unlock(&starting);
     pthread_sigmask(SIG_SETMASK, &saved, NULL);
     return failed;
-}
-
-/* In a keeper: every descriptor of the program goes, ours stay. */
-void pump_close_program_fds(void)
-{
-    for (uint32_t i = 0; i < me.top; i++)
-        if (me.ends[i].program_fd > 0) syscall(SYS_close, me.ends[i].program_fd);
-    for (int fd = 3; fd < 1024; fd++)
-        if (fd != me.tap && fd != me.arena && fd != me.broker && fd != me.epoll && fd != me.bell) {
-            bool ours = wire_owns(fd);
-            for (uint32_t i = 0; i < me.top && !ours; i++) ours = me.ends[i].fd == fd;
-            for (int i = 0; i < PROCESSES_MAX && !ours; i++) ours = me.watched[i] == fd;
-            if (!ours) syscall(SYS_close, fd);
-        }
 }

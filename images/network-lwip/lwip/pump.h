@@ -24,7 +24,6 @@ void pump_after_fork(void);   /* ... to here */
 bool pump_hear_broker(int timeout_ms);
 void pump_requeue_device(void);
 void pump_drop(void); /* in a forked child: the parent's thread, epoll and doorbell */
-void pump_close_program_fds(void);
 /* A connection still has something to send or to be acknowledged. */
 bool tcp_unfinished(void);
 void broker_hello(char *out, size_t size, const char *more);

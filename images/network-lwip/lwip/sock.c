@@ -276,7 +276,7 @@ void sock_set_state(struct sock *s, enum sock_state state)
 void sock_deliver(struct sock *s)
 {
     if (s->adopt) {
-        s->adopt = false;
+        s->adopt = s->rx_blocked = false;
         s->tx_ready = true;
         pump_watch(s);
     }

@@ -115,10 +115,8 @@ void wire_follow(void); /* in each turn of a thread */
 int wire_timeout(void); /* ms until wire_serve is needed, -1: never */
 struct cse_message;
 bool wire_message(struct cse_message *message); /* from the broker; true if it was for us */
-void wire_hear(void);                           /* the process's doorbell */
 void wire_hush(void);                           /* the pump bell */
 void wire_hang_up(uint32_t index);              /* the last process of a peer is gone */
 void wire_watch(bool wanted);                   /* the leader's epoll */
-bool wire_owns(int fd);
 
 #endif

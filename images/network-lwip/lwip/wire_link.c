@@ -148,19 +148,6 @@ void wire_watch(bool wanted)
         if (wire_maps[i].generation != 0) watch(i, wanted ? EPOLL_CTL_ADD : EPOLL_CTL_DEL);
 }
 
-bool wire_owns(int fd)
-{
-    for (int i = 0; i < 2; i++)
-        if (fd == me.bells[i] || fd == me.bell_holds[i]) return true;
-    for (uint32_t i = 0; i < WIRES_MAX; i++) {
-        const struct wire_map *map = &wire_maps[i];
-        if (map->generation != 0 &&
-            (fd == map->memory || fd == map->bells[0] || fd == map->bells[1]))
-            return true;
-    }
-    return false;
-}
-
 int wire_make_bells(void)
 {
     for (int i = 0; i < 2; i++) {

@@ -3,39 +3,25 @@
  * Called by the pump (pump.c). A process that finds wires in the arena which it does not have
  * mapped asks the leader for the descriptors, by a note to its doorbell; a leader that does not
  * have them (it came to lead when another process died) asks all others. What nobody has any more
- * is given up after a while. Notes: one byte is the kind; 0 is a plain ring.
+ * is given up after a while.
  */
 #include "core.h"
-#include "instance.h"
+#include "notes.h"
 #include "pump.h"
 #include "wire.h"
 
 #include "lwip/priv/tcp_priv.h"
 
-#include <errno.h>
-#include <stddef.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-enum { NONE_MS = 5000, SHARE_MS = 1000, BLOCKED_MS = 5, AGAIN_MS = 100, GRANTS_MAX = 32 };
-enum { NOTE_ASK = 'a', NOTE_GRANT = 'g' };
-enum { FDS_EACH = 3 };
+enum { NONE_MS = 5000, SHARE_MS = 1000, BLOCKED_MS = 5, AGAIN_MS = 100 };
+enum { FDS_EACH = 3, GRANTS_MAX = NOTE_FDS / FDS_EACH };
+_Static_assert(GRANTS_MAX <= NOTE_ITEMS, "a note has room for all grants");
 
 #define wires (&instance->wires)
-
-struct note {
-    uint8_t kind, count;
-    uint16_t index[GRANTS_MAX];
-    uint32_t generation[GRANTS_MAX];
-};
-union control {
-    struct cmsghdr header;
-    char bytes[CMSG_SPACE(GRANTS_MAX * FDS_EACH * sizeof(int))];
-};
 
 /* When this process last asked for descriptors, and at which state of the wires. */
 static uint64_t asked_ms;
@@ -50,13 +36,11 @@ static bool leading(void)
 
 static void ask_process(uint16_t slot)
 {
-    const struct process *p = &instance->processes[slot];
-    if (p->used != 2 || p->bell_length == 0 || me.bell < 0) return;
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    memcpy(address.sun_path + 1, p->bell, p->bell_length);
-    socklen_t length = (socklen_t)offsetof(struct sockaddr_un, sun_path) + 1 + p->bell_length;
-    static const char note = NOTE_ASK;
-    syscall(SYS_sendto, me.bell, &note, 1L, MSG_DONTWAIT | MSG_NOSIGNAL, &address, length);
+    struct sockaddr_un address;
+    socklen_t length;
+    static const struct note ask = {.kind = NOTE_ASK};
+    if (me.bell >= 0 && note_address(slot, &address, &length))
+        note_send(&address, length, &ask, NULL, 0);
 }
 
 static void ask_for_descriptors(void)
@@ -73,33 +57,10 @@ static void ask_for_descriptors(void)
     }
 }
 
-static void send_grants(const struct sockaddr_un *to, socklen_t to_length, struct note *note,
-                        const int *fds)
+void wire_answer(const struct sockaddr_un *to, socklen_t length)
 {
-    union control control;
-    size_t bytes = (size_t)note->count * FDS_EACH * sizeof(int);
-    struct iovec part = {note, sizeof *note};
-    struct msghdr message = {.msg_name = (void *)to,
-                             .msg_namelen = to_length,
-                             .msg_iov = &part,
-                             .msg_iovlen = 1,
-                             .msg_control = control.bytes,
-                             .msg_controllen = CMSG_SPACE(bytes)};
-    memset(&control, 0, sizeof control);
-    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(bytes);
-    memcpy(CMSG_DATA(header), fds, bytes);
-    note->kind = NOTE_GRANT;
-    syscall(SYS_sendmsg, me.bell, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-    note->count = 0;
-}
-
-static void answer(const struct sockaddr_un *to, socklen_t to_length)
-{
-    struct note note = {0};
-    int fds[GRANTS_MAX * FDS_EACH];
+    struct note note = {.kind = NOTE_GRANT};
+    int fds[NOTE_FDS];
     for (uint16_t i = 0; i < wires->top; i++) {
         const struct wire_map *map = wire_map_of(&wires->table[i]);
         if (map == NULL) continue;
@@ -107,18 +68,19 @@ static void answer(const struct sockaddr_un *to, socklen_t to_length)
         note.generation[note.count] = map->generation;
         memcpy(fds + note.count * FDS_EACH, (int[]){map->memory, map->bells[0], map->bells[1]},
                FDS_EACH * sizeof(int));
-        if (++note.count == GRANTS_MAX) send_grants(to, to_length, &note, fds);
+        if (++note.count < GRANTS_MAX) continue;
+        note_send(to, length, &note, fds, GRANTS_MAX * FDS_EACH);
+        note.count = 0;
     }
-    if (note.count > 0) send_grants(to, to_length, &note, fds);
+    if (note.count > 0) note_send(to, length, &note, fds, (size_t)note.count * FDS_EACH);
 }
 
-static void take_grants(const struct note *note, int *fds, size_t count)
+void wire_take_grants(const struct note *note, int *fds, size_t count)
 {
-    for (size_t i = 0; i < count; i++) fds[i] = host->own_fd(fds[i]);
     size_t grants = count / FDS_EACH;
     for (size_t i = 0; i < grants; i++) {
         int *own = fds + i * FDS_EACH;
-        uint16_t index = note->index[i];
+        uint32_t index = note->index[i];
         bool good = own[0] >= 0 && own[1] >= 0 && own[2] >= 0 && i < note->count &&
                     index < wires->top && wires->table[index].state == WIRE_UP &&
                     wires->table[index].generation == note->generation[i] &&
@@ -133,35 +95,6 @@ static void take_grants(const struct note *note, int *fds, size_t count)
     }
     for (size_t i = grants * FDS_EACH; i < count; i++)
         if (fds[i] >= 0) host->own_close(fds[i]);
-}
-
-/* Everything at this process's doorbell. */
-void wire_hear(void)
-{
-    for (;;) {
-        struct note note = {0};
-        struct sockaddr_un from;
-        union control control;
-        struct iovec part = {&note, sizeof note};
-        struct msghdr message = {.msg_name = &from,
-                                 .msg_namelen = sizeof from,
-                                 .msg_iov = &part,
-                                 .msg_iovlen = 1,
-                                 .msg_control = control.bytes,
-                                 .msg_controllen = sizeof control.bytes};
-        long got = syscall(SYS_recvmsg, me.bell, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-        if (got <= 0) return;
-        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-        int fds[GRANTS_MAX * FDS_EACH];
-        size_t count = 0;
-        if (header != NULL && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
-            count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-            memcpy(fds, CMSG_DATA(header), count * sizeof(int));
-        }
-        if (note.kind == NOTE_ASK && message.msg_namelen > offsetof(struct sockaddr_un, sun_path))
-            answer(&from, message.msg_namelen);
-        take_grants(&note, fds, count);
-    }
 }
 
 /* ---- each round of a pump ------------------------------------------------------------------ */

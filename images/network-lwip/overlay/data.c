@@ -174,9 +174,33 @@ CSE_EXPORT ssize_t writev(int fd, const struct iovec *parts, int count)
     return transmit(fd, s, &message, 0);
 }
 
+enum { PASSED_MAX = 253 }; /* SCM_MAX_FD of the kernel */
+
+/* Private sockets that go to another process outlive this one. */
+static void entrust_passed(const struct msghdr *message)
+{
+    const struct cse_stack *stack = message->msg_controllen != 0 ? net_running() : NULL;
+    cse_socket list[PASSED_MAX];
+    size_t count = 0;
+    if (stack == NULL) return;
+    for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header != NULL;
+         header = CMSG_NXTHDR((struct msghdr *)message, header)) {
+        if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+        const int *fds = (const int *)CMSG_DATA(header);
+        for (size_t i = 0; CMSG_LEN((i + 1) * sizeof *fds) <= header->cmsg_len; i++) {
+            cse_socket s = net_find(fds[i]);
+            if (s != 0 && count < PASSED_MAX) list[count++] = s;
+        }
+    }
+    int saved_errno = errno;
+    if (count > 0) stack->entrust(list, count);
+    errno = saved_errno;
+}
+
 CSE_EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 {
     cse_socket s = net_find_data(fd);
+    if (s == 0) entrust_passed(message);
     if (s == 0) return libc(sendmsg)(fd, message, flags);
     return transmit(fd, s, message, flags);
 }
@@ -184,6 +208,7 @@ CSE_EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 CSE_EXPORT int sendmmsg(int fd, struct mmsghdr *list, unsigned count, mmsg_flags_in flags)
 {
     cse_socket s = net_find_data(fd);
+    for (unsigned i = 0; s == 0 && i < count; i++) entrust_passed(&list[i].msg_hdr);
     if (s == 0) return libc(sendmmsg)(fd, list, count, flags);
     for (unsigned i = 0; i < count; i++) {
         ssize_t sent = transmit(fd, s, &list[i].msg_hdr, (int)flags);

@@ -53,9 +53,17 @@ static int receive(int broker, void *message, int timeout_ms)
     return cse_broker_receive(broker, message, timeout_ms);
 }
 
+void closefrom(int first); /* fdguard.c; not all libcs have one */
+
+static void close_all_but_own(void)
+{
+    closefrom(0);
+}
+
 static const struct cse_host host = {
     .own_fd = cse_own_fd,
     .own_close = cse_own_close,
+    .close_all_but_own = close_all_but_own,
     .setting = cse_setting,
     .setting_number = cse_setting_number,
     .trace = trace_line,

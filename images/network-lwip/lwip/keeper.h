@@ -1,0 +1,20 @@
+/* What processes.c, direct.c and api.c need of keeper.c. */
+#ifndef CSE_KEEPER_H
+#define CSE_KEEPER_H
+
+#include "instance.h"
+
+/* These sockets are about to be in hands that have no stack end of them. Without the lock. */
+void keeper_entrust(const cse_socket *list, size_t count);
+void keeper_before_exec(void); /* the same for all that is inherited */
+/* The program of a forked process from now on; it does not return. */
+void keeper_run(void) __attribute__((noreturn));
+void keeper_mark(uint16_t slot, bool on);
+/* In fork's handlers: this thread's fork is that of a keeper, or on the way to it. */
+bool keeper_is_made(void);
+extern bool keeper_next; /* and the next child is it */
+
+/* processes.c: leaves the instance and ends this process, past the program's own handlers. */
+void process_quit(int status) __attribute__((noreturn));
+
+#endif
