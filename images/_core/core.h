@@ -114,12 +114,14 @@ void cse_fd_forget(int fd);
 uint32_t cse_fd_generation(int fd);
 /* The remembered answer as it is, without a look at the kernel: for calls on the data path. */
 bool cse_fd_recall(int fd, uintptr_t *value);
-void cse_fd_forget_range(unsigned first, unsigned last);
+/* No higher number was ever remembered. */
+int cse_fd_last(void);
+void cse_fd_forget_range(unsigned first, unsigned until);
 void cse_fd_copy(int from, int to);
 
-/* An overlay that has something to do when one of its descriptors is closed: called in the place of
- * libc's close, for descriptors with a remembered value. Not for the other ways to close one. */
-extern int (*cse_close_remembered)(int fd, uintptr_t value);
+/* An overlay that has something to do when one of its descriptors is closed or replaced, in any way
+ * but exec and exit: called when that is done, with the value that was remembered of it. */
+extern void (*cse_after_close)(uintptr_t value);
 
 /* fdguard.c defines the program's close, dup*, close_range, closefrom, fcntl and *rlimit: it
  * protects own descriptors and keeps this table true. Linked into every overlay as it is. */
@@ -143,6 +145,9 @@ int cse_broker_receive(int broker, struct cse_message *message, int timeout_ms);
  * On a connection of its own, for elements that need none otherwise. Waits until it is recorded, at
  * most 200 ms; nothing happens where the broker is away. */
 void cse_tell(const char *text);
+/* The same, and a line of the trace and of <run dir>/data/<kind>.errors, which is there without an
+ * agent too. */
+void cse_report(const char *text);
 /* The value of `key=` in a message of space-separated words, copied to `out`; false if absent. */
 bool cse_message_field(const char *text, const char *key, char *out, size_t size);
 

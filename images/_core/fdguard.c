@@ -30,7 +30,7 @@ extern int cse_fclose_error(FILE *stream) __attribute__((weak));
 
 CSE_BEFORE_SANITIZERS
 
-int (*cse_close_remembered)(int fd, uintptr_t value);
+void (*cse_after_close)(uintptr_t value);
 
 static void before_close(int fd, void *stream)
 {
@@ -45,29 +45,47 @@ static int closed(int result, int error)
     return -1;
 }
 
-CSE_EXPORT int close(int fd)
+/* What is remembered of a descriptor about to be closed, and is true; 0: nobody has to know. */
+static uintptr_t remembered(int fd)
 {
     uintptr_t known;
+    if (cse_after_close == NULL || !cse_fd_recall(fd, &known) || known == 0) return 0;
+    return cse_fd_lookup(fd, &known, NULL) ? known : 0;
+}
+
+static void after_close(uintptr_t known)
+{
+    int saved_errno = errno;
+    if (known != 0) cse_after_close(known);
+    errno = saved_errno;
+}
+
+CSE_EXPORT int close(int fd)
+{
     if (cse_is_own_fd(fd)) {
         errno = EBADF;
         return -1;
     }
-    if (cse_close_remembered != NULL && cse_fd_recall(fd, &known) && known != 0)
-        return cse_close_remembered(fd, known);
+    uintptr_t known = remembered(fd);
     before_close(fd, NULL);
     int error = cse_close_error != NULL ? cse_close_error(fd) : 0;
     cse_fd_forget(fd);
-    return closed(libc(close)(fd), error);
+    int result = libc(close)(fd);
+    after_close(known);
+    return closed(result, error);
 }
 
 /* Closes inside libc, where no wrapper sees it. */
 CSE_EXPORT int fclose(FILE *stream)
 {
     int fd = fileno(stream);
+    uintptr_t known = remembered(fd);
     before_close(fd, stream);
     int error = cse_fclose_error != NULL ? cse_fclose_error(stream) : 0;
     if (fd >= 0) cse_fd_forget(fd);
-    return closed(libc(fclose)(stream), error);
+    int result = libc(fclose)(stream);
+    after_close(known);
+    return closed(result, error);
 }
 
 CSE_EXPORT int dup(int fd)
@@ -91,18 +109,22 @@ static bool refuse_dup(int from, int to)
 CSE_EXPORT int dup2(int from, int to)
 {
     if (refuse_dup(from, to)) return -1;
+    uintptr_t known = from != to ? remembered(to) : 0;
     if (from != to) before_close(to, NULL);
     int copy = libc(dup2)(from, to);
     if (copy >= 0 && from != to) cse_fd_copy(from, to);
+    if (copy >= 0) after_close(known);
     return copy;
 }
 
 CSE_EXPORT int dup3(int from, int to, int flags)
 {
     if (refuse_dup(from, to)) return -1;
+    uintptr_t known = from != to ? remembered(to) : 0;
     if (from != to) before_close(to, NULL);
     int copy = libc(dup3)(from, to, flags);
     if (copy >= 0) cse_fd_copy(from, to);
+    if (copy >= 0) after_close(known);
     return copy;
 }
 
@@ -155,8 +177,17 @@ static int close_around_own(unsigned first, unsigned last, unsigned flags)
     return 0;
 }
 
+/* Those that somebody has to know of, one after the other, as the kernel does it. */
+static void close_remembered(unsigned first, unsigned last)
+{
+    uintptr_t known;
+    for (int fd = (int)first; cse_after_close != NULL && fd >= 0 && fd <= cse_fd_last(); fd++)
+        if ((unsigned)fd <= last && cse_fd_recall(fd, &known) && known != 0) close(fd);
+}
+
 static void before_close_range(unsigned first, unsigned last)
 {
+    close_remembered(first, last);
     if (cse_before_close == NULL) return;
     long most = sysconf(_SC_OPEN_MAX);
     for (unsigned fd = first; fd <= last && (long)fd < most && fd < SEALED_RANGE; fd++)

@@ -24,6 +24,7 @@ struct slot {
 };
 
 static struct slot *slots; /* SLOTS of them, touched lazily */
+static int last = -1;
 
 CSE_BEFORE_SANITIZERS
 
@@ -101,6 +102,9 @@ void cse_fd_remember(int fd, uint32_t generation, struct cse_identity identity, 
     if (slot == NULL) return;
     if (generation != 0 && __atomic_load_n(&slot->generation, __ATOMIC_ACQUIRE) != generation - 1)
         return;
+    int former = __atomic_load_n(&last, __ATOMIC_RELAXED);
+    while (former < fd && !__atomic_compare_exchange_n(&last, &former, fd, true, __ATOMIC_RELAXED,
+                                                       __ATOMIC_RELAXED)) {}
     __atomic_store_n(&slot->known, 0, __ATOMIC_RELEASE);
     slot->identity = identity;
     __atomic_store_n(&slot->value, value, __ATOMIC_RELAXED);
@@ -118,11 +122,15 @@ void cse_fd_forget(int fd)
     __atomic_add_fetch(&table[fd].generation, 1, __ATOMIC_ACQ_REL);
 }
 
-void cse_fd_forget_range(unsigned first, unsigned last)
+int cse_fd_last(void)
 {
-    if (last >= SLOTS) last = SLOTS - 1;
-    for (unsigned fd = first; fd <= last && __atomic_load_n(&slots, __ATOMIC_RELAXED); fd++)
-        cse_fd_forget((int)fd);
+    return __atomic_load_n(&last, __ATOMIC_RELAXED);
+}
+
+void cse_fd_forget_range(unsigned first, unsigned until)
+{
+    int most = cse_fd_last();
+    for (unsigned fd = first; fd <= until && (int)fd <= most; fd++) cse_fd_forget((int)fd);
 }
 
 void cse_fd_copy(int from, int to)

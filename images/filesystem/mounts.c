@@ -55,20 +55,13 @@ static const char *keep_path(const char *base, const char *name, int number)
 
 void fs_report(const char *mount, const char *entry, const char *what)
 {
-    char path[PATH_MAX], line[PATH_MAX + 512];
-    snprintf(path, sizeof path, "%s/data/filesystem.errors", cse_run_dir());
+    char line[PATH_MAX + 512];
     int used =
         snprintf(line, sizeof line - 1, entry[0] ? "%s: '%s' %s" : "%s: %s%s", mount, entry, what);
     if (used > (int)sizeof line - 2) used = sizeof line - 2;
     for (int i = 0; i < used; i++)
         if ((unsigned char)line[i] < ' ') line[i] = '?'; /* names are the archive's bytes */
-    cse_trace("%.*s", used, line);
-    cse_tell(line);
-    line[used++] = '\n';
-    int fd = raw_open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-    if (fd < 0) return;
-    raw(SYS_write, fd, line, used);
-    raw_close(fd);
+    cse_report(line);
 }
 
 int fs_make_directories(const char *path, mode_t mode)

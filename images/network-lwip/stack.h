@@ -115,6 +115,7 @@ struct cse_host {
     void (*trace)(const char *function, const char *format, ...);
     bool (*tracing)(void);
     void (*escape)(const char *what);
+    void (*report)(const char *what); /* to the user */
     int (*broker_connect)(int timeout_ms);
     bool (*broker_send)(int broker, const char *text, const int *fds, int fd_count);
     int (*broker_receive)(int broker, void *message, int timeout_ms);
@@ -141,7 +142,8 @@ struct cse_stack {
     /* The socket whose program end has this inode, or 0. */
     cse_socket (*find)(uint64_t inode);
     int (*bind)(cse_socket s, const union cse_address *address, socklen_t length);
-    int (*listen)(cse_socket s, int backlog);
+    /* `fd` is the program's end, which must not look writable from then on. */
+    int (*listen)(cse_socket s, int fd, int backlog);
     /* Takes one established connection from the queue; -EAGAIN: there is none. CSE_RELAYED: the
      * caller is to read a token from `fd`, the program's end, and then ask with `token`. */
     int (*accept)(cse_socket s, int fd, bool token, int flags, union cse_address *peer,
@@ -175,7 +177,8 @@ struct cse_stack {
      * CSE_RELAYED. `fd` is the program's end; MSG_PEEK, MSG_TRUNC, MSG_MORE are honoured. */
     ssize_t (*receive)(cse_socket s, int fd, const struct iovec *parts, int count, int flags);
     ssize_t (*transmit)(cse_socket s, int fd, const struct iovec *parts, int count, int flags);
-    /* What poll would say, from memory. */
+    /* What poll would say, from memory. A socket that was never connected is relayed, and EPOLLHUP
+     * is said of it nevertheless. */
     uint32_t (*readiness)(cse_socket s);
     /* The socket's bytes go through its descriptor from now on, for good. */
     void (*relay)(cse_socket s);
@@ -216,6 +219,8 @@ struct cse_stack {
     /* From now on this process's threads may make few system calls (seccomp(2)): its TCP sockets
      * are relayed, and it leaves at its exit without a word. */
     void (*confined)(void);
+    /* Of this process, those that are the implementation's. */
+    int (*threads)(void);
 };
 
 /* Exported by the implementation. */

@@ -76,6 +76,11 @@ static long setting_number(const char *key, long otherwise)
     return text != NULL ? atol(text) : otherwise;
 }
 
+static void report_nothing(const char *what)
+{
+    (void)what;
+}
+
 static void trace_nothing(const char *function, const char *format, ...)
 {
     (void)function, (void)format;
@@ -138,6 +143,7 @@ const struct cse_host fuzz_host = {
     .setting_number = setting_number,
     .trace = trace_nothing,
     .tracing = not_tracing,
+    .report = report_nothing,
     .escape = escape,
     .broker_connect = connect_broker,
     .broker_send = send_broker,
@@ -195,8 +201,8 @@ void fuzz_start_over(void)
     instance->random[0] = instance->random[1] = 1;
     instance_unlock(&saved);
     close_programs_ends(first_free);
-    fuzz_stack->listen(make_socket(AF_INET, KIND_TCP, 80), 8);
-    fuzz_stack->listen(make_socket(AF_INET6, KIND_TCP, 81), 8);
+    fuzz_stack->listen(make_socket(AF_INET, KIND_TCP, 80), -1, 8);
+    fuzz_stack->listen(make_socket(AF_INET6, KIND_TCP, 81), -1, 8);
     make_socket(AF_INET, KIND_UDP, 53);
     make_socket(AF_INET6, KIND_UDP, 54);
 }

@@ -115,7 +115,27 @@ static int api_bind(cse_socket handle, const union cse_address *address, socklen
     return WITH_SOCKET(handle, { result = start_bind(s, address, length); });
 }
 
-static int api_listen(cse_socket handle, int backlog)
+/* Fills the program's end until poll does not show it writable, which takes little after its buffer
+ * was made small; tcp_deliver skips these bytes. */
+static void fill_with_junk(struct sock *s, int fd)
+{
+    static const char junk[JUNK_PIECE];
+    int least = 0;
+    syscall(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDBUF, &least, (socklen_t)sizeof least);
+    s->small_pair = true;
+    for (;;) {
+        long sent =
+            syscall(SYS_sendto, fd, junk, sizeof junk, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
+        if (sent <= 0) return;
+        s->junk += (size_t)sent;
+        struct pollfd writable = {fd, POLLOUT, 0};
+        struct timespec now = {0, 0};
+        if (syscall(SYS_ppoll, &writable, 1, &now, NULL, 0) != 1 || !(writable.revents & POLLOUT))
+            return;
+    }
+}
+
+static int api_listen(cse_socket handle, int fd, int backlog)
 {
     return WITH_SOCKET(handle, {
         if (s->kind != KIND_TCP)
@@ -124,6 +144,7 @@ static int api_listen(cse_socket handle, int backlog)
             result = -EINVAL;
         else
             result = listen_start(s, backlog);
+        if (result == 0 && s->junk == 0) fill_with_junk(s, fd);
         if (result == 0 && !s->direct) direct_start(s);
     });
 }
@@ -169,26 +190,6 @@ static int api_accept(cse_socket handle, int fd, bool token, int flags, union cs
 
 /* ---- connect ------------------------------------------------------------------------------------
  */
-
-/* Fills the program's end until poll does not show it writable, which takes little after its buffer
- * was made small; tcp_deliver skips these bytes. */
-static void fill_with_junk(struct sock *s, int fd)
-{
-    static const char junk[JUNK_PIECE];
-    int least = 0;
-    syscall(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDBUF, &least, (socklen_t)sizeof least);
-    s->small_pair = true;
-    for (;;) {
-        long sent =
-            syscall(SYS_sendto, fd, junk, sizeof junk, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
-        if (sent <= 0) return;
-        s->junk += (size_t)sent;
-        struct pollfd writable = {fd, POLLOUT, 0};
-        struct timespec now = {0, 0};
-        if (syscall(SYS_ppoll, &writable, 1, &now, NULL, 0) != 1 || !(writable.revents & POLLOUT))
-            return;
-    }
-}
 
 static int connect_result(struct sock *s)
 {
@@ -528,6 +529,7 @@ static const struct cse_stack stack = {
     .exec_failed = process_exec_failed,
     .before_exit = process_before_exit,
     .confined = process_confined,
+    .threads = pump_threads,
 };
 
 CSE_EXPORT const struct cse_stack *cse_stack_open(const struct cse_host *lent)

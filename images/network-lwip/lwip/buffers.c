@@ -9,6 +9,9 @@
 
 #include "lwip/priv/tcp_priv.h"
 
+#include <sys/syscall.h>
+#include <unistd.h>
+
 enum {
     SEGMENTS = 16, /* Linux's allowance for a window that just follows the reader */
     LEAST_BYTES = 2048,
@@ -61,6 +64,17 @@ void buffers_fit(struct tcp_pcb *pcb, const struct sock *s)
     uint32_t most = s->receive_fixed ? fixed(s->receive_buffer) : pcb->rcv_most;
     buffers_receive_most(pcb, clamped(s, most));
     if (s->send_fixed) buffers_send_most(pcb, fixed(s->send_buffer));
+}
+
+/* A relayed socket's pair holds bytes that the peer was told are gone: with SO_RCVBUF, half as many
+ * as the window, so that the two together stay below what Linux would hold. */
+void buffers_fit_pair(const struct sock *s)
+{
+    int end = sock_end(s), bytes = PAIR_BUFFER;
+    if (s->kind == KIND_TCP && s->receive_fixed)
+        bytes = (int)LWIP_MIN(fixed(s->receive_buffer) / 4, (uint32_t)bytes);
+    if (end >= 0)
+        syscall(SYS_setsockopt, end, SOL_SOCKET, SO_SNDBUF, &bytes, (socklen_t)sizeof bytes);
 }
 
 static void grow_receive(struct tcp_pcb *pcb, const struct sock *s, uint64_t wanted)

@@ -47,6 +47,8 @@ static uint32_t compute(const struct sock *s)
     bool failed = s->state == ENDED && s->connect_failed;
     if (s->kind == KIND_TCP && (s->state == FRESH || s->state == LISTENING || failed))
         mask |= CSE_NOT_CONNECTED;
+    /* What a pair cannot show. */
+    if (s->kind == KIND_TCP && s->state == FRESH) mask |= EPOLLOUT | EPOLLWRNORM | EPOLLHUP;
     if (!s->direct) return mask | CSE_READY_RELAYED;
     if (s->state == LISTENING && s->queue_first != NULL) mask |= EPOLLIN | EPOLLRDNORM;
     if (s->state == LISTENING || s->state == CONNECTING) return mask;

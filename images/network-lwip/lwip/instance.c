@@ -33,6 +33,7 @@
 enum {
     SCRATCH_BYTES = 65536 + 128,
     LOCK_WAIT_MS = 50,
+    GATE_WAIT_MS = 200,
     BROKER_WAIT_MS = 10000,
     ASK_TIMES = 5,
     ORDER_WAIT_MS = 1000
@@ -83,6 +84,13 @@ static pthread_mutex_t gate = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 void instance_close_gate(void)
 {
     pthread_mutex_lock(&gate);
+}
+
+/* Without a system call: a filter may forbid it. */
+void instance_close_gate_unseen(void)
+{
+    uint64_t end = now_ms() + GATE_WAIT_MS;
+    while (pthread_mutex_trylock(&gate) != 0 && now_ms() < end) continue;
 }
 
 void instance_open_gate(void)
@@ -179,69 +187,6 @@ uint32_t cse_lwip_random(void)
     return (uint32_t)((instance->random[1] + b) >> 32);
 }
 
-static uint32_t read_address(const char *key)
-{
-    const char *text = host->setting(key);
-    struct in_addr address;
-    return text != NULL && inet_pton(AF_INET, text, &address) == 1 ? address.s_addr : 0;
-}
-
-static void read_address6(const char *key, ip6_addr_t *out)
-{
-    const char *text = host->setting(key);
-    struct in6_addr address;
-    ip6_addr_set_zero(out);
-    if (text == NULL || inet_pton(AF_INET6, text, &address) != 1) return;
-    memcpy(out->addr, &address, sizeof out->addr);
-}
-
-static void read_mac(void)
-{
-    unsigned part[6];
-    const char *text = host->setting("mac");
-    if (text != NULL && sscanf(text, "%x:%x:%x:%x:%x:%x", part, part + 1, part + 2, part + 3,
-                               part + 4, part + 5) == 6) {
-        for (int i = 0; i < 6; i++) instance->mac[i] = (uint8_t)part[i];
-        return;
-    }
-    uint32_t random = cse_lwip_random();
-    instance->mac[0] = 0x02; /* locally administered */
-    instance->mac[1] = 0xc5;
-    memcpy(instance->mac + 2, &random, 4);
-}
-
-static long bounded(const char *key, long otherwise, long least, long most)
-{
-    long value = host->setting_number(key, otherwise);
-    return value < least ? least : value > most ? most : value;
-}
-
-void instance_read_settings(void)
-{
-    const char *name = host->setting("name");
-    snprintf(instance->name, sizeof instance->name, "%s", name != NULL ? name : "");
-    instance->address = read_address("address");
-    long prefix = bounded("prefix", 24, 0, 32);
-    instance->netmask = htonl(prefix == 0 ? 0 : ~(uint32_t)0 << (32 - prefix));
-    instance->gateway = read_address("gateway");
-    read_address6("address6", &instance->address6);
-    read_address6("gateway6", &instance->gateway6);
-    instance->prefix6 = (uint8_t)bounded("prefix6", 64, 0, 128);
-    instance->mtu = (uint16_t)bounded("mtu", 1500, 576, 65520);
-    instance->largest_mtu = (uint16_t)bounded("network_mtu", instance->mtu, 576, 65520);
-    if (instance->mtu > instance->largest_mtu) instance->mtu = instance->largest_mtu;
-    instance->spin_us = (uint32_t)bounded("spin", 100, 0, 100000);
-    read_mac();
-    instance->default_ttl = (int)bounded("ttl", 64, 1, 255);
-    instance->receive_buffer = (int)bounded("receive_buffer", 4 << 20, 4096, 16 << 20);
-    instance->send_buffer = (int)bounded("send_buffer", 4 << 20, 4096, 16 << 20);
-    const char *mode = host->setting("mode");
-    instance->direct_mode = mode == NULL || strcmp(mode, "relay") != 0;
-    instance->keep_idle = (int)bounded("keepalive.idle", 7200, 1, 32767);
-    instance->keep_interval = (int)bounded("keepalive.interval", 75, 1, 32767);
-    instance->keep_count = (int)bounded("keepalive.probes", 9, 1, 127);
-}
-
 /* The limit for all ways; what the MTU of each allows is looked at for each connection. */
 void instance_set_mss(long mss)
 {
@@ -255,9 +200,9 @@ void instance_fill_in(void)
     instance_set_mss(host->setting_number("mss", UINT16_MAX));
     cse_tcp_window = (uint32_t)instance->receive_buffer;
     cse_tcp_send_buffer = (uint32_t)instance->send_buffer;
-    cse_tcp_initial_window = (uint32_t)bounded("initial_window", 10, 1, 1000);
-    cse_tcp_delayed_ack_ms = (uint32_t)bounded("delayed_ack", 40, 0, 500);
-    cse_tcp_rto_least_us = (uint32_t)bounded("rto_min", 200, 5, 10000) * 1000;
+    cse_tcp_initial_window = (uint32_t)setting_bounded("initial_window", 10);
+    cse_tcp_delayed_ack_ms = (uint32_t)setting_bounded("delayed_ack", 40);
+    cse_tcp_rto_least_us = (uint32_t)setting_bounded("rto_min", 200) * 1000;
     const char *congestion = host->setting("congestion");
     int algorithm = congestion != NULL ? congestion_find(congestion) : -1;
     cse_tcp_congestion = (uint32_t)(algorithm >= 0 ? algorithm : CONGESTION_CUBIC);
@@ -271,6 +216,7 @@ void instance_fill_in(void)
 
 static int set_up_instance(void)
 {
+    if (!settings_good()) return -ENETDOWN;
     instance->layout = INSTANCE_LAYOUT;
     instance->shared_size = arena_size();
     if (syscall(SYS_getrandom, instance->random, sizeof instance->random, 0) < 0 ||

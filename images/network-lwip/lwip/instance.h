@@ -279,13 +279,20 @@ void instance_lock(sigset_t *saved);
 void instance_unlock(sigset_t *saved);
 void instance_settle(void);
 void instance_set_mss(long mss);
-void instance_read_settings(void);
-void instance_fill_in(void); /* lwIP's own variables */
+void instance_read_settings(void); /* settings.c */
+void instance_fill_in(void);       /* lwIP's own variables */
+uint32_t cse_lwip_random(void);
 /* No other thread of this process can take the lock any more, until the gate is opened. */
 void instance_close_gate(void);
+void instance_close_gate_unseen(void);
 void instance_open_gate(void);
 void instance_new_gate(void); /* in a forked child */
 uint64_t now_ms(void);
+
+/* settings.c */
+bool settings_good(void); /* else it is reported what is wrong */
+long setting_bounded(const char *key, long otherwise);
+long setting_clamped(const char *key, long value);
 
 /* reset.c: after a process died with the lock */
 void reset_instance(void);
@@ -314,6 +321,7 @@ void fresh_closed(cse_socket handle);
 
 /* pump.c */
 int pump_ensure(void); /* starts the thread; without the lock */
+int pump_threads(void);
 void pump_watch(struct sock *s);
 void pump_want_out(struct sock *s, bool wanted);
 void pump_forget(struct sock *s);
@@ -428,6 +436,7 @@ void renew_forget_names(struct sock *s);
 
 /* buffers.c */
 void buffers_fit(struct tcp_pcb *pcb, const struct sock *s); /* as its options say */
+void buffers_fit_pair(const struct sock *s);
 void buffers_established(struct tcp_pcb *pcb, const struct sock *s);
 void buffers_read(struct sock *s, size_t bytes);
 void buffers_acked(struct sock *s);

@@ -210,6 +210,7 @@ static int set_socket(struct sock *s, int name, const void *value, socklen_t len
         s->receive_buffer = buffer_size(number);
         s->receive_fixed = true;
         tcp_apply_options(s);
+        buffers_fit_pair(s);
         return 0;
     case SO_SNDBUF:
         s->send_buffer = buffer_size(number);

@@ -454,11 +454,11 @@ void process_confined(void)
 /* What the program wrote leaves this process before it does, as from a kernel's socket. */
 void process_before_exit(void)
 {
-    if (!instance_running() || getpid() != me.pid || me.slot == NO_PROCESS) return;
-    if (me.confined) { /* others see that it is gone */
-        instance_close_gate();
+    if (instance_running() && me.confined) { /* others see that it is gone */
+        instance_close_gate_unseen();
         return;
     }
+    if (!instance_running() || getpid() != me.pid || me.slot == NO_PROCESS) return;
     sigset_t saved;
     uint64_t end = now_ms() + EXIT_WAIT_MS, progress = now_ms();
     uint64_t sent_before = 0;

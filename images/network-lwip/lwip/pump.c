@@ -75,8 +75,7 @@ void pump_watch(struct sock *s)
 {
     struct end *end = &me.ends[s->index];
     if (me.epoll < 0 || end->watched || end->fd <= 0) return;
-    int bytes = PAIR_BUFFER;
-    syscall(SYS_setsockopt, end->fd, SOL_SOCKET, SO_SNDBUF, &bytes, (socklen_t)sizeof bytes);
+    buffers_fit_pair(s);
     fresh_forget(s);
     end->watched = true;
     control(s, EPOLL_CTL_ADD, 0);
@@ -408,4 +407,9 @@ int pump_ensure(void)
     pthread_mutex_unlock(&starting);
     pthread_sigmask(SIG_SETMASK, &saved, NULL);
     return failed;
+}
+
+int pump_threads(void)
+{
+    return __atomic_load_n(&me.pump_runs, __ATOMIC_ACQUIRE) ? 1 : 0;
 }

@@ -14,13 +14,13 @@
 #include <stdlib.h>
 
 /* False where the message does not have the key. */
-static bool number(const char *text, const char *key, long least, long most, long *out)
+static bool number(const char *text, const char *key, long *out)
 {
     char value[32], *end;
     if (!host->message_field(text, key, value, sizeof value)) return false;
     *out = strtol(value, &end, 10);
     if (end == value || *end != '\0') return false;
-    *out = *out < least ? least : *out > most ? most : *out;
+    *out = setting_clamped(key, *out);
     return true;
 }
 
@@ -106,13 +106,13 @@ static void tune_connections(const char *text)
 {
     long value;
     char name[32];
-    if (number(text, "mtu", 1280, UINT16_MAX, &value)) tune_mtu(value);
-    if (number(text, "mss", 536, UINT16_MAX, &value)) tune_mss(value);
-    if (number(text, "receive_buffer", 4096, 16 << 20, &value)) tune_receive_buffer(value);
-    if (number(text, "send_buffer", 4096, 16 << 20, &value)) tune_send_buffer(value);
-    if (number(text, "initial_window", 1, 1000, &value)) cse_tcp_initial_window = (uint32_t)value;
-    if (number(text, "delayed_ack", 0, 500, &value)) cse_tcp_delayed_ack_ms = (uint32_t)value;
-    if (number(text, "rto_min", 5, 10000, &value)) cse_tcp_rto_least_us = (uint32_t)value * 1000;
+    if (number(text, "mtu", &value)) tune_mtu(value);
+    if (number(text, "mss", &value)) tune_mss(value);
+    if (number(text, "receive_buffer", &value)) tune_receive_buffer(value);
+    if (number(text, "send_buffer", &value)) tune_send_buffer(value);
+    if (number(text, "initial_window", &value)) cse_tcp_initial_window = (uint32_t)value;
+    if (number(text, "delayed_ack", &value)) cse_tcp_delayed_ack_ms = (uint32_t)value;
+    if (number(text, "rto_min", &value)) cse_tcp_rto_least_us = (uint32_t)value * 1000;
     if (host->message_field(text, "congestion", name, sizeof name) && congestion_find(name) >= 0)
         cse_tcp_congestion = (uint32_t)congestion_find(name);
 }
@@ -120,13 +120,13 @@ static void tune_connections(const char *text)
 void tune_apply(const char *text)
 {
     long value;
-    if (number(text, "ttl", 1, 255, &value)) tune_ttl(value);
-    if (number(text, "keepalive.idle", 1, 32767, &value))
+    if (number(text, "ttl", &value)) tune_ttl(value);
+    if (number(text, "keepalive.idle", &value))
         tune_keepalive(&instance->keep_idle, offsetof(struct sock, keep_idle), value);
-    if (number(text, "keepalive.interval", 1, 32767, &value))
+    if (number(text, "keepalive.interval", &value))
         tune_keepalive(&instance->keep_interval, offsetof(struct sock, keep_interval), value);
-    if (number(text, "keepalive.probes", 1, 127, &value))
+    if (number(text, "keepalive.probes", &value))
         tune_keepalive(&instance->keep_count, offsetof(struct sock, keep_count), value);
-    if (number(text, "spin", 0, 100000, &value)) instance->spin_us = (uint32_t)value;
+    if (number(text, "spin", &value)) instance->spin_us = (uint32_t)value;
     tune_connections(text);
 }

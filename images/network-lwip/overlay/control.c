@@ -73,7 +73,7 @@ CSE_EXPORT int listen(int fd, int backlog)
 {
     cse_socket s = net_find(fd);
     if (s == 0) return libc(listen)(fd, backlog);
-    int failed = net_running()->listen(s, backlog);
+    int failed = net_running()->listen(s, fd, backlog);
     return failed == 0 ? 0 : net_fail(failed);
 }
 

@@ -218,7 +218,9 @@ static void look_now(struct watch *watch)
 {
     uint32_t mask = net_running()->readiness(watch->socket);
     epoll_changed(watch, mask);
-    if (!(mask & CSE_READY_RELAYED) && (mask & (watch->events | EPOLLHUP | EPOLLERR)))
+    if (mask & EPOLLHUP && mask & CSE_READY_RELAYED)
+        wait_rouse(watch);
+    else if (!(mask & CSE_READY_RELAYED) && (mask & (watch->events | EPOLLHUP | EPOLLERR)))
         wait_ready(watch->socket, mask);
 }
 
@@ -305,7 +307,7 @@ static int harvest(struct set *set, struct epoll_event *events, int max)
         uint32_t mask = net_running()->readiness(watch->socket);
         if (cse_fd_generation(watch->fd) != watch->generation) {
             forget(watch); /* closed by the program */
-        } else if (!(mask & CSE_READY_RELAYED)) {
+        } else if (!(mask & CSE_READY_RELAYED) || mask & EPOLLHUP) {
             mask &= watch->events | EPOLLHUP | EPOLLERR;
             if (mask != 0 && (watch->events & ~(EPOLLET | EPOLLONESHOT)) != 0) {
                 events[count++] = (struct epoll_event){.events = mask, .data.u64 = watch->data};

@@ -48,6 +48,13 @@ static void trace_line(const char *function, const char *format, ...)
     cse_trace_(function, "%s", text);
 }
 
+/* Once: a program tries again and again. */
+static void report(const char *what)
+{
+    static bool told;
+    if (!__atomic_exchange_n(&told, true, __ATOMIC_RELAXED)) cse_report(what);
+}
+
 static int receive(int broker, void *message, int timeout_ms)
 {
     return cse_broker_receive(broker, message, timeout_ms);
@@ -69,6 +76,7 @@ static const struct cse_host host = {
     .trace = trace_line,
     .tracing = tracing,
     .escape = net_escape,
+    .report = report,
     .broker_connect = cse_broker_connect,
     .broker_send = cse_broker_send,
     .broker_receive = receive,
@@ -148,27 +156,20 @@ const struct cse_stack *net_running(void)
 
 /* ---- descriptors ----------------------------------------------------------------------------- */
 
-/* The overlay tells the stack of closes that it may have to act on. What was remembered may be
- * stale: the number may be another's. */
-static int close_private(int fd, uintptr_t known)
+/* The overlay tells the stack of closes that it may have to act on. */
+static void after_close(uintptr_t s)
 {
-    cse_socket s = net_find(fd);
-    cse_fd_forget(fd);
-    int result = libc(close)(fd);
-    if (s != known || s == 0 || CSE_SOCKET_IS_DATAGRAM(s)) return result;
-    int saved_errno = errno;
+    if (CSE_SOCKET_IS_DATAGRAM(s)) return;
     uint32_t ready = stack->readiness(s);
     if (!(ready & CSE_READY_RELAYED) || ready & CSE_LINGERS)
         stack->closed(s);
     else
         wait_closed(s);
-    errno = saved_errno;
-    return result;
 }
 
 void net_remember(int fd, cse_socket s)
 {
-    cse_close_remembered = close_private;
+    if (!confined) cse_after_close = after_close;
     struct cse_identity identity = cse_identity_of(fd);
     sockets_device = identity.device;
     cse_fd_forget(fd);
@@ -236,4 +237,5 @@ cse_socket net_find_data(int fd)
 void net_confine(void)
 {
     confined = true;
+    cse_after_close = NULL; /* the pump hears of it */
 }

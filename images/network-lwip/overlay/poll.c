@@ -16,7 +16,8 @@ static cse_socket direct_socket(int fd)
     cse_socket s = fd >= 0 ? net_find_data(fd) : 0;
     if (s == 0) epoll_nest(fd);
     if (s == 0 || CSE_SOCKET_IS_DATAGRAM(s)) return 0;
-    return net_running()->readiness(s) & CSE_READY_RELAYED ? 0 : s;
+    uint32_t mask = net_running()->readiness(s);
+    return mask & CSE_READY_RELAYED && !(mask & EPOLLHUP) ? 0 : s;
 }
 
 static bool any_direct(const struct pollfd *fds, nfds_t count)

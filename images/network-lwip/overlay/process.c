@@ -1,9 +1,5 @@
 /* exec and exit: the two ways in which a process leaves its instance. Fork needs nothing here, the
  * implementation has pthread_atfork; a vfork child is told apart by its pid and left alone.
- *
- * And the third change of a process: a filter of system calls that it puts on itself (as sshd does
- * before it talks to a stranger). What such a filter permits are the calls that the program makes,
- * not those that we would make in their place: see net_confined.
  */
 #include "net.h"
 
@@ -12,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 /* ---- the environment of programs that are executed ---------------------------------------------
@@ -179,25 +174,4 @@ CSE_EXPORT void _exit(int status)
 CSE_EXPORT void _Exit(int status)
 {
     _exit(status);
-}
-
-/* ---- filters of system calls -------------------------------------------------------------------
- */
-
-static void before_filter(void)
-{
-    const struct cse_stack *stack = net_running();
-    if (stack != NULL) stack->confined();
-    net_confine();
-}
-
-CSE_EXPORT int prctl(int option, ...)
-{
-    unsigned long rest[4];
-    va_list list;
-    va_start(list, option);
-    for (int i = 0; i < 4; i++) rest[i] = va_arg(list, unsigned long);
-    va_end(list);
-    if (option == PR_SET_SECCOMP) before_filter();
-    return libc(prctl)(option, rest[0], rest[1], rest[2], rest[3]);
 }

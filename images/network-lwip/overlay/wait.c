@@ -108,6 +108,14 @@ struct watch *wait_pop(struct waiter *w)
     return watch;
 }
 
+void wait_rouse(struct watch *watch)
+{
+    uint64_t one = 1;
+    wait_push(watch);
+    if (watch->waiter->sleeping > 0)
+        libc(syscall)(SYS_write, watch->waiter->wake, &one, sizeof one);
+}
+
 /* Whether this watch's waiter is to look at it. */
 static bool concerns(const struct watch *watch, uint32_t mask)
 {
@@ -129,11 +137,8 @@ bool wait_ready(cse_socket s, uint32_t mask)
             continue;
         }
         if (!concerns(watch, mask)) continue;
-        wait_push(watch);
+        wait_rouse(watch);
         awaited = true;
-        uint64_t one = 1;
-        if (watch->waiter->sleeping > 0)
-            libc(syscall)(SYS_write, watch->waiter->wake, &one, sizeof one);
     }
     return awaited;
 }

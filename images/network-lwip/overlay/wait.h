@@ -42,6 +42,7 @@ void wait_add(struct watch *watch);
 void wait_remove(struct watch *watch);
 struct watch *wait_pop(struct waiter *w);
 void wait_push(struct watch *watch);
+void wait_rouse(struct watch *watch); /* the same, and its sleeping waiter is woken */
 /* The watch of this descriptor in this waiter, or NULL. */
 struct watch *wait_find(const struct waiter *w, cse_socket s, int fd);
 

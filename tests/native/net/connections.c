@@ -216,6 +216,60 @@ static void case_linger_copies(void)
     SHOW(read(server, bytes, sizeof bytes));
 }
 
+static int by_dup2(int fd)
+{
+    return dup2(1, fd) == fd ? 0 : -1;
+}
+
+static int by_dup3(int fd)
+{
+    return dup3(1, fd, O_CLOEXEC) == fd ? 0 : -1;
+}
+
+static int by_fclose(int fd)
+{
+    return fclose(fdopen(fd, "r"));
+}
+
+static int by_close_range(int fd)
+{
+    return close_range((unsigned)fd, (unsigned)fd + 10, 0);
+}
+
+static int by_closefrom(int fd)
+{
+    closefrom(fd);
+    return 0;
+}
+
+static void *drain_soon(void *fd)
+{
+    pause_ms(200);
+    return drain(fd);
+}
+
+/* All that close a descriptor wait as close does. */
+static void case_linger_without_close(void)
+{
+    int (*const ways[])(int) = {by_dup2, by_dup3, by_fclose, by_close_range, by_closefrom};
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        pthread_t thread;
+        void *total;
+        make_pair();
+        int high = fcntl(client, F_DUPFD, 900);
+        close(client);
+        long sent = fill(high), start = now_ms();
+        pthread_create(&thread, NULL, drain_soon, &server);
+        linger(high, 50);
+        SHOW(ways[i](high));
+        long past = now_ms() - start;
+        printf("waited: %d, not for the time: %d\n", past >= 150, past < 40000);
+        pthread_join(thread, &total);
+        printf("all came: %d\n", (long)total == sent);
+        close(server);
+    }
+}
+
 static void on_alarm(int signal)
 {
     (void)signal;
@@ -647,6 +701,25 @@ static void case_buffers(void)
     printf("all came: %d\n", (long)drain(&taken) == sent);
 }
 
+/* What a receiver takes that does not read, in bytes beside the sender's own buffer. */
+static void case_small_receiver(void)
+{
+    for (int late = 0; late < 2; late++) {
+        int l = stream(0);
+        if (late == 0) SHOW(set(l, SOL_SOCKET, SO_RCVBUF, 16384));
+        if (bind_to(l, 0) || listen(l, 8)) exit(2);
+        client = stream(0);
+        SHOW(set(client, SOL_SOCKET, SO_SNDBUF, 16384));
+        SHOW(connect_to(client, port_of(l)));
+        server = accept(l, NULL, NULL);
+        if (late == 1) SHOW(set(server, SOL_SOCKET, SO_RCVBUF, 16384));
+        long sent = fill(client);
+        printf("enough: %d, not too much: %d\n", sent >= 16384, sent <= 3 * 32768);
+        SHOW(shutdown(client, SHUT_WR));
+        printf("all came: %d\n", (long)drain(&server) == sent);
+    }
+}
+
 static void case_others(void)
 {
     int fd = stream(0);
@@ -693,6 +766,7 @@ static const struct {
     CASE(linger_time_over),
     CASE(linger_acknowledged),
     CASE(linger_copies),
+    CASE(linger_without_close),
     CASE(linger_interrupted),
     CASE(user_timeout),
     CASE(errors_are_told_once),
@@ -710,6 +784,7 @@ static const struct {
     CASE(unsent_low_water),
     CASE(info),
     CASE(buffers),
+    CASE(small_receiver),
     CASE(others),
 };
 

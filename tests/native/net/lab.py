@@ -48,7 +48,7 @@ def ip(*words: str) -> None:
 
 
 def _bridge_is_filtered() -> bool:
-    """Bridged frames pass the rules that Docker makes with iptables, where there is such a program."""
+    """Bridged frames pass the rules that Docker makes with iptables, where there is one."""
     switch = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
     filtered = switch.exists() and switch.read_text().strip() == "1"
     return filtered and shutil.which("iptables") is not None

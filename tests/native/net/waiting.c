@@ -249,6 +249,65 @@ CASE(nested_sets)
     get("read");
 }
 
+static void show_poll(const char *what, short events)
+{
+    struct pollfd p = {a, events, 0};
+    printf("%s: %d", what, poll(&p, 1, 100));
+    printf(" %x\n", (unsigned)p.revents);
+}
+
+static void show_select(const char *what)
+{
+    fd_set in, out, except;
+    FD_ZERO(&in);
+    FD_ZERO(&out);
+    FD_ZERO(&except);
+    FD_SET(a, &in), FD_SET(a, &out), FD_SET(a, &except);
+    struct timeval limit = {0, 100000};
+    int ready = select(a + 1, &in, &out, &except, &limit);
+    printf("%s: %d %d%d%d\n", what, ready, FD_ISSET(a, &in) != 0, FD_ISSET(a, &out) != 0,
+           FD_ISSET(a, &except) != 0);
+}
+
+/* A socket that was never connected looks hung up, until it connects or listens. */
+CASE(never_connected)
+{
+    struct sockaddr_in any = {.sin_family = AF_INET};
+    a = socket(AF_INET, SOCK_STREAM, 0);
+    int set = epoll_create1(0), edge = epoll_create1(0);
+    struct epoll_event level = {EPOLLIN | EPOLLRDHUP, {.fd = 1}},
+                       edges = {EPOLLIN | EPOLLOUT | EPOLLET, {.fd = 2}};
+    epoll_ctl(set, EPOLL_CTL_ADD, a, &level);
+    epoll_ctl(edge, EPOLL_CTL_ADD, a, &edges);
+    for (int bound = 0; bound < 2; bound++) {
+        show_poll("poll", POLLIN | POLLOUT | POLLRDHUP);
+        show_poll("poll for input", POLLIN);
+        show_poll("poll for nothing", 0);
+        show_select("select");
+        wait_show("level", set, 100);
+        wait_show("level again", set, 100);
+        wait_show("edge", edge, 100);
+        wait_show("edge again", edge, 100);
+        bind(a, (struct sockaddr *)&any, sizeof any);
+    }
+    listen(a, 8);
+    show_poll("poll a listener", POLLIN | POLLOUT);
+    show_select("select a listener");
+    wait_show("level", set, 100);
+    struct sockaddr_in at;
+    socklen_t length = sizeof at;
+    getsockname(a, (struct sockaddr *)&at, &length);
+    b = socket(AF_INET, SOCK_STREAM, 0);
+    int late = epoll_create1(0);
+    struct epoll_event wanted = {EPOLLIN | EPOLLOUT, {.fd = 3}};
+    epoll_ctl(late, EPOLL_CTL_ADD, b, &wanted);
+    wait_show("before", late, 100);
+    connect(b, (struct sockaddr *)&at, sizeof at);
+    wait_show("connected", late, PATIENT_MS);
+    a = b;
+    show_poll("poll", POLLIN | POLLOUT | POLLRDHUP);
+}
+
 CASE(mixed_descriptors)
 {
     int pipes[2], set = set_with(a, EPOLLIN, 1);
@@ -897,6 +956,7 @@ int main(int count, char **words)
     RUN(end_of_file);
     RUN(reset);
     RUN(nested_sets);
+    RUN(never_connected);
     RUN(mixed_descriptors);
     RUN(signals_interrupt);
     RUN(handlers_are_kept);

@@ -1,0 +1,77 @@
+/* A filter of system calls that a process puts on itself, as sshd does before it talks to a
+ * stranger: seccomp(2), by prctl or by number, which is libseccomp's way.
+ *
+ * What such a filter permits are the calls that the program makes, not those that we would make in
+ * their place. So its TCP sockets are relayed from then on, and its data calls pass through: the
+ * pump goes on, whose thread has no filter. A filter that a program puts on itself by an
+ * instruction of its own is not seen.
+ */
+#include "net.h"
+
+#include <dirent.h>
+#include <linux/seccomp.h>
+#include <stdarg.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef SECCOMP_FILTER_FLAG_TSYNC
+#define SECCOMP_FILTER_FLAG_TSYNC 1
+#endif
+
+static void before_filter(void)
+{
+    const struct cse_stack *stack = net_running();
+    if (stack != NULL) stack->confined();
+    net_confine();
+}
+
+CSE_EXPORT int prctl(int option, ...)
+{
+    unsigned long rest[4];
+    va_list list;
+    va_start(list, option);
+    for (int i = 0; i < 4; i++) rest[i] = va_arg(list, unsigned long);
+    va_end(list);
+    if (option == PR_SET_SECCOMP) before_filter();
+    return libc(prctl)(option, rest[0], rest[1], rest[2], rest[3]);
+}
+
+/* The program has one thread: all others are ours. */
+static bool is_alone(const struct cse_stack *stack)
+{
+    int threads = 0;
+    DIR *tasks = opendir("/proc/self/task");
+    if (tasks == NULL) return false;
+    for (struct dirent *task; (task = readdir(tasks)) != NULL;) threads += task->d_name[0] != '.';
+    closedir(tasks);
+    return threads == 1 + stack->threads();
+}
+
+/* A filter for all threads would be one for the pump. Where the program has one thread only, one
+ * for that is the same to it. */
+static unsigned long flags_for(unsigned long flags)
+{
+    const struct cse_stack *stack = net_running();
+    if (!(flags & SECCOMP_FILTER_FLAG_TSYNC) || stack == NULL) return flags;
+    if (is_alone(stack)) return flags & ~(unsigned long)SECCOMP_FILTER_FLAG_TSYNC;
+    net_escape("seccomp filter for all threads");
+    return flags;
+}
+
+CSE_EXPORT long syscall(long number, ...)
+{
+    unsigned long words[6];
+    va_list list;
+    va_start(list, number);
+    for (int i = 0; i < 6; i++) words[i] = va_arg(list, unsigned long);
+    va_end(list);
+    if (number == SYS_seccomp &&
+        (words[0] == SECCOMP_SET_MODE_STRICT || words[0] == SECCOMP_SET_MODE_FILTER)) {
+        words[1] = flags_for(words[1]);
+        before_filter();
+    } else if (number == SYS_prctl && words[0] == PR_SET_SECCOMP) {
+        before_filter();
+    }
+    return libc(syscall)(number, words[0], words[1], words[2], words[3], words[4], words[5]);
+}
