@@ -8,8 +8,7 @@ made is the same each time.
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from app.agent import configuring, file_faults, instrumenting
@@ -86,8 +85,7 @@ class Connector:
             if place is not None:
                 kernel_faults.hold(place, orders, new)
 
-    @contextlib.contextmanager
-    def kernel_namespace(self, launch: Launch) -> Iterator[int | None]:
+    def kernel_namespace(self, launch: Launch) -> contextlib.AbstractContextManager[int | None]:
         """A descriptor of an application's network namespace; None while it has none."""
         if launch.spec.runtime is RuntimeName.NAMESPACE:
             path = self._host.directory(launch.name) / "netns"
@@ -95,15 +93,7 @@ class Connector:
             running = self._host.observe()
             pid = next((one.pid for one in running if one.name == launch.name), None)
             path = Path(f"/proc/{pid}/ns/net")
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            yield None
-            return
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+        return netns.opened(path)
 
     def _tell_names(self, changed: Launch) -> None:
         """To the applications on `changed`'s network that read them from a file."""

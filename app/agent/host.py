@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from app.agent import identity, state_lock
+from app.agent import identity, instrumenting, state_lock
 from app.agent.journal import Journal
 from app.agent.replug import Replugger
 from app.broker.broker import Broker
@@ -25,6 +25,7 @@ from app.runtimes import rundir
 from app.runtimes.changes import Changes
 from app.runtimes.namespace import NamespaceRuntime
 from app.runtimes.runtime import AnyRuntime
+from app.wiring import kernel_faults, netns
 from app.wiring.wiring import Wiring
 
 _log = logging.getLogger(__name__)
@@ -156,8 +157,17 @@ class Host:
         with self.lock:
             if self._replugger is None:
                 docker = self.runtime(RuntimeName.DOCKER)
-                self._replugger = Replugger(self.changes, self.wiring, docker.observe)
+                self._replugger = Replugger(
+                    self.changes, self.wiring, docker.observe, self._hold_faults
+                )
             return self._replugger
+
+    def _hold_faults(self, name: str, pid: int) -> None:
+        """In the network namespace of a container that has just been started."""
+        orders = instrumenting.read_faults(self.directory(name), files=False)
+        with netns.opened(Path(f"/proc/{pid}/ns/net")) as place:
+            if orders and place is not None:
+                kernel_faults.hold(place, orders, set())
 
     def plug_container(self, observed: Observed) -> None:
         """After a start: its interface, where the program in a container waits for one."""

@@ -26,8 +26,14 @@ class Replugger:
     """One thread, woken by the host's change counter."""
 
     def __init__(
-        self, changes: Changes, wiring: Wiring, observe: Callable[[], list[Observed]]
+        self,
+        changes: Changes,
+        wiring: Wiring,
+        observe: Callable[[], list[Observed]],
+        prepare: Callable[[str, int], None],
     ) -> None:
+        """`prepare` gets name and process before the interface is there: no packet passes yet."""
+        self._prepare = prepare
         self._changes = changes
         self._wiring = wiring
         self._observe = observe
@@ -64,6 +70,7 @@ class Replugger:
             present = (observed.pid, str(namespace))
             if namespace is None or self._plugged.get(observed.name) == present:
                 return
+            self._prepare(observed.name, observed.pid)
             self._wiring.plug_process(observed.name, binding, observed.pid)
             self._plugged[observed.name] = present
 
@@ -77,6 +84,12 @@ class Replugger:
                 continue
             try:
                 for observed in self._observe():
-                    self.plug(observed)
+                    self._plug_in_turn(observed)
             except CseError as error:
                 _log.warning("no kernel interface was given: %s", error)
+
+    def _plug_in_turn(self, observed: Observed) -> None:
+        try:
+            self.plug(observed)
+        except CseError as error:  # the program waits for it; the next round tries again
+            _log.warning("%s was given no kernel interface: %s", observed.name, error)

@@ -15,7 +15,7 @@ import contextlib
 import ctypes
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 from typing import TypeVar
@@ -42,6 +42,20 @@ _SETTINGS6 = (
 )
 _libc = ctypes.CDLL(None, use_errno=True)
 _Result = TypeVar("_Result")
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[int | None]:
+    """A descriptor of the namespace that a file stands for; None where there is none."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        yield None
+        return
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def make(place: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from app.agent.local import LocalAgent
 from app.domain.application import ApplicationSpec
 from app.domain.element import Element, ElementManifest
 from app.domain.errors import PreflightRefused
+from app.domain.fault import FaultOrder, FaultSpec
 from app.domain.launch import BoundElement, BoundMount, Launch
 from app.domain.network import NetworkBinding, NetworkSpec, mac_for
 from tests.acceptance.world import curl, until
@@ -90,6 +92,38 @@ def test_its_interface_is_there_at_its_start_and_after_each_restart(
     agent.start(client.name)
     assert agent.wait(client.name, 20).exit_code == 0
     assert [line.text for line in agent.logs(client.name)] == ["static"]
+
+
+def test_faults_hold_from_the_first_packet_after_a_restart(
+    agent: LocalAgent, tmp_path: Path
+) -> None:
+    """Nobody but the agent is there: Docker restarts the container."""
+    words = ("httpd", "-f", "-p", "8080", "-h", "/")
+    server = launch("10.222.0.5", *words, fallback="kernel", restart="always")
+    agent.create(server)
+    agent.start(server.name)
+    assert until(lambda: answer("10.222.0.5", 8080) == "accepted")
+    spec = FaultSpec.model_validate({"refuse": 8080})
+    agent.set_faults(server.name, [FaultOrder(id="f1", spec=spec, seed=1)])
+    assert answer("10.222.0.5", 8080) == "ConnectionRefusedError"
+
+    pid = agent.observe()[0].pid
+    assert pid is not None
+    os.kill(pid, 9)
+    until(lambda: agent.observe()[0].restarts == 1 and agent.observe()[0].pid)
+    seen = {answer("10.222.0.5", port) for _ in range(50) for port in (8080, 8081)}
+    until(lambda: answer("10.222.0.5", 8081) == "ConnectionRefusedError")  # it is up
+    seen |= {answer("10.222.0.5", 8080) for _ in range(50)}
+    assert seen <= {"ConnectionRefusedError", "OSError", "TimeoutError"}
+    until(lambda: any(line["refused"] for line in agent.report(server.name, "faults")))
+
+
+def answer(address: str, port: int) -> str:
+    try:
+        with socket.create_connection((address, port), timeout=0.2):
+            return "accepted"
+    except OSError as error:
+        return type(error).__name__
 
 
 def test_without_leave_it_is_refused_and_nothing_is_made(agent: LocalAgent, tmp_path: Path) -> None:
