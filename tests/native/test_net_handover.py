@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,7 @@ def ended(host: Host, process: subprocess.Popen[str], how: str) -> None:
     assert retry(lambda: "handed on" in host.log())
     if how == "killed":
         assert retry(lambda: "cse-keeper" in names(host))
+        time.sleep(0.3)  # inside the stack it would take all connections with it
         process.kill()
     process.wait(20)
 

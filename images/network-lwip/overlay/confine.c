@@ -26,17 +26,6 @@ static void before_filter(void)
     net_confine();
 }
 
-CSE_EXPORT int prctl(int option, ...)
-{
-    unsigned long rest[4];
-    va_list list;
-    va_start(list, option);
-    for (int i = 0; i < 4; i++) rest[i] = va_arg(list, unsigned long);
-    va_end(list);
-    if (option == PR_SET_SECCOMP) before_filter();
-    return libc(prctl)(option, rest[0], rest[1], rest[2], rest[3]);
-}
-
 /* The program has one thread: all others are ours. */
 static bool is_alone(const struct cse_stack *stack)
 {
@@ -59,6 +48,20 @@ static unsigned long flags_for(unsigned long flags)
     return flags;
 }
 
+/* These read more words than some callers pass. */
+CSE_BEFORE_SANITIZERS
+
+CSE_EXPORT int prctl(int option, ...)
+{
+    unsigned long rest[4];
+    va_list list;
+    va_start(list, option);
+    for (int i = 0; i < 4; i++) rest[i] = va_arg(list, unsigned long);
+    va_end(list);
+    if (option == PR_SET_SECCOMP) before_filter();
+    return libc(prctl)(option, rest[0], rest[1], rest[2], rest[3]);
+}
+
 CSE_EXPORT long syscall(long number, ...)
 {
     unsigned long words[6];
@@ -75,3 +78,5 @@ CSE_EXPORT long syscall(long number, ...)
     }
     return libc(syscall)(number, words[0], words[1], words[2], words[3], words[4], words[5]);
 }
+
+CSE_BEFORE_SANITIZERS_END
