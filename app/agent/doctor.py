@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from app.agent import limits
 from app.domain.errors import CseError, HostLacks
 from app.domain.observed import Finding
 from app.runtimes.namespace.cgroups import ControlGroups
@@ -36,7 +37,7 @@ def examine_host(state: Path) -> list[Finding]:
         lambda: _docker(state),
         lambda: _disk(state),
     ]
-    return [check() for check in checks]
+    return [*(check() for check in checks), *limits.examine()]
 
 
 def _kernel() -> Finding:

@@ -32,6 +32,7 @@ from app.runtimes.changes import Changes
 from app.runtimes.namespace import logs, sandbox, status, users
 from app.runtimes.namespace.cgroups import ControlGroups
 from app.runtimes.namespace.examined import Examined
+from app.runtimes.namespace.processes import Processes
 from app.runtimes.namespace.seen import Seen
 from app.runtimes.namespace.watch import Watcher
 from app.runtimes.readable import readable
@@ -64,6 +65,7 @@ class NamespaceRuntime:
         self._locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._launches: dict[str, Launch] = {}
         self._seen = Seen()
+        self._processes = Processes()
         self._inherited = sandbox.inherited_descriptors()
         self._examined = Examined()
         self._asides = Asides()
@@ -234,7 +236,8 @@ class NamespaceRuntime:
         found = status.read(self._directory(name))
         if found is None or not found.unfinished or found.init_pid <= 0 or not found.alive:
             return []
-        return sorted(pid for pid in _in_pid_namespace(found.init_pid) if pid != found.init_pid)
+        init = found.init_pid
+        return sorted(pid for pid in self._processes.beside(init) if pid != init)
 
     def groups(self) -> list[str]:
         """Names of the control groups that are there."""
@@ -382,23 +385,6 @@ class NamespaceRuntime:
     def _notify(self) -> None:
         self._changes.bump()
         self._changed()
-
-
-def _in_pid_namespace(init: int) -> Iterator[int]:
-    """Plain strings, not Path objects: there may be thousands of processes to look at."""
-    readlink = os.readlink
-    try:
-        wanted = readlink(f"/proc/{init}/ns/pid")
-    except OSError:
-        return
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit():
-            continue
-        try:
-            if readlink(f"/proc/{entry.name}/ns/pid") == wanted:
-                yield int(entry.name)
-        except OSError:
-            continue
 
 
 def _write_privately(path: Path, text: bytes) -> None:
