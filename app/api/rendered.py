@@ -16,7 +16,8 @@ from app.domain.observed import Observed
 from app.domain.status import Condition, Convergence, Status
 from app.store.records import ApplicationRecord
 
-_MOST = 20_000
+_FEW = 1000
+"""So many are kept before a look who of them is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Rendered:
         self._convergence = convergence
         self._health = health
         self._kept: dict[str, _Kept] = {}
+        self._most = _FEW
 
     def text(self, record: ApplicationRecord, status: Status | None = None) -> bytes:
         """One application as JSON; `status` where the caller has looked already."""
@@ -55,9 +57,18 @@ class Rendered:
             return kept.text
         shown = application(record, status, health)
         text = shown.model_dump_json(exclude_none=True).encode()
-        if len(self._kept) > _MOST:
-            self._kept.clear()  # of applications that are long gone
+        if kept is None and len(self._kept) >= self._most:
+            self._forget_gone()
         self._kept[name] = _Kept(
             record, status.observed, status.condition, status.busy, health, text
         )
         return text
+
+    def _forget_gone(self) -> None:
+        """What is not on the host may be made again when it is asked for; most are removed."""
+        here = {
+            name: kept
+            for name, kept in self._kept.copy().items()
+            if self._convergence.status(name).observed is not None
+        }
+        self._kept, self._most = here, max(_FEW, 2 * len(here))

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Any
+from weakref import WeakValueDictionary
 
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
@@ -273,10 +274,17 @@ class Applications:
         self._connection.execute(update(table).where(table.c.name == name).values(**values))
 
 
-@lru_cache(4096)
+_alive: WeakValueDictionary[str, ApplicationSpec] = WeakValueDictionary()
+
+
+@lru_cache(256)
 def _spec(text: str) -> ApplicationSpec:
-    """Specifications are immutable, and listing a thousand of them is common."""
-    return ApplicationSpec.model_validate_json(text)
+    """Specifications are immutable, and listing a thousand of them is common: one is parsed once
+    while anybody has it, and those of the last requests a little longer."""
+    found = _alive.get(text)
+    if found is None:
+        found = _alive[text] = ApplicationSpec.model_validate_json(text)
+    return found
 
 
 @lru_cache(256)

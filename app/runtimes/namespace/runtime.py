@@ -372,10 +372,11 @@ class NamespaceRuntime:
             )
 
     def _heard(self, name: str) -> None:
-        self._seen.heard(name)
+        launch = self._launches.get(name)
+        if launch is not None:
+            self._seen.heard(name)
         if name in self._starting:
             return  # whoever starts it reads what was heard of here, and tells
-        launch = self._launches.get(name)
         if launch is not None:
             found = status.read(self._directory(name))
             if found is not None and found.unfinished and found.alive:
