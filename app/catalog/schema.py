@@ -183,11 +183,22 @@ def _meant_branch(failure: ValidationError) -> list[ValidationError]:
     for error in failure.context or []:
         branches.setdefault(error.schema_path[0], []).append(error)
 
+    # What is a constant in one branch tells the branches apart; another wrong word does not.
+    telling = {error.path[-1] for error in failure.context or [] if _is_constant(error)}
+
     def distance(errors: list[ValidationError]) -> tuple[int, int]:
-        wrong_kind = sum(error.validator in ("const", "enum", "type") for error in errors)
+        wrong_kind = sum(
+            error.validator in ("const", "enum", "type")
+            and (not telling or (len(error.path) > 0 and error.path[-1] in telling))
+            for error in errors
+        )
         return wrong_kind, len(errors)
 
     return min(branches.values(), key=distance)
+
+
+def _is_constant(error: ValidationError) -> bool:
+    return error.validator == "const" and len(error.path) > 0
 
 
 def _remedy(failure: ValidationError) -> str | None:

@@ -100,6 +100,7 @@ CALL(fchmod, int, int fd, mode_t mode)
 static int do_chown(int dirfd, const char *path, uid_t user, gid_t group, int flags)
 {
     FAULT(FS_OP_ATTRIBUTES, dirfd, path, -1);
+    if (fs_owner_answers(dirfd, path, !(flags & AT_SYMLINK_NOFOLLOW), user, group)) return 0;
     WITH_PATH_AT(dirfd, path, !(flags & AT_SYMLINK_NOFOLLOW), FS_USE_CHANGE, where, -1)
     int result = libc(fchownat)(dirfd, path, user, group, flags);
     if (result == 0 && where_inside) fs_encrypted_attributes(&where);
@@ -128,6 +129,7 @@ CALL(fchown, int, int fd, uid_t user, gid_t group)
 {
     char path[PATH_MAX];
     FAULT_FD(FS_OP_ATTRIBUTES, fd, -1);
+    if (fs_owner_answers_fd(fd, user, group)) return 0;
     return by_name(fd, path) ? do_chown(AT_FDCWD, path, user, group, 0)
                              : libc(fchown)(fd, user, group);
 }

@@ -207,6 +207,7 @@ static int do_rename(int from_dirfd, const char *from, int to_dirfd, const char 
     if (second < 0) return fs_fail(second);
     if ((first == FS_INSIDE) != (second == FS_INSIDE)) return fs_fail(-EXDEV);
     if (first == FS_INSIDE) {
+        fs_fold_rename(&source, &target, to);
         int error = fs_rename(&source, &target, flags);
         return error != 0 ? fs_fail(error) : 0;
     }

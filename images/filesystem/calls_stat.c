@@ -71,6 +71,8 @@ static int stat_outside(int dirfd, const char *path, struct stat *status, int fl
     int result = fs_next_fstatat(dirfd, path, status, flags);
     if (result == 0 && (flags & AT_EMPTY_PATH) && path != NULL && path[0] == '\0')
         fix_by_fd(dirfd, status);
+    if (result == 0 && fs_owner_any && path != NULL && path[0] == '\0')
+        fs_show_owner_of_fd(dirfd, status);
     return result;
 }
 
@@ -82,6 +84,7 @@ static int do_stat(int dirfd, const char *path, struct stat *status, int flags)
     if (!where_inside) return stat_outside(dirfd, path, status, flags);
     int result = fs_next_fstatat(AT_FDCWD, where.real, status, flags | AT_SYMLINK_NOFOLLOW);
     if (result == 0) fs_fix_status(&where, status);
+    if (result == 0) fs_show_owner(where.mount, status);
     if (result == 0 && where.mount->cow && where.layer == 0) fs_origin(-1, where.real, status);
     return result;
 }
@@ -91,6 +94,7 @@ static int do_fstat(int fd, struct stat *status)
     FAULT_FD(FS_OP_STAT, fd, -1);
     int result = next_fstat(fd, status);
     if (result == 0) fix_by_fd(fd, status);
+    if (result == 0 && fs_owner_any) fs_show_owner_of_fd(fd, status);
     return result;
 }
 
@@ -188,6 +192,7 @@ static void fix_statx(const struct fs_where *where, struct statx_head *head)
         .st_mtim = {.tv_sec = (time_t)head->modify.seconds, .tv_nsec = head->modify.nanoseconds},
     };
     fs_fix_status(where, &status);
+    fs_show_owner(where->mount, &status);
     head->mode = (uint16_t)status.st_mode;
     head->uid = status.st_uid;
     head->gid = status.st_gid;
@@ -207,6 +212,14 @@ static void fix_statx_origin(int fd, const char *path, struct statx_head *head)
     head->inode = status.st_ino;
     head->dev_major = major(status.st_dev);
     head->dev_minor = minor(status.st_dev);
+}
+
+static void fix_statx_owner(int fd, struct statx_head *head)
+{
+    struct stat status = {.st_uid = head->uid, .st_gid = head->gid};
+    fs_show_owner_of_fd(fd, &status);
+    head->uid = status.st_uid;
+    head->gid = status.st_gid;
 }
 
 static int next_statx(int dirfd, const char *path, int flags, unsigned mask, void *out)
@@ -240,6 +253,8 @@ CALL(statx, int, int dirfd, const char *path, int flags, unsigned mask, void *ou
         if (suspect && fs_virtual_of_fd(dirfd, FS_ANY, virtual) &&
             fs_find_absolute(virtual, FS_NOFOLLOW, &where) == FS_INSIDE)
             fix_statx(&where, head);
+        else if (fs_owner_any)
+            fix_statx_owner(dirfd, head);
     }
     return result;
 }

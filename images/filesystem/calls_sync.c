@@ -60,7 +60,9 @@ void cse_before_close(int fd, void *stream)
     if (!writes(fd)) return;
     int saved_errno = errno;
     if (stream != NULL) fflush(stream);
+    fs_shielded++;
     fs_encrypted_seal_fd(fd, false);
+    fs_shielded--;
     errno = saved_errno;
 }
 
@@ -84,17 +86,19 @@ static void seal_open_files(void)
 
 void fs_encrypted_leaving(void)
 {
+    fs_batch_finish();
     if (!fs_encrypted_any() || !fs_ready()) return;
     int saved_errno = errno;
+    fs_shielded++;
     seal_open_files();
     fs_encrypted_seal_dirty(FS_DIRTY_MINE, false);
+    fs_shielded--;
     errno = saved_errno;
 }
 
 __attribute__((destructor)) static void end(void)
 {
-    if (!fs_encrypted_any()) return;
-    fflush(NULL); /* libc does so after us */
+    if (fs_encrypted_any()) fflush(NULL); /* libc does so after us */
     fs_encrypted_leaving();
 }
 
@@ -119,26 +123,41 @@ int fs_sync_flags(const struct fs_mount *mount, int flags)
     return mount->sync == FS_SYNC_ALWAYS && writes ? flags | O_DSYNC : flags;
 }
 
-/* Whether this file's mount says that nothing is ever synced. */
-static bool never(int fd)
+/* The mount of a file whose syncs are not the kernel's affair alone; NULL: they are. */
+static const struct fs_mount *policy_of(int fd)
 {
     char path[PATH_MAX];
     bool any = false;
-    for (int i = 0; i < fs_mount_count && !any; i++) any = fs_mounts[i].sync == FS_SYNC_NEVER;
-    if (!any || !fs_ready() || !fs_virtual_of_fd(fd, FS_ANY, path)) return false;
-    const struct fs_mount *mount = fs_mount_of(path);
-    return mount != NULL && mount->sync == FS_SYNC_NEVER;
+    for (int i = 0; i < fs_mount_count && !any; i++)
+        any = fs_mounts[i].sync == FS_SYNC_NEVER || fs_mounts[i].sync == FS_SYNC_BATCH;
+    if (!any || !fs_ready() || !fs_virtual_of_fd(fd, FS_ANY, path)) return NULL;
+    return fs_mount_of(path);
+}
+
+static int seal(int fd)
+{
+    fs_shielded++;
+    int error = fs_encrypted_any() && fs_ready() ? fs_encrypted_seal_fd(fd, true) : 0;
+    fs_shielded--;
+    return error;
+}
+
+int fs_sync_now(int fd)
+{
+    int error = seal(fd);
+    return error != 0 ? error : (int)raw(SYS_fsync, fd);
 }
 
 static int sync_one(int fd, int (*next)(int))
 {
     FAULT_FD(FS_OP_FSYNC, fd, -1);
-    if (never(fd)) return 0;
-    if (fs_encrypted_any() && fs_ready()) {
-        int error = fs_encrypted_seal_fd(fd, true);
-        if (error != 0) return fs_fail(error);
-    }
-    return next(fd);
+    const struct fs_mount *mount = policy_of(fd);
+    int error = 0;
+    if (mount != NULL && mount->sync == FS_SYNC_NEVER) return 0;
+    if (mount != NULL && mount->sync == FS_SYNC_BATCH && fs_batch_take(fd, mount->batch_ms, &error))
+        return error != 0 ? fs_fail(error) : 0;
+    error = seal(fd);
+    return error != 0 ? fs_fail(error) : next(fd);
 }
 
 CALL(fsync, int, int fd)

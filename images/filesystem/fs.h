@@ -47,7 +47,14 @@ struct fs_mount {
     bool cow;          /* layers[0] takes all changes */
     bool read_only;    /* changes fail with EROFS */
     bool links_inside; /* links must not lead out of the mount */
-    enum fs_sync { FS_SYNC_ASKED, FS_SYNC_NEVER, FS_SYNC_ALWAYS } sync; /* setting `sync` */
+    enum fs_sync { FS_SYNC_ASKED, FS_SYNC_NEVER, FS_SYNC_BATCH, FS_SYNC_ALWAYS } sync;
+    int batch_ms;
+    bool case_insensitive;
+    bool owned; /* its files are shown as those of: */
+    uid_t owner_user;
+    gid_t owner_group;
+    int prefetch_s; /* opened files are noted for so long after the start */
+    const char *prefetch_list;
     const char *shadow; /* shadows of merged directories; NULL with a single layer */
     const char *work;   /* cow: where copies are prepared */
 };
@@ -97,6 +104,32 @@ const char *fs_private(void);
 extern uint64_t fs_private_device;
 /* Directories of `path` that are missing are made; 0 or negative errno. */
 int fs_make_directories(const char *path, mode_t mode);
+
+/* ---- policies.c, batch.c, fold.c, prefetch.c
+ * ------------------------------------------------------
+ */
+
+/* What the settings below `prefix` say of the mount beside its source. */
+void fs_read_policies(struct fs_mount *mount, const char *prefix);
+extern bool fs_owner_any; /* some mount shows another owner */
+void fs_show_owner(const struct fs_mount *mount, struct stat *status);
+void fs_show_owner_of_fd(int fd, struct stat *status);
+/* Whether a chown asks for the owner that is shown. */
+bool fs_owner_answers(int dirfd, const char *path, int follow, uid_t user, gid_t group);
+bool fs_owner_answers_fd(int fd, uid_t user, gid_t group);
+/* Puts the names that are there into where->path, whatever their case. */
+void fs_fold(struct fs_where *where);
+/* A rename to another case of the same name: the target is the name as it was given. */
+void fs_fold_rename(const struct fs_where *source, struct fs_where *target, const char *to);
+/* The file is synced within `ms`; false: it has to be now. *error: of an earlier one. */
+bool fs_batch_take(int fd, int ms, int *error);
+/* What waits is synced now. */
+void fs_batch_finish(void);
+/* fsync past the policy. 0 or negative errno. calls_sync.c */
+int fs_sync_now(int fd);
+/* A file of this mount's archive is opened; the list of an earlier run is filled from, once. */
+void fs_prefetch_opened(const struct fs_where *where);
+void fs_prefetch_start(void);
 
 /* ---- parents.c ------------------------------------------------------------------------------ */
 

@@ -4,6 +4,7 @@
  * directory with one lstat, plus a check that no parent is a link (the kernel would follow it by
  * rules that do not hold across layers). Called by resolve.c for each step of a path.
  */
+#include "faults.h"
 #include "fs.h"
 
 #include <stdio.h>
@@ -265,6 +266,8 @@ int fs_real_content(struct fs_where *where)
     if (S_ISDIR(where->mode) && where->mount->shadow != NULL) return fs_shadow(where, true);
     const struct fs_layer *layer = &where->mount->layers[where->layer];
     int error = layer->computed != NULL ? fs_computed_ready(layer->computed, true) : 0;
+    if (layer->archive != NULL && S_ISREG(where->mode)) fs_prefetch_opened(where);
+    fs_shielded++; /* it is no fault of the program's own calls that this meets */
     if (layer->archive != NULL) {
         if (S_ISDIR(where->mode))
             error = fs_archive_list(where->archive, where->entry);
@@ -278,6 +281,7 @@ int fs_real_content(struct fs_where *where)
         else if (S_ISREG(where->mode))
             error = fs_encrypted_fill(layer->encrypted, where->rel, where->real);
     }
+    fs_shielded--;
     return error;
 }
 

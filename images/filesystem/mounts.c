@@ -300,10 +300,7 @@ static void read_mount(const char *prefix, const char *path)
     if (mount == NULL) return;
     add_source(mount, prefix, 0);
     if (mount->layer_count == 1 && mount->layers[0].archive != NULL) mount->read_only = true;
-    const char *read_only = setting(prefix, "read_only"), *sync = setting(prefix, "sync");
-    if (read_only != NULL && strcmp(read_only, "true") == 0) mount->read_only = true;
-    if (sync != NULL && strcmp(sync, "never") == 0) mount->sync = FS_SYNC_NEVER;
-    if (sync != NULL && strcmp(sync, "always") == 0) mount->sync = FS_SYNC_ALWAYS;
+    fs_read_policies(mount, prefix);
     if (mount->layer_count > 1) mount->shadow = keep_path(private_path, "m", fs_mount_count);
     bool archive = false;
     for (int i = 0; i < mount->layer_count; i++)

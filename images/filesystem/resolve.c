@@ -312,6 +312,7 @@ static int step(struct walk *walk, int follow, struct fs_where *where)
     const struct fs_mount *mount = where->mount;
     where->rel = where->path + mount->length + (where->path[mount->length] == '/');
     if (mount->error != 0) return mount->error;
+    if (mount->case_insensitive) fs_fold(where);
     int found = fs_lookup(where);
     if (found > 0) { /* a link among the parents */
         size_t end = (size_t)(where->rel - where->path) + (size_t)found - 1;
