@@ -93,6 +93,42 @@ def test_fault_by_sliders_counts_down_and_ends(page: Page, server: Server) -> No
     assert server.api.get("/v1/applications/web/faults").json()["items"] == []
 
 
+def test_fault_of_files_by_form(page: Page, server: Server, tmp_path: Path) -> None:
+    mount = {"path": "/srv/data", "source": "cow", "from": str(tmp_path)}
+    elements = {"filesystem": {"settings": {"mounts": [mount]}}}
+    server.run("disk", ["sleep", "600"], elements=elements)
+    page.goto("/applications/disk/faults")
+    expect(page.get_by_text("The disk is sound")).to_be_visible(timeout=SLOW_MS)
+    form = page.get_by_role("form", name="New fault of files")
+    expect(page.get_by_role("form")).to_have_count(1)  # it has no packets
+    form.get_by_role("button", name="Lost fsync").click()
+    expect(form.get_by_label("Files", exact=True)).to_have_value("/srv/data/**")
+    form.get_by_role("checkbox", name="write", exact=True).check()
+    form.get_by_label("Share in %").fill("50")
+    form.get_by_label("Share in %").press("Tab")
+    form.get_by_label("Seconds", exact=True).fill("300")
+    form.get_by_role("button", name="Order").click()
+    held = page.get_by_role("region", name="Faults that hold")
+    expect(held).to_contain_text("EIO, fsync, write on /srv/data/**, 50 % of them", timeout=SLOW_MS)
+    expect(held).to_contain_text(re.compile(r"4 min \d+ s left"))
+    fault = server.api.get("/v1/applications/disk/faults").json()["items"][0]
+    assert fault["spec"]["file"] == {
+        "path": "/srv/data/**",
+        "op": ["fsync", "write"],
+        "errno": "EIO",
+        "rate": 50.0,
+        "short": False,
+        "full_after": None,
+    }
+    form.get_by_label("Files", exact=True).fill("srv")
+    form.get_by_role("button", name="Order").click()
+    expect(form.get_by_text("is not absolute")).to_be_visible(timeout=SLOW_MS)
+    page.watch.allow("422")  # type: ignore[attr-defined]
+    held.get_by_role("button", name="End now").click()
+    expect(page.get_by_text("The disk is sound")).to_be_visible(timeout=SLOW_MS)
+    server.api.delete("/v1/applications/disk")
+
+
 def test_sockets_of_the_private_stack(page: Page) -> None:
     page.goto("/applications/web/sockets")
     expect(page.get_by_role("row", name=re.compile("LISTEN.*:80"))).to_be_visible(timeout=SLOW_MS)

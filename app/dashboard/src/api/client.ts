@@ -10,6 +10,7 @@ export type Element = Schemas['ElementResource'];
 export type Event = Schemas['Event'];
 export type Fault = Schemas['Fault'];
 export type FaultSpec = Schemas['FaultSpec-Input'];
+export type FileOperation = Schemas['FileFault-Output']['op'][number];
 export type FieldError = Schemas['FieldError'];
 export type Finding = Schemas['Finding'];
 export type Instance = Schemas['Instance'];

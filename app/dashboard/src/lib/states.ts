@@ -42,6 +42,10 @@ export const kindOf = (element: string): string =>
   KINDS.find(([start]) => element.startsWith(start))?.[1] ??
   'other';
 
+/** Whether its files could meet a fault. */
+export const hasFiles = (app: Application): boolean =>
+  Object.keys(app.spec.elements ?? {}).some((element) => kindOf(element) === 'filesystem');
+
 /** Whether it is on its network at all. */
 export const isNetworked = (app: Application): boolean =>
   Object.keys(app.spec.elements ?? {}).some((element) => kindOf(element) === 'network');
