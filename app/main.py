@@ -7,7 +7,6 @@ their own.
 from __future__ import annotations
 
 import gc
-import logging
 import socket
 import stat
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
+from app import tracing
 from app.api.access import Authenticator
 from app.api.app import create_app
 from app.api.guard import Rules
@@ -78,7 +78,7 @@ class ControlPlane:
 
     def __init__(self, settings: Settings, agent: Agent) -> None:
         self.settings = settings
-        self.agent = agent
+        agent = self.agent = tracing.traced(agent)
         self.store = open_store(settings)
         self.catalog = Catalog(settings.elements_dir)
         self.faults = FaultKeeper(self.store, agent)
@@ -185,13 +185,10 @@ def listen(settings: Settings) -> socket.socket:
 
 def serve(plane: ControlPlane, listener: socket.socket) -> None:
     """Run the API until SIGINT or SIGTERM."""
-    logging.basicConfig(
-        level=plane.settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
     server = uvicorn.Server(
         uvicorn.Config(
             plane.api,
+            log_config=None,  # app/logs.py
             log_level=plane.settings.log_level,
             access_log=False,
             http=PeerProtocol,

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from ipaddress import IPv4Network, ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -93,7 +93,10 @@ class Settings(Model):
     """Whether the API itself checks that host paths exist. By default only with the agent
     within this process; otherwise the agent, which sees the host, finds out at the start."""
     log_level: str = Field(default="warning", pattern=r"^(debug|info|warning|error)$")
-    """Least severity of the control plane's own log on standard error."""
+    """Least severity of the control plane's own log on standard error; `info` has a line for each
+    request and operation."""
+    log_format: Literal["text", "json"] = "text"
+    """Of that log: lines for people, or one JSON object a line, with request and operation ids."""
 
     @model_validator(mode="after")
     def _listen_is_safe(self) -> Settings:

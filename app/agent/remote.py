@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from app import tracing
 from app.agent import wire
 from app.domain.application import ApplicationSpec
 from app.domain.capture import CaptureRequest, Pcapng
@@ -38,6 +39,7 @@ from app.domain.ports import Line, ReportKind
 from app.domain.secret import Secret, SecretSpec
 from app.domain.terminal import TerminalInput, TerminalPart, TerminalSize
 from app.domain.usage import Usage
+from app.logs import request_id
 
 _MAX_IDLE = 16
 
@@ -238,7 +240,11 @@ class RemoteAgent:
         A kept connection may be of an agent that has since been restarted: then its request was
         never read, and is sent once more on a new one.
         """
-        request = {"method": method.name, "arguments": method.dump(arguments)}
+        request = {
+            "method": method.name,
+            "arguments": method.dump(arguments),
+            "context": {"request_id": request_id.get(), **tracing.outgoing()},
+        }
         with self._lock:
             kept = self._idle.pop() if self._idle else None
         if kept is not None:

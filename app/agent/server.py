@@ -15,9 +15,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from app import tracing
 from app.agent import wire
 from app.domain.errors import Conflict, CseError, HostLacks
 from app.domain.ports import Agent
+from app.logs import NONE, request_id
 
 _log = logging.getLogger(__name__)
 _SOCKET_MODE = 0o660
@@ -53,7 +55,10 @@ class AgentServer:
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError, CseError):
             while (request := wire.receive(connection)) is not None:
-                self._answer(connection, request)
+                told = {str(key): str(value) for key, value in request.get("context", {}).items()}
+                request_id.set(told.pop("request_id", NONE))
+                with tracing.incoming(f"agent {request.get('method')}", told):
+                    self._answer(connection, request)
 
     def _answer(self, connection: socket.socket, request: dict[str, Any]) -> None:
         try:

@@ -10,6 +10,7 @@ import anyio.to_thread
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
+from app import tracing
 from app.api import (
     applications,
     catalogue,
@@ -72,6 +73,15 @@ def _routes(version: str) -> FastAPI:
         redoc_url=None,
         static_url="/v1/docs-assets",
         lifespan=lifespan,
+        # Its logs would hold what failed to be validated: also secrets.
+        telemetry={
+            "tracing": tracing.provider() is not None,
+            "tracer_provider": tracing.provider(),
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
     )
     rooms = (applications, stacks, observing, instances, catalogue, events, faults, files, host)
     for room in (*rooms, garbage, instruments, metrics, operations, secrets, tokens, websockets):

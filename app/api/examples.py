@@ -393,6 +393,7 @@ def problem(status: int, slug: str, title: str) -> Any:
         status=status,
         detail=_DETAILS.get(status, title),
         remedy=_REMEDIES.get(status),
+        request_id="5f0c3a1e9b7d2468",
     ).model_dump(mode="json", exclude_none=True)
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -29,6 +29,7 @@ from app.domain.access import Principal
 from app.domain.access import Scope as Needed
 from app.domain.errors import CseError, Forbidden, TooLarge, TooManyRequests, Unauthenticated
 from app.domain.resources import Problem
+from app.logs import request_id
 from app.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -39,8 +40,6 @@ _SAFE = ("GET", "HEAD", "OPTIONS")
 _NOBODY = "nobody"
 _FAILURES_PER_S = 5.0
 """Guesses at tokens from one client."""
-request_id: ContextVar[str] = ContextVar("request_id", default="-")
-"""Of the request that is being handled, in its log lines too."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Guard:
         headers = {
             key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
         }
-        identity = _id_of(headers)
+        began, identity = time.monotonic(), _id_of(headers)
         request_id.set(identity)
         principal: Principal | None = None
         is_socket = scope["type"] == "websocket"
@@ -99,6 +98,8 @@ class Guard:
         else:
             await self._app(scope, receive if is_socket else _Counted(receive), reply)
         self._note(scope, principal, reply.status, identity)
+        if log.isEnabledFor(logging.INFO):
+            _tell(scope, principal, reply.status, time.monotonic() - began)
 
     def _check_origin(self, scope: Scope, headers: Mapping[str, str]) -> None:
         host, origin = headers.get("host", ""), headers.get("origin")
@@ -144,6 +145,18 @@ class Guard:
         self._store.later(
             lambda transaction: transaction.audit.add(who, method, path, status, identity, keep)
         )
+
+
+def _tell(scope: Scope, principal: Principal | None, status: int, seconds: float) -> None:
+    method, path = str(scope.get("method", "WEBSOCKET")), str(scope["path"])
+    fields = {
+        "method": method,
+        "path": path,
+        "status": status,
+        "duration_ms": round(seconds * 1000, 1),
+        "principal": principal.name if principal else _NOBODY,
+    }
+    log.info("%s %s %d", method, path, status, extra=fields)
 
 
 def _need(scope: Scope) -> Needed | None:

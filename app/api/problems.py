@@ -24,6 +24,7 @@ from app.domain.resources import Problem, SessionRequest
 from app.domain.secret import SecretSpec
 from app.domain.stack import Stack
 from app.domain.volume import VolumeSpec
+from app.logs import NONE, request_id
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +93,8 @@ def problem_of(error: errors.CseError) -> Problem:
 
 def answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
     """The problem as a response."""
+    if (identity := request_id.get()) != NONE:
+        problem = problem.model_copy(update={"request_id": identity})
     text = problem.model_dump_json(exclude_none=True)
     return Response(text, problem.status, headers, media_type=MEDIA_TYPE)
 
@@ -174,4 +177,5 @@ def _unexpected(request: Request, error: Exception) -> Response:
         detail=f"{type(error).__name__}: {error}",
         remedy="see the server's log, and report it",
     )
-    return answer(problem)
+    # Made outside of the guard, which gives all other answers their header.
+    return answer(problem, {"X-Request-ID": request_id.get()})

@@ -24,6 +24,10 @@ def agent(
 
     Who may connect is decided by the socket's mode: its owner and its group.
     """
+    from app import logs, tracing
     from app.main import serve_agent
 
-    serve_agent(load(state_dir=state_dir, elements_dir=elements_dir, agent=""), socket)
+    settings = load(state_dir=state_dir, elements_dir=elements_dir, agent="")
+    logs.configure(settings.log_level, settings.log_format)
+    tracing.configure("cse-agent")
+    serve_agent(settings, socket)

@@ -36,6 +36,7 @@ def serve(
 
     Every setting is also a variable CSE_*: docs/settings.md.
     """
+    from app import logs, tracing
     from app.main import ControlPlane, make_agent, require_tokens
     from app.main import listen as open_listener
     from app.main import serve as run_server
@@ -47,6 +48,8 @@ def serve(
         elements_dir=elements_dir,
         agent=agent,
     )
+    logs.configure(settings.log_level, settings.log_format)
+    tracing.configure("cse")
     listener = open_listener(settings)
     plane = ControlPlane(settings, make_agent(settings))
     require_tokens(settings, plane.store)

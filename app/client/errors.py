@@ -123,4 +123,4 @@ def error_of(status: int, body: Any, place: str, headers: Mapping[str, str]) -> 
             remedy="is this a CSE server?",
         )
     kind = _KINDS.get(status, ServerError if status >= 500 else ProblemError)
-    return kind(problem, headers.get("X-Request-ID"))
+    return kind(problem, headers.get("X-Request-ID") or problem.request_id)

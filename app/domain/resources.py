@@ -186,3 +186,5 @@ class Problem(Model):
     detail: str
     remedy: str | None = None
     errors: list[FieldError] = Field(default_factory=list)
+    request_id: str | None = None
+    """Names the request in the server's log and audit."""

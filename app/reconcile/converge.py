@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from app import tracing
 from app.catalog import resolve
 from app.catalog.catalog import Catalog
 from app.domain.errors import CseError, RuntimeFailure
@@ -96,7 +97,8 @@ class Converger:
             for step in steps:
                 if step is Step.START and record is not None and not self._may_start(record):
                     return
-                self._take(step, name, record)
+                with tracing.span(f"step {step}", application=name):
+                    self._take(step, name, record)
             if not steps and record is not None:
                 self._configure(record)
                 self._settle(record, name)
@@ -225,7 +227,8 @@ class Converger:
         condition = self._view.fail(name, generation, error)
         if condition.attempts == 1:
             self._store.record_event("failed", name, str(error))
-        log.info("'%s': %s (attempt %d)", name, error, condition.attempts)
+        fields = {"application": name}
+        log.info("'%s': %s (attempt %d)", name, error, condition.attempts, extra=fields)
 
 
 def _mark_run(transaction: Transaction, record: ApplicationRecord) -> None:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 
 from app.catalog.catalog import Catalog
 from app.domain.errors import AgentUnavailable, CseError
@@ -116,7 +117,7 @@ class Reconciler:
 
     def _submit(self, name: str) -> None:
         try:
-            self._pool.submit(self._work, name)
+            self._pool.submit(copy_context().run, self._work, name)  # with the request's id
         except RuntimeError:  # the pool is shut down: the next control plane takes over
             with self.view.changed:
                 self.view.busy.discard(name)

@@ -6,18 +6,22 @@ dictionary. Made by the composition root; `settled` is called by `loop.py`, the 
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from app import tracing
 from app.domain.errors import Conflict
 from app.domain.observed import State
 from app.domain.operation import Operation, Target
 from app.domain.status import Convergence, Status
 from app.store.records import ApplicationRecord
 from app.store.store import Store, Transaction
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -29,6 +33,7 @@ class _Open:
     targets: dict[str, Target]
     pending: set[str]
     finishing: bool = False
+    end_span: Callable[[str | None], None] = lambda error: None
 
     def shown(self) -> Operation:
         done = len(self.targets) - len(self.pending)
@@ -65,8 +70,12 @@ class OperationKeeper:
         )
         with self._store.write() as transaction:
             transaction.operations.add(operation)
+        fields = {"operation_id": operation.id}
+        log.info("operation %s begun: %s", operation.id, kind, extra=fields)
         with self._changed:
             self._remember(operation)
+            end = tracing.longer(f"operation {kind}", operation=operation.id)
+            self._open[operation.id].end_span = end
         self._look_at_all(operation.id)
         return operation
 
@@ -174,6 +183,9 @@ class OperationKeeper:
             if one is None or one.finishing:
                 return over  # another thread saw the end as well
             one.finishing = True
+        fields = {"operation_id": operation.id}
+        log.info("operation %s over: %s %s", operation.id, operation.kind, state, extra=fields)
+        one.end_span(None if state == "succeeded" else state)
         with self._store.write() as transaction:
             transaction.operations.save(over)
             kind, text = f"operation-{state}", f"{over.id}: {over.kind}"
