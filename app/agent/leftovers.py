@@ -13,7 +13,7 @@ from pathlib import Path
 
 from app.domain.launch import Launch
 from app.domain.leftover import Leftover
-from app.runtimes import rundir
+from app.runtimes import rundir, sharing
 
 
 def find(
@@ -38,6 +38,9 @@ def find(
     for name in _entries(state / "volumes"):
         if str(state / "volumes" / name) not in mounted:
             yield Leftover(kind="volume", name=name, detail="a volume that nobody mounts")
+    for one in sharing.idle(state):
+        detail = f"contents of an archive that nobody uses, {one.bytes >> 20} MiB"
+        yield Leftover(kind="shared-contents", name=one.name, detail=detail)
 
 
 def _entries(directory: Path) -> list[str]:

@@ -43,7 +43,7 @@ from app.domain.ports import Line, ReportKind
 from app.domain.secret import Secret, SecretSpec
 from app.domain.terminal import TerminalInput, TerminalPart, TerminalSize
 from app.domain.usage import Usage
-from app.runtimes import preflight, rundir
+from app.runtimes import preflight, rundir, sharing
 from app.runtimes.namespace import NamespaceRuntime
 from app.runtimes.secrets import Secrets
 
@@ -83,6 +83,7 @@ class LocalAgent:
 
     def _create(self, launch: Launch) -> Coverage:
         coverage = preflight.require(self.preflight(launch))
+        sharing.evict(self._host.state, self._policy.shared_bytes())
         runtime = self._host.runtime(launch.spec.runtime)
         whole = launch
         launch = launch.on_the_kernel() if coverage.verdict == "kernel" else launch
@@ -128,6 +129,7 @@ class LocalAgent:
         runtime.remove(name)
         rundir.remove(self._host.state, name)
         self._host.launches.pop(name, None)
+        sharing.evict(self._host.state, self._policy.shared_bytes())
         self._host.changes.bump()
 
     def observe(self) -> list[Observed]:

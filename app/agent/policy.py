@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from app.domain.errors import Forbidden, HostLacks
 from app.domain.explain import explain, pointer_to
@@ -44,6 +44,8 @@ class Policy(Model):
     """Of the host, that may be published."""
     kernel_stack: bool = True
     """Whether an application may be given the kernel's own stack (it needs no capability)."""
+    shared_bytes: int = Field(default=8 << 30, ge=0)
+    """Bytes on disk of what applications share of archives; what nobody uses is removed beyond."""
     host_network: bool = True
     """Whether an application may use the host's own network: one without a network element."""
 
@@ -67,6 +69,10 @@ class Keeper:
                 pointer=pointer,
                 remedy=f"the owner of the host can change {self._path}",
             )
+
+    def shared_bytes(self) -> int:
+        """The bound, also without a file."""
+        return (self._read() or Policy()).shared_bytes
 
     def _read(self) -> Policy | None:
         try:
@@ -124,7 +130,7 @@ def _paths(policy: Policy, launch: Launch, state: Path) -> Iterator[tuple[str, s
             yield pointer_to(["elements", name, "path"]), f"the element in {use.path}"
         _, places = replace_places(bound.settings, schema, "", 0)
         for place in places:
-            if place.format == "memory-bytes":
+            if place.format in ("memory-bytes", "shared-contents"):
                 continue
             writes = place.format == "host-directory"
             allowed = policy.write_paths if writes else policy.read_paths

@@ -16,7 +16,7 @@ from app.domain.errors import Conflict
 from app.domain.launch import Launch
 from app.domain.leftover import Leftover
 from app.domain.network import NetworkSpec
-from app.runtimes import rundir
+from app.runtimes import rundir, sharing
 
 
 class Shared:
@@ -91,5 +91,7 @@ class Shared:
             self.remove_network(leftover.name)
         elif leftover.kind == "control-group":
             self._host.namespace.remove_group(leftover.name)
+        elif leftover.kind == "shared-contents":
+            sharing.remove(self._host.state, leftover.name)
         elif leftover.kind == "volume":
             self.remove_volume(leftover.name)

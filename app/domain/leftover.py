@@ -10,7 +10,7 @@ from app.domain.model import Model
 class Leftover(Model):
     """One thing that could be removed without anybody missing it."""
 
-    kind: Literal["half-made", "network", "control-group", "volume", "lease"]
+    kind: Literal["half-made", "network", "control-group", "volume", "lease", "shared-contents"]
     """`half-made`: the directory of an application that was never completed; `lease`: an address
     of a `cse run` that was killed."""
     name: str

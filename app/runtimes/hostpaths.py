@@ -3,7 +3,8 @@
 Called by `rundir`. Their formats in an element's manifest: `host-path`, a path of the host that is
 bound read-only to a place which the application can see; `host-directory`, the same for a
 directory that the element writes to; `memory-bytes`, the size of a file system in memory that is
-made for the application. The setting then names that place.
+made for the application; `shared-contents`, whether a directory is shared with others
+(sharing.py). The setting then names that place.
 """
 
 from __future__ import annotations
@@ -11,16 +12,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-FORMATS = {"host-path": str, "host-directory": str, "memory-bytes": int}
+FORMATS = {
+    "host-path": str,
+    "host-directory": str,
+    "memory-bytes": int,
+    "shared-contents": bool,
+}
+_FOLDERS = {"memory-bytes": "memory", "shared-contents": "shared"}
 
 
 @dataclass(frozen=True)
 class Place:
     """Something to be brought to `target`, a path of the application."""
 
-    format: Literal["host-path", "host-directory", "memory-bytes"]
+    format: Literal["host-path", "host-directory", "memory-bytes", "shared-contents"]
     value: Any
-    """Path on the host, or bytes."""
+    """Path on the host, or bytes; of `shared-contents` true, which `sharing.bring` replaces."""
     pointer: str
     """JSON pointer of the setting."""
     target: str
@@ -39,7 +46,9 @@ def replace_places(
         schemas = [part for one in schemas for part in _alternatives(one, schema)]
         for form, kind in FORMATS.items():
             if type(value) is kind and any(one.get("format") == form for one in schemas):
-                folder = "memory" if form == "memory-bytes" else "files"
+                if value is False:
+                    continue
+                folder = _FOLDERS.get(form, "files")
                 target = f"{directory}/{folder}/{first + len(found)}"
                 found.append(Place(form, value, pointer, target))  # type: ignore[arg-type]
                 return target

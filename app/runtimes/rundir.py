@@ -26,7 +26,7 @@ from typing import Any
 from app.domain.errors import HostLacks, InvalidSpecification
 from app.domain.launch import BoundElement, Launch
 from app.domain.network import NetworkBinding
-from app.runtimes import secrets
+from app.runtimes import secrets, sharing
 from app.runtimes.conf import flatten, resolvers, to_lines
 from app.runtimes.hostpaths import Place, replace_places
 
@@ -105,7 +105,7 @@ def build(
             preload += [f"{INSIDE}/lib/{manifest.name}/{file}" for file in overlays]
         settings, places = replace_places(bound.settings, manifest.settings, INSIDE, count)
         count += len(places)
-        for place in places:
+        for place in (sharing.bring(state, launch, data, place) for place in places):
             _prepare(run, place, f"/elements/{manifest.name}/settings{place.pointer}")
             if place.format == "memory-bytes":
                 memories.append(Memory(place.target, place.value))
@@ -131,7 +131,7 @@ def places(state: Path, launch: Launch) -> tuple[list[Bind], list[Memory]]:
     for bound in launch.linked:
         found = replace_places(bound.settings, bound.element.manifest.settings, INSIDE, count)[1]
         count += len(found)
-        for place in found:
+        for place in (sharing.bring(state, launch, f"{top}/data", place) for place in found):
             if place.format == "memory-bytes":
                 memories.append(Memory(place.target, place.value))
             else:

@@ -70,6 +70,8 @@ struct fs_archive *fs_archive_new(const char *mount, const char *prefix)
         .links_inside = strcmp(setting(prefix, "links", "inside"), "any") != 0,
     };
     if (archive->limits.max_ratio == 0) archive->limits.max_ratio = 1;
+    const char *shared = setting(prefix, "shared", "");
+    if (shared[0] == '/') fs_archive_share(archive, shared);
     return archives[archive_count++] = archive;
 }
 

@@ -55,7 +55,8 @@ static int next_fstat(int fd, struct stat *status)
 static void fix_by_fd(int fd, struct stat *status)
 {
     if (fs_upper_device != 0) fs_origin(fd, NULL, status);
-    if (!fs_ready() || (uint64_t)status->st_dev != fs_private_device) return;
+    uint64_t device = (uint64_t)status->st_dev;
+    if (!fs_ready() || (device != fs_private_device && device != fs_shared_device)) return;
     if (S_ISREG(status->st_mode) && (status->st_mode & 0222) != 0222) return;
     char path[PATH_MAX];
     struct fs_where where;

@@ -102,6 +102,7 @@ void fs_report(const char *mount, const char *entry, const char *what);
 /* <run dir>/private/fs, which exists then; and its device. */
 const char *fs_private(void);
 extern uint64_t fs_private_device;
+extern uint64_t fs_shared_device; /* of archives that applications share; 0: none */
 /* Directories of `path` that are missing are made; 0 or negative errno. */
 int fs_make_directories(const char *path, mode_t mode);
 

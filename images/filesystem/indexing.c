@@ -20,7 +20,7 @@ static uint64_t mix(uint64_t hash, const void *data, size_t size)
     return hash;
 }
 
-static uint64_t identity_of(const struct fs_archive *archive, const struct stat *status)
+uint64_t fs_archive_identity(const struct fs_archive *archive, const struct stat *status)
 {
     const struct cse_tree_limits *limits = &archive->limits;
     char boot[40] = "";
@@ -72,11 +72,11 @@ static bool kept_directory(const struct fs_archive *archive, const struct stat *
 {
     char above[PATH_MAX];
     struct siblings siblings = {.directory = above};
-    if (archive->inside != NULL || archive->outer != NULL) return false;
+    if (archive->inside != NULL || archive->outer != NULL || archive->common) return false;
     snprintf(above, sizeof above, "%.3800s/data/fs-index", cse_run_dir());
     snprintf(siblings.number, sizeof siblings.number, "%d-", archive->number);
     snprintf(siblings.own, sizeof siblings.own, "%d-%016llx", archive->number,
-             (unsigned long long)identity_of(archive, status));
+             (unsigned long long)fs_archive_identity(archive, status));
     snprintf(out, PATH_MAX, "%s/%s", above, siblings.own);
     if (fs_make_directories(out, 0755) != 0 || raw(SYS_faccessat, AT_FDCWD, out, 2 /* W_OK */) != 0)
         return false;
@@ -115,6 +115,7 @@ static int lead(const struct fs_archive *archive, const char *kept, const char *
 
 static int store_error(const struct fs_archive *archive, int error)
 {
+    if (archive->common) return -error; /* each application is to be told the reason */
     struct cse_index_header header = {
         .magic = CSE_INDEX_MAGIC, .error = error, .file_size = sizeof header};
     int fd = open_at(archive->directory, "index.new", O_WRONLY | O_CREAT | O_TRUNC, 0644);
@@ -268,7 +269,8 @@ const struct cse_index_header *fs_archive_index(struct fs_archive *archive, int 
     struct cse_index_header *index = __atomic_load_n(&archive->index, __ATOMIC_ACQUIRE);
     if (__builtin_expect(index == NULL, 0)) {
         bool within = archive->opener != 0 && archive->opener == (pid_t)raw(SYS_gettid);
-        *error = within ? -ELOOP : map_index(archive);
+        *error = within ? -ELOOP : fs_archive_hold(archive);
+        if (*error == 0) *error = map_index(archive);
         if (*error == -ENOENT) {
             *error = make_index(archive);
             if (*error == 0) *error = map_index(archive);

@@ -29,6 +29,8 @@ struct fs_archive {
     uid_t owner;
     gid_t group;
     bool shared; /* processes of several users may use the skeleton */
+    bool common; /* sharing.c: several applications may, */
+    bool held;   /* … and this process holds it */
 };
 
 /* The context of fs_archive_say. */
@@ -48,6 +50,10 @@ int fs_archive_open(struct fs_archive *archive);
 /* Of a nested one: its file in the other archive, filled; its share of the bounds, 0 or errno. */
 int fs_archive_open_nested(struct fs_archive *archive);
 int fs_archive_spend(struct fs_archive *archive, const struct cse_index_header *index);
+/* The directory `place` is shared with other applications: use it. Holding it, 0 or -errno. */
+void fs_archive_share(struct fs_archive *archive, const char *place);
+int fs_archive_hold(struct fs_archive *archive);
+uint64_t fs_archive_identity(const struct fs_archive *archive, const struct stat *status);
 /* The lock of the skeleton, which the kernel takes from a process that dies. What it returns, if
  * not negative errno, goes to fs_archive_unlock. */
 enum { FS_ARCHIVE_HELD = 1 << 30 };
