@@ -22,7 +22,7 @@ from app.agent.shared import Shared
 from app.agent.terminals import Terminals
 from app.domain.application import ApplicationSpec, RuntimeName
 from app.domain.capture import CaptureRequest, Pcapng
-from app.domain.errors import Conflict, CseError, NotFound
+from app.domain.errors import Conflict, CseError, HostLacks, NotFound
 from app.domain.fault import Counters, FaultOrder
 from app.domain.files import FilesPart, FilesRequest
 from app.domain.health import Probe, Probed
@@ -78,6 +78,11 @@ class LocalAgent:
         self._making.add(launch.name)
         try:
             return self._create(launch)
+        except OSError as error:
+            raise HostLacks(
+                f"'{launch.name}' cannot be made in {self._host.state}: {error.strerror}",
+                remedy="make room on that disk",
+            ) from error
         finally:
             self._making.discard(launch.name)
 

@@ -32,7 +32,9 @@ class Networks:
             fresh.write_text(network.model_dump_json())
             fresh.replace(place)
         except OSError as error:
-            raise HostLacks(f"{place} cannot be written: {error.strerror}") from error
+            raise HostLacks(
+                f"{place} cannot be written: {error.strerror}", remedy="make room on its disk"
+            ) from error
         self._known[network.name] = network
 
     def forget(self, name: str) -> None:

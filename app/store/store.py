@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from app.domain.errors import Conflict, NotFound
+from app.domain.errors import Conflict, HostLacks, NotFound
 from app.domain.explain import did_you_mean
 from app.domain.network import NetworkSpec
 from app.domain.volume import VolumeSpec
@@ -35,6 +35,7 @@ _SHARED_S = 1.0
 """So long another server's change may stay unseen in lists."""
 _BOOKKEEPING_S = 0.02
 """So long bookkeeping waits for more, and for the answer that it would compete with."""
+_FLUSH_AGAIN_S = 1.0
 _ALL_NETWORKS = select(tables.networks.c.spec).order_by(tables.networks.c.name)
 _FIND_NETWORK = select(tables.networks.c.spec).where(tables.networks.c.name == bindparam("wanted"))
 _ALL_VOLUMES = select(tables.volumes.c.spec).order_by(tables.volumes.c.name)
@@ -215,6 +216,7 @@ class Store:
         self._listeners_lock = threading.Lock()
         self._bookkeeping: list[Callable[[Transaction], object]] = []
         self._flushing = threading.Lock()
+        self._flush_again_at = float("-inf")
         self._some, self._no_more = threading.Event(), threading.Event()
         self._bookkeeper: threading.Thread | None = None
         self._closing = threading.Event()
@@ -290,8 +292,11 @@ class Store:
         self._some.set()
 
     def flush(self) -> None:
-        """Write now what `later` has put off; returns when it is written, by whomever."""
-        if not self._bookkeeping:
+        """Write now what `later` has put off; returns when it is written, by whomever.
+
+        Where the database is full or away it is kept, and tried again a second later.
+        """
+        if not self._bookkeeping or time.monotonic() < self._flush_again_at:
             return
         with self._flushing:
             acts = self._bookkeeping.copy()
@@ -300,11 +305,14 @@ class Store:
                     with self._write() as transaction:
                         for act in acts:
                             act(transaction)
+            except HostLacks as error:
+                log.warning("bookkeeping waits: %s", error)
+                self._flush_again_at = time.monotonic() + _FLUSH_AGAIN_S
+                return
             except Exception:
                 log.exception("bookkeeping was not written")
-            finally:  # not before: who finds the list empty takes it for written
-                with self._listeners_lock:
-                    del self._bookkeeping[: len(acts)]
+            with self._listeners_lock:  # not before: who finds the list empty takes it for written
+                del self._bookkeeping[: len(acts)]
 
     def record_event(self, kind: str, application: str | None, message: str) -> None:
         """An event in a transaction of its own."""
