@@ -147,6 +147,11 @@ def plane(settings: Settings) -> tuple[ControlPlane, TestClient]:
 def take_over(settings: Settings) -> dict[str, Any]:
     """What the next control plane finds, when it has done what the store says."""
     made, http = plane(settings)
+    return settle(made, http)
+
+
+def settle(made: ControlPlane, http: TestClient) -> dict[str, Any]:
+    """Wait until all is as the store says; what is so then, and what is left over."""
     deadline = time.monotonic() + _WAIT_S
     wrong: str | None = "not synced"
     while wrong and time.monotonic() < deadline:
