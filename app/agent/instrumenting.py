@@ -81,6 +81,7 @@ def usage(
     asked: dict[str, Callable[[float], list[dict[str, str]]]],
     pids: Callable[[str], list[int]],
     wires: Callable[[str], list[str]],
+    files: Callable[[str], dict[str, int]],
 ) -> list[Usage]:
     """All were asked at once; one that does not answer in time is shown without counters."""
     until = time.monotonic() + _COUNTERS_S
@@ -96,7 +97,14 @@ def usage(
             used = _process(pid)
             memory, cpu = memory + used[0], cpu + used[1]
         found.append(
-            Usage(application=name, counters=counters, wires=wires(name), memory=memory, cpu=cpu)
+            Usage(
+                application=name,
+                counters=counters,
+                files=files(name),
+                wires=wires(name),
+                memory=memory,
+                cpu=cpu,
+            )
         )
     return found
 

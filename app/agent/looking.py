@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from app.agent import file_faults, inspecting, instrumenting
+from app.agent import file_counters, file_faults, inspecting, instrumenting
 from app.agent.connecting import Connector
 from app.agent.host import Host
 from app.domain.errors import Conflict
@@ -82,7 +82,12 @@ class Looker:
         """See `Agent.usage`."""
         running = [one.name for one in self._host.observe() if one.pid is not None]
         asked = {name: self._ask_counters(name) for name in running}
-        return instrumenting.usage(asked, self._host.pids, self._host.broker.wires)
+        return instrumenting.usage(
+            asked,
+            self._host.pids,
+            self._host.broker.wires,
+            lambda name: file_counters.read(self._host.directory(name) / "data"),
+        )
 
     def _ask_counters(self, name: str) -> Callable[[float], list[dict[str, str]]]:
         try:

@@ -123,16 +123,20 @@ def _applications(services: Services) -> Iterator[str]:
         "Processor time of its processes.",
         [({"application": one.application}, one.cpu) for one in usage],
     )
-    names = sorted({name for one in usage for name in one.counters})
-    for name in names:
+    yield from _counted("network", {one.application: one.counters for one in usage})
+    yield from _counted("filesystem", {one.application: one.files for one in usage})
+
+
+def _counted(kind: str, found: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    for name in sorted({name for counters in found.values() for name in counters}):
         yield _metric(
-            f"cse_network_{name}",
+            f"cse_{kind}_{name}",
             "untyped",
-            "As its network instance counts.",
+            f"As its {kind} instance counts.",
             [
-                ({"application": one.application}, one.counters[name])
-                for one in usage
-                if name in one.counters
+                ({"application": application}, counters[name])
+                for application, counters in found.items()
+                if name in counters
             ],
         )
 

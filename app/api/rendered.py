@@ -26,6 +26,7 @@ class _Kept:
     observed: Observed | None
     condition: Condition | None
     busy: bool
+    activity: str | None
     health: Health | None
     text: bytes
 
@@ -52,6 +53,7 @@ class Rendered:
             and kept.observed is status.observed
             and kept.condition is status.condition
             and kept.busy == status.busy
+            and kept.activity == status.activity
             and kept.health is health
         ):
             return kept.text
@@ -60,7 +62,13 @@ class Rendered:
         if kept is None and len(self._kept) >= self._most:
             self._forget_gone()
         self._kept[name] = _Kept(
-            record, status.observed, status.condition, status.busy, health, text
+            record,
+            status.observed,
+            status.condition,
+            status.busy,
+            status.activity,
+            health,
+            text,
         )
         return text
 

@@ -67,7 +67,7 @@ def _status(record: ApplicationRecord, status: Status, health: Health | None) ->
     state, reason, remedy, problem = _shown(record, status)
     return ApplicationStatus.model_construct(
         state=state,
-        reason=reason,
+        reason=reason or (status.activity if state == "running" else None),
         remedy=remedy,
         problem=problem,
         pid=observed.pid if observed else None,

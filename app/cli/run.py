@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sys
+import threading
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -129,10 +130,12 @@ def _run(
             if debugger is not None:
                 _must_be_private(agent.preflight(launch))
                 launch = under(debugger, launch)
-            return _in_foreground(agent, launch)
+            with _Progress(agent):
+                return _in_foreground(agent, launch)
         finally:
-            for report in agent.reports(after=0):
-                sys.stderr.write(f"cse: {report.text}\n")
+            for told in agent.reports(after=0):
+                if told.activity is None:
+                    sys.stderr.write(f"cse: {told.text}\n")
             agent.remove(spec.name)
             with store.write() as transaction:
                 transaction.applications.forget(spec.name)
@@ -140,6 +143,32 @@ def _run(
                 if on_network and unused and not server_is_there(settings):
                     agent.remove_network(spec.network.name)
             store.close()
+
+
+class _Progress:
+    """While the program runs: tells what it waits for. Other reports come when it has ended, since
+    the terminal is the program's."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._tell, name="progress", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join(timeout=1.0)
+
+    def _tell(self) -> None:
+        last, over = 0, False
+        while not over:
+            over = self._over.wait(0.5)
+            for told in self._agent.reports(after=last):
+                last = told.number
+                if told.activity is not None:
+                    sys.stderr.write(f"cse: {told.text}\n")
 
 
 def _bind(

@@ -86,6 +86,14 @@ class Report(Model):
     pid: int
     text: str
 
+    @property
+    def activity(self) -> str | None:
+        """What keeps the instance busy; "": no more; None: the report is of something else.
+        The words are those of images/filesystem/progress.c."""
+        if ": its archive is being indexed: " in self.text:
+            return self.text
+        return "" if ": its archive is indexed: " in self.text else None
+
 
 class Claim(Model):
     """One statement about an application's privacy, checked against what the kernel shows."""

@@ -32,6 +32,7 @@ class ApplicationStatus(Model):
     """`starting`: steps are under way; `waiting`: for what it depends on; `exited`: ended by
     itself; `stopped`: by request; `failed`: could not be started, `reason` says why."""
     reason: str | None = None
+    """Why it is not as it should be; while it runs, what an instance is busy with (an index)."""
     remedy: str | None = None
     problem: str | None = None
     """Type of the problem that `reason` describes."""

@@ -36,6 +36,8 @@ class Status:
     condition: Condition | None
     busy: bool
     """Steps are under way, or about to be."""
+    activity: str | None = None
+    """What its instances are busy with while it runs, as they told lately."""
 
 
 class Convergence(Protocol):

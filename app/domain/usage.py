@@ -13,6 +13,10 @@ class Usage(Model):
     application: str
     counters: dict[str, int] = {}
     """Of its network instance; empty while it has none."""
+    files: dict[str, int] = {}
+    """Of its file-system instance, since the application was made: operations in its mounts
+    (`opens`, `stats`, `lists`, `changes`), files copied up and filled with their bytes, faults met.
+    `index_done` of `index_total` bytes while the index of an archive is made."""
     wires: list[str] = []
     """Applications to which it has a wire."""
     memory: int

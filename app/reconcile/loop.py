@@ -198,6 +198,9 @@ class Reconciler:
             with self._store.write() as transaction:
                 transaction.events.add_reports(reports, self._store.installation)
             self._last_report = reports[-1].number
+        for report in reports:
+            if report.activity is not None:
+                self.view.doing(report.application, report.activity)
 
     def _wake_all(self) -> None:
         with self._store.read() as transaction:

@@ -23,6 +23,10 @@ Difference = tuple[str, Observed | None, Observed | None]
 """Name, before, after."""
 
 
+_ACTIVITY_S = 20.0
+"""An instance that is busy says so every few seconds."""
+
+
 class View:
     """Observations by name; every change wakes who waits."""
 
@@ -35,13 +39,26 @@ class View:
         self._changed_at: dict[str, int] = {}
         self.failing = threading.Event()
         """Set when an attempt has failed: there may be another time to wait for."""
+        self._activities: dict[str, tuple[str, float]] = {}
         self.synced = False
         """Whether the agent has been asked once: before that nothing is known to be absent."""
 
     def status(self, name: str) -> Status:
         """All that is known of one application."""
         with self.changed:
-            return Status(self._observed.get(name), self._conditions.get(name), name in self.busy)
+            told = self._activities.get(name)
+            if told is not None and time.monotonic() - told[1] > _ACTIVITY_S:
+                told = self._activities.pop(name, None) and None
+            observed, condition = self._observed.get(name), self._conditions.get(name)
+            return Status(observed, condition, name in self.busy, told[0] if told else None)
+
+    def doing(self, name: str, activity: str) -> None:
+        """What an instance told that it is busy with; empty: no more."""
+        with self.changed:
+            if activity:
+                self._activities[name] = (activity, time.monotonic())
+            else:
+                self._activities.pop(name, None)
 
     def observed(self) -> dict[str, Observed]:
         """All observations."""

@@ -121,7 +121,7 @@ const struct cse_tree_provider *fs_archive_provider(void)
         fs_report(path, "", why ? why : "is of another version");
         return NULL;
     }
-    static const struct cse_tree_host host = {cse_own_fd, cse_own_close};
+    static const struct cse_tree_host host = {cse_own_fd, cse_own_close, fs_progress};
     found->start(&host);
     __atomic_store_n(&known, found, __ATOMIC_RELEASE);
     return found;

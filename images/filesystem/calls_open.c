@@ -34,6 +34,11 @@ bool fs_argument(int *dirfd, const char **path, int follow, enum fs_use use, str
                 : use == FS_USE_CONTENT ? fs_real_content(where)
                                         : fs_for_change(where, false);
     if (error != 0) return fs_fail(error) == 0;
+    fs_count(use == FS_USE_NAME     ? FS_COUNT_STATS
+             : use == FS_USE_CHANGE ? FS_COUNT_CHANGES
+             : S_ISDIR(where->mode) ? FS_COUNT_LISTS
+                                    : FS_COUNT_OPENS,
+             1);
     *inside = true;
     *path = where->real;
     return true;
@@ -72,6 +77,8 @@ int fs_prepare_open(int dirfd, const char *path, int flags, struct fs_where *whe
     } else {
         error = -ENOENT;
     }
+    if (error == 0)
+        fs_count(!*creates && S_ISDIR(where->mode) ? FS_COUNT_LISTS : FS_COUNT_OPENS, 1);
     return error != 0 ? error : FS_INSIDE;
 }
 

@@ -195,6 +195,9 @@ static int copy_up(struct fs_where *where, bool content)
         error = copy_file(where->mount, where->real, upper, &status, content);
     }
     if (error == 0) {
+        fs_count(FS_COUNT_COPIES_UP, 1);
+        if (content && S_ISREG(where->mode))
+            fs_count(FS_COUNT_COPIED_BYTES, (uint64_t)status.st_size);
         where->layer = 0;
         memcpy(where->real, upper, strlen(upper) + 1);
     }
@@ -228,6 +231,7 @@ int fs_for_creation(struct fs_where *where, bool over)
 
 void fs_created(const struct fs_where *where, mode_t mode)
 {
+    fs_count(FS_COUNT_CHANGES, 1);
     if (where->mount->cow) fs_shadow_add(where->mount, where->rel, mode);
     if (where->mount->layers[0].encrypted != NULL) fs_encrypted_created(where);
     if (S_ISLNK(mode)) fs_forget_plain();
@@ -240,6 +244,7 @@ static int is_not_empty(const char *name, unsigned char type, void *context)
 
 int fs_remove(struct fs_where *where, bool directory)
 {
+    fs_count(FS_COUNT_CHANGES, 1);
     const struct fs_mount *mount = where->mount;
     char upper[PATH_MAX];
     if (where->layer < 0) return -ENOENT;
@@ -352,6 +357,7 @@ static int exchange(struct fs_where *from, struct fs_where *to, const char *old,
 
 int fs_rename(struct fs_where *from, struct fs_where *to, unsigned flags)
 {
+    fs_count(FS_COUNT_CHANGES, 1);
     const struct fs_mount *mount = from->mount;
     char old[PATH_MAX], fresh[PATH_MAX];
     if (mount != to->mount) return -EXDEV;

@@ -297,6 +297,7 @@ static int meet(struct fs_meeting *meeting, unsigned operation, const char *path
         uint64_t n = __atomic_fetch_add(&count->operations, 1, __ATOMIC_RELAXED);
         uint64_t random = mixed(fault.seed ^ mixed(n));
         bool hit = random % WHOLE_PPM < fault.rate_ppm;
+        if (hit) fs_count(FS_COUNT_FAULTS, 1);
         if (hit && (fault.delay_us | fault.jitter_us)) {
             delay += delay_of(&fault, random);
             add(&count->delayed);

@@ -16,6 +16,7 @@
 #define CSE_FS_H
 
 #include "core.h"
+#include "counters.h"
 #include "index.h"
 #include "raw.h"
 

@@ -141,6 +141,8 @@ static int build(struct fs_archive *archive, int source, const char *directory)
         fs_archive_say(&speaker, "", "libcse-archive.so is missing beside libcse-fs.so");
         return EIO;
     }
+    struct stat status;
+    fs_progress_begin(archive, raw_fstat(source, &status) == 0 ? (uint64_t)status.st_size : 0);
     int index = open_at(directory, "index.new", O_RDWR | O_CREAT | O_TRUNC, 0644);
     int pack = open_at(directory, "pack", O_RDWR | O_CREAT | O_TRUNC, 0644);
     int error =
@@ -148,6 +150,7 @@ static int build(struct fs_archive *archive, int source, const char *directory)
         : pack < 0 ? -pack
                    : reader->build(source, index, pack, &archive->limits, fs_archive_say, &speaker);
     if (error == 0 && archive->outer != NULL) error = spend(archive, index);
+    fs_progress_end(error == 0 ? index : -1);
     if (error != 0 && index >= 0) raw(SYS_ftruncate, index, 0); /* give the room back */
     if (error != 0 && pack >= 0) raw(SYS_ftruncate, pack, 0);
     if (index >= 0) raw_close(index);

@@ -143,8 +143,13 @@ static int fill_from_archive(struct fs_archive *archive, uint32_t number, int ou
 static int fill_into(struct fs_archive *archive, uint32_t number, int out)
 {
     const struct cse_index_entry *entry = entry_of(archive, number);
-    return entry->packed_at ? fill_from_pack(archive, entry, out)
-                            : fill_from_archive(archive, number, out);
+    int error = entry->packed_at ? fill_from_pack(archive, entry, out)
+                                 : fill_from_archive(archive, number, out);
+    if (error == 0) {
+        fs_count(FS_COUNT_FILLS, 1);
+        fs_count(FS_COUNT_FILLED_BYTES, entry->size);
+    }
+    return error;
 }
 
 /* A sparse file, whose time fs_archive_fix shows; a small one whose content is wanted is filled at

@@ -41,6 +41,11 @@ struct fs_speaker {
 
 /* A cse_tree_say that writes to filesystem.errors, up to a number of lines. */
 void fs_archive_say(void *context, const char *entry, const char *what);
+/* progress.c: an index is made, by this thread, of so many bytes; `index` is its descriptor, -1
+ * where it was not made. */
+void fs_progress_begin(const struct fs_archive *archive, uint64_t total);
+void fs_progress(uint64_t done);
+void fs_progress_end(int index);
 /* libcse-archive.so, opened at first use; NULL when it cannot be. */
 const struct cse_tree_provider *fs_archive_provider(void);
 /* A file of the archive's own directory. */

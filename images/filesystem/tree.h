@@ -29,6 +29,7 @@ typedef void cse_tree_say(void *context, const char *entry, const char *what);
 struct cse_tree_host {
     int (*own_fd)(int fd); /* core.h: cse_own_fd */
     void (*own_close)(int fd);
+    void (*progress)(uint64_t at); /* how far the archive has been read, in bytes */
 };
 
 struct cse_tree_provider {

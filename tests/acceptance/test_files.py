@@ -91,6 +91,19 @@ def test_changes_listings_and_explanations(tree: World) -> None:
     assert outside["mount"] is None and own in outside["why"]
 
 
+def test_operations_are_counted(tree: World) -> None:
+    usage = tree.api.get("/v1/usage").json()["items"]
+    counted = next(one["files"] for one in usage if one["application"] == "files")
+    assert counted["copies_up"] >= 3 and counted["changes"] > 10 and counted["opens"] > 3
+    assert counted["stats"] > 0 and counted["faults"] == 0
+    tree.exec("files", "sh", "-c", "for i in 1 2 3 4 5 6 7 8 9; do cat /srv/tree/kept/a; done")
+    usage = tree.api.get("/v1/usage").json()["items"]
+    after = next(one["files"] for one in usage if one["application"] == "files")
+    assert after["opens"] - counted["opens"] == 9
+    shown = tree.api.get("/metrics").text
+    assert f'cse_filesystem_opens{{application="files"}} {after["opens"]}' in shown
+
+
 def test_the_same_of_a_stopped_application_and_its_start(tree: World) -> None:
     tree.api.post("/v1/applications/files/stop", timeout=60).raise_for_status()
     found = tree.get("files", "files/changes?path=/srv/tree")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from app.agent import file_counters
 from app.cli.layer import unpack
 from app.domain.errors import Conflict, CseError, InvalidSpecification, RuntimeFailure
 from app.domain.files import FilesRequest, changes, directory, encode, encode_path
@@ -159,3 +161,34 @@ def test_half_an_archive_leaves_no_layer(tmp_path: Path) -> None:
     with pytest.raises(CseError):
         unpack(iter([data[:3000]]), tmp_path / "layer")
     assert not (tmp_path / "layer").exists()
+
+
+# ---- counters ---------------------------------------------------------------------------------
+
+
+def counters(version: int = 1, head: tuple[int, int] = (0, 0), opens: int = 0) -> bytes:
+    numbers = [0] * (16 * 33)
+    numbers[0], numbers[1], numbers[2] = version, *head
+    numbers[16], numbers[16 * 32] = opens, opens
+    return struct.pack("=528Q", *numbers)
+
+
+def test_counters_are_summed_and_what_is_forged_is_bounded(tmp_path: Path) -> None:
+    assert file_counters.read(tmp_path) == {}
+    place = tmp_path / "filesystem.counters"
+    place.write_bytes(counters(opens=2**64 - 1, head=(7, 5)))
+    found = file_counters.read(tmp_path)
+    assert found["opens"] == 2**63 - 1 and found["stats"] == 0
+    assert (found["index_done"], found["index_total"]) == (5, 5)
+    place.write_bytes(counters(opens=3))
+    assert file_counters.read(tmp_path)["opens"] == 6
+    assert "index_total" not in file_counters.read(tmp_path)
+    for wrong in (counters(version=2), counters()[:-1], b""):
+        place.write_bytes(wrong)
+        assert file_counters.read(tmp_path) == {}
+    place.unlink()
+    place.symlink_to("/etc/passwd")
+    assert file_counters.read(tmp_path) == {}
+    place.unlink()
+    os.mkfifo(place)
+    assert file_counters.read(tmp_path) == {}

@@ -5,6 +5,7 @@
  * the input is read with pread alone. Called by libarchive.c.
  */
 #include "stream.h"
+#include "build.h"
 
 #include <errno.h>
 #include <lz4.h>
@@ -30,6 +31,7 @@ size_t input_peek(struct input *in, size_t wanted, const unsigned char **data)
             if (got < 0 && errno == EINTR) continue;
             if (got <= 0) break;
             in->filled += (size_t)got;
+            if (tree_host.progress != NULL) tree_host.progress(in->at + in->filled);
         }
     }
     *data = in->buffer + in->used;
