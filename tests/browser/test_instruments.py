@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -68,14 +69,50 @@ def test_bad_filter_is_refused_with_its_reason(page: Page) -> None:
 
 def test_files_as_the_application_sees_them(page: Page, server: Server, tmp_path: Path) -> None:
     (tmp_path / "hello.txt").write_text("hello from the host\n")
+    (tmp_path / "old.txt").write_text("old\n")
     mounts = [{"path": "/srv/own", "source": "cow", "from": str(tmp_path)}]
     server.run("tree", ["sleep", "1000"], elements={"filesystem": {"settings": {"mounts": mounts}}})
+    change = "cd /srv/own; rm old.txt; echo more >> hello.txt; mkdir 'a b'; echo x > 'a b/100%'"
+    body = {"command": ["sh", "-c", change]}
+    assert server.api.post("/v1/applications/tree/exec", json=body).json()["exit_code"] == 0
     page.goto("/applications/tree/files")
     page.get_by_role("button", name="/srv/own").click()
     row = page.get_by_role("row", name=re.compile("hello.txt"))
-    expect(row).to_contain_text("cow", timeout=SLOW_MS)
+    expect(row).to_contain_text("changed", timeout=SLOW_MS)
+    expect(row).to_contain_text("upper")
+    expect(page.get_by_role("row", name=re.compile("old.txt"))).to_contain_text("removed")
     page.get_by_role("button", name="hello.txt").click()
     expect(page.get_by_role("region", name="Content")).to_contain_text("hello from the host")
+    explained = page.get_by_role("region", name="Explanation")
+    expect(explained).to_contain_text("Copied up from layer 1")
+    expect(explained.get_by_role("list")).to_contain_text(str(tmp_path))
+    with page.expect_download() as loading:
+        explained.get_by_role("link", name="Download").click()
+    assert Path(loading.value.path()).read_text() == "hello from the host\nmore\n"
+    assert loading.value.suggested_filename == "hello.txt"
+    page.get_by_role("button", name="a b").click()
+    page.get_by_role("button", name="100%").click()
+    expect(page.get_by_role("region", name="Content")).to_contain_text("x")
+    page.get_by_role("button", name="/srv/own").click()
+    page.get_by_label("Changed only").check()
+    expect(page.get_by_role("row", name=re.compile("a b.100%"))).to_contain_text("added")
+    expect(page.get_by_role("row", name=re.compile("hello.txt"))).to_contain_text("content")
+    picture(page, "files-changed")
+    with page.expect_download() as loading:
+        page.get_by_role("link", name="Only changes").click()
+    with tarfile.open(loading.value.path()) as tar:
+        assert {".wh.old.txt", "hello.txt", "a b/100%"} <= set(tar.getnames())
+    page.get_by_label("Changed only").uncheck()
+    page.get_by_role("button", name="hello.txt").click()
+    expect(explained).to_contain_text("Copied up", timeout=SLOW_MS)
+    picture(page, "files-explained")
+
+
+def test_files_of_a_stopped_application(page: Page, server: Server) -> None:
+    server.api.post("/v1/applications/tree/stop", params={"wait": 30}).raise_for_status()
+    page.goto("/applications/tree/files?path=/srv/own")
+    row = page.get_by_role("row", name=re.compile("hello.txt"))
+    expect(row).to_contain_text("changed", timeout=SLOW_MS)
     server.api.delete("/v1/applications/tree", params={"wait": 30})
 
 

@@ -12,6 +12,10 @@ export type Fault = Schemas['Fault'];
 export type FaultSpec = Schemas['FaultSpec-Input'];
 export type FileOperation = Schemas['FileFault-Output']['op'][number];
 export type FieldError = Schemas['FieldError'];
+export type FileChange = Schemas['FileChange'];
+export type FileEntry = Schemas['FileEntry'];
+export type Explanation = Schemas['Explanation'];
+export type Change = FileChange['change'];
 export type Finding = Schemas['Finding'];
 export type Instance = Schemas['Instance'];
 export type LogLine = { time: string; stream: 'stdout' | 'stderr'; text: string };
@@ -114,6 +118,23 @@ export function failureOf(error: unknown): Failure {
   if (error instanceof Failure) return error;
   const detail = error instanceof Error ? error.message : String(error);
   return new Failure({ ...UNREACHABLE, title: 'Something went wrong.', detail, remedy: null });
+}
+
+/** Of what has no JSON answer. Throws `Failure`. */
+export async function text(path: string): Promise<string> {
+  const answer = await must(
+    fetchTwice(new Request(path)).then(async (response) => ({
+      response,
+      data: response.ok ? await response.text() : undefined,
+      error: response.ok ? undefined : await response.json().catch(() => null),
+    })),
+  );
+  return answer ?? '';
+}
+
+/** For paths that are percent-encoded already, which the typed client would encode again. */
+export async function read<T>(path: string): Promise<T> {
+  return JSON.parse(await text(path)) as T;
 }
 
 export const appPath = (name: string) => `/v1/applications/${encodeURIComponent(name)}`;

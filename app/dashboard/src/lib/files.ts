@@ -1,63 +1,47 @@
-// A directory as `find` lists it within an application, and who serves a path there.
-export interface Entry {
-  kind: string;
-  name: string;
-  size: number;
-  mode: string;
-  owner: string;
-  changed: string;
-  link: string;
-}
+// Files of an application: what a path in a URL is made of, and words for what the server says.
+import type { Change, FileEntry } from '../api/client';
 
-export interface Mount {
-  path: string;
-  source: string;
-  from?: string;
-}
+/** Of a name that is no text the server gives the bytes, percent-encoded. */
+export const encodedName = (entry: { name: string; encoded?: string | null }) =>
+  entry.encoded ?? encodeURIComponent(entry.name);
 
-export const LIST = (path: string) => [
-  ...['find', path, '-mindepth', '1', '-maxdepth', '1'],
-  ...['-printf', '%y\\t%s\\t%m\\t%u\\t%T@\\t%l\\t%f\\n'],
-];
+/** `path` is percent-encoded already, except for its slashes. */
+export const below = (path: string, name: string) => (path === '/' ? `/${name}` : `${path}/${name}`);
 
-export function parseList(text: string): Entry[] {
-  const found = text
-    .split('\n')
-    .filter(Boolean)
-    .map((line): Entry => {
-      const [kind, size, mode, owner, changed, link, ...name] = line.split('\t');
-      return {
-        kind: kind!,
-        size: Number(size),
-        mode: mode!,
-        owner: owner!,
-        changed: new Date(Number(changed) * 1000).toISOString(),
-        link: link!,
-        name: name.join('\t'),
-      };
-    });
-  const rank = (entry: Entry) => (entry.kind === 'd' ? 0 : 1);
-  return found.sort((a, b) => rank(a) - rank(b) || a.name.localeCompare(b.name));
-}
+export const shownPath = (path: string) => {
+  try {
+    return decodeURIComponent(path);
+  } catch {
+    return path;
+  }
+};
 
-const within = (path: string, place: string) =>
-  path === place || path.startsWith(place.endsWith('/') ? place : `${place}/`);
+/** A link that the browser follows by itself: contents may be larger than a page's memory. */
+export const contentUrl = (app: string, path: string) =>
+  `/v1/applications/${encodeURIComponent(app)}/files/content?path=${path}`;
+export const archiveUrl = (app: string, path: string, changes: boolean) =>
+  `/v1/applications/${encodeURIComponent(app)}/files/archive?path=${path}${changes ? '&changes=true' : ''}`;
 
-/** The private tree's source, a mount of the application, or the surroundings of its runtime. */
-export function sourceOf(
-  path: string,
-  mounts: Mount[],
-  binds: { path: string; from?: string | null; volume?: string | null }[],
-): { text: string; own: boolean } {
-  const longest = <T extends { path: string }>(all: T[]) =>
-    all.filter((one) => within(path, one.path)).sort((a, b) => b.path.length - a.path.length)[0];
-  const mount = longest(mounts);
-  const bind = longest(binds);
-  if (mount && (!bind || mount.path.length >= bind.path.length))
-    return {
-      text: `${mount.source}${mount.from ? ` ${mount.from.split('/').pop()}` : ''}`,
-      own: true,
-    };
-  if (bind) return { text: bind.volume ? `volume ${bind.volume}` : 'mount', own: false };
-  return { text: 'surroundings', own: false };
+export const TONES: Record<Change, string> = { added: 'ok', changed: 'warn', removed: 'bad' };
+
+export const KINDS: Record<string, string> = {
+  directory: 'd',
+  link: 'l',
+  fifo: 'p',
+  socket: 's',
+  'character-device': 'c',
+  'block-device': 'b',
+};
+
+export function permissions(entry: FileEntry): string {
+  const mode = parseInt(entry.mode, 8);
+  const letters = [...'rwxrwxrwx'].map((letter, i) => (mode & (1 << (8 - i)) ? letter : '-'));
+  const special = [
+    [0o4000, 2, 's'],
+    [0o2000, 5, 's'],
+    [0o1000, 8, 't'],
+  ] as const;
+  for (const [bit, at, letter] of special)
+    if (mode & bit) letters[at] = letters[at] === 'x' ? letter : letter.toUpperCase();
+  return (KINDS[entry.kind] ?? '-') + letters.join('');
 }

@@ -16,6 +16,12 @@ export interface Sample {
   packets: number;
   retransmits: number;
   connections: number;
+  /** Operations in mounts per second, and bytes brought to where the program reads them. */
+  opens: number;
+  looks: number;
+  changes: number;
+  filled: number;
+  copied: number;
   memory: number;
   /** Share of one processor. */
   cpu: number;
@@ -77,8 +83,15 @@ function take(items: Usage[]) {
 function sample(usage: Usage, before: Usage, at: number, seconds: number): Sample {
   const per = (key: string, factor = 1) =>
     Math.max(0, ((usage.counters?.[key] ?? 0) - (before.counters?.[key] ?? 0)) * factor) / seconds;
+  const files = (key: string) =>
+    Math.max(0, (usage.files?.[key] ?? 0) - (before.files?.[key] ?? 0)) / seconds;
   return {
     at,
+    opens: files('opens'),
+    looks: files('stats') + files('lists'),
+    changes: files('changes'),
+    filled: files('filled_bytes'),
+    copied: files('copied_bytes'),
     rx: per('rx_bytes', 8) + per('wire_rx_bytes', 8),
     tx: per('tx_bytes', 8) + per('wire_tx_bytes', 8),
     wires: per('wire_rx_bytes', 8) + per('wire_tx_bytes', 8),
