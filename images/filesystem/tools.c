@@ -100,7 +100,7 @@ static int describe(const struct fs_where *where, struct cse_fs_look *out)
     const struct fs_layer *layer = &where->mount->layers[where->layer];
     int error = fs_layer_path(where->mount, where->layer, where->rel, out->real);
     if (error != 0) return error;
-    if (layer->archive != NULL) return archive_status(layer->archive, where->entry, out);
+    if (layer->archive != NULL) return archive_status(where->archive, where->entry, out);
     return (int)raw_lstat(out->real, &out->status);
 }
 
@@ -140,8 +140,8 @@ static int look(const char *path, bool follow, int skip, struct cse_fs_look *out
 static int archive_names(struct fs_archive *archive, uint32_t number,
                          int (*each)(const char *name, unsigned char type, void *), void *context)
 {
-    int error;
-    const struct cse_index_header *index = fs_archive_index(archive, &error);
+    int error = fs_archive_enter(&archive, &number);
+    const struct cse_index_header *index = error == 0 ? fs_archive_index(archive, &error) : NULL;
     if (index == NULL) return error;
     const struct cse_index_entry *entries = cse_index_entries(index);
     uint32_t child = entries[number].first_child;
@@ -160,7 +160,7 @@ static int names(const char *path, int skip,
         const struct fs_layer *layer = &where.mount->layers[where.layer];
         int error = layer->archive == NULL
                         ? fs_layer_path(where.mount, where.layer, where.rel, where.real)
-                        : archive_names(layer->archive, where.entry, each, context);
+                        : archive_names(where.archive, where.entry, each, context);
         if (error == 0 && layer->archive == NULL) error = fs_each_name(where.real, each, context);
         if (error != 0) return error;
         int next = where.layer + 1;
