@@ -384,3 +384,13 @@ def test_servers_of_several_threads(lab: Lab, site: Path, kind: str) -> None:
             for _ in range(3):
                 form = ("-w", "%{size_download}", "-o", "/dev/null")
                 assert load(origin, "curl", "-s", *form, f"{place}/big") == "5120000"
+
+
+def test_many_streams_that_end_on_a_full_wire(lab: Lab) -> None:
+    """Connections are taken down while their last acknowledgements do not fit into the ring."""
+    server, client = lab.host(), lab.host()
+    server.start(need("iperf3"), "-s")
+    port_open(server, 5201)
+    for direction in ([], ["-R"], [], ["-R"]):
+        words = ("iperf3", "-c", server.address, "-P", "8", "-t", "1", *direction)
+        assert "iperf Done" in client.check(*words, timeout=30)
