@@ -259,21 +259,71 @@ static int set_program_limit(const struct rlimit *wanted)
     return 0;
 }
 
+/* ---- the limit of address space: what an overlay reserves comes on top -------------------- */
+
+static rlim_t own_space(void)
+{
+    return &cse_own_space != NULL ? cse_own_space : 0;
+}
+
+static struct rlimit space_wanted, space_raised; /* by the program; as the kernel has it */
+
+static void show_program_space(int resource, struct rlimit *limit)
+{
+    if (resource != RLIMIT_AS || limit == NULL || space_raised.rlim_cur == 0) return;
+    if (limit->rlim_cur == space_raised.rlim_cur) limit->rlim_cur = space_wanted.rlim_cur;
+    if (limit->rlim_max == space_raised.rlim_max) limit->rlim_max = space_wanted.rlim_max;
+}
+
+static rlim_t with_our_space(rlim_t wanted, rlim_t most)
+{
+    if (wanted == RLIM_INFINITY || wanted > RLIM_INFINITY - own_space()) return wanted;
+    rlim_t raised = wanted + own_space();
+    return raised > most && wanted <= most ? most : raised;
+}
+
+static int set_program_space(const struct rlimit *wanted)
+{
+    struct rlimit raised, now;
+    if (wanted->rlim_cur > wanted->rlim_max || libc(getrlimit)(RLIMIT_AS, &now) != 0) {
+        errno = EINVAL;
+        return -1;
+    }
+    raised.rlim_max = with_our_space(wanted->rlim_max, now.rlim_max);
+    raised.rlim_cur = with_our_space(wanted->rlim_cur, raised.rlim_max);
+    if (libc(setrlimit)(RLIMIT_AS, &raised) != 0) return -1;
+    space_wanted = *wanted;
+    space_raised = raised;
+    return 0;
+}
+
 static bool limit_is_ours(int resource)
 {
+    if (resource == RLIMIT_AS) return own_space() != 0;
     return resource == RLIMIT_NOFILE && cse_own_limits.raised_soft != 0;
+}
+
+static void show_limit(int resource, struct rlimit *limit)
+{
+    show_program_limit(resource, limit);
+    show_program_space(resource, limit);
+}
+
+static int set_limit(int resource, const struct rlimit *wanted)
+{
+    return resource == RLIMIT_AS ? set_program_space(wanted) : set_program_limit(wanted);
 }
 
 CSE_EXPORT int getrlimit(limit_name resource, struct rlimit *limit)
 {
     int result = libc(getrlimit)(resource, limit);
-    if (result == 0) show_program_limit((int)resource, limit);
+    if (result == 0) show_limit((int)resource, limit);
     return result;
 }
 
 CSE_EXPORT int setrlimit(limit_name resource, const struct rlimit *limit)
 {
-    if (limit_is_ours((int)resource)) return set_program_limit(limit);
+    if (limit_is_ours((int)resource)) return set_limit((int)resource, limit);
     return libc(setrlimit)(resource, limit);
 }
 
@@ -283,8 +333,8 @@ CSE_EXPORT int prlimit(pid_t pid, limit_name resource, const struct rlimit *want
     bool ours = limit_is_ours((int)resource) && (pid == 0 || pid == getpid());
     int result = libc(prlimit)(pid, resource, ours ? NULL : wanted, old);
     if (result != 0 || !ours) return result;
-    show_program_limit((int)resource, old);
-    return wanted != NULL ? set_program_limit(wanted) : 0;
+    show_limit((int)resource, old);
+    return wanted != NULL ? set_limit((int)resource, wanted) : 0;
 }
 
 #ifdef __GLIBC__

@@ -16,4 +16,8 @@ extern struct cse_own_limits cse_own_limits;
 /* The lowest own descriptor that is at least `fd`, or -1. */
 int cse_own_next(int fd);
 
+/* What an overlay maps beside the program, in bytes: RLIMIT_AS as the program sets it is raised by
+ * that. */
+extern const rlim_t cse_own_space __attribute__((weak));
+
 #endif

@@ -46,3 +46,20 @@ def test_what_is_given_is_left_as_it_is(lab: Lab) -> None:
         "/nowhere",
         "b",
     ]
+
+
+LIMITED = """
+import resource, socket
+limit = (300 << 20, 400 << 20)
+resource.setrlimit(resource.RLIMIT_AS, limit)
+print(resource.getrlimit(resource.RLIMIT_AS) == limit, socket.socket().fileno() >= 0)
+try:
+    bytearray(3 << 30)
+except MemoryError:
+    print("bounded")
+"""
+
+
+def test_a_limit_of_memory_is_for_the_programs_own(lab: Lab) -> None:
+    """vsftpd sets one that the library's addresses alone would exceed."""
+    assert lab.host().check(sys.executable, "-c", LIMITED) == "True True\nbounded\n"

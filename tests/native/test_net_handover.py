@@ -257,3 +257,30 @@ def test_gunicorn_starts_another_master_that_takes_over(lab: Lab) -> None:
     for _ in range(5):
         assert fetch(host.address) == b"hello"
     host.kill()
+
+
+BY_NUMBER = """
+import ctypes, os, signal, socket
+libc = ctypes.CDLL(None, use_errno=True)
+server = socket.create_server(("0.0.0.0", 7000))
+NEW_IPC = 0x08000000
+print(libc.syscall(56, NEW_IPC | signal.SIGCHLD, 0, 0, 0, 0), ctypes.get_errno(), flush=True)
+if libc.syscall(56, signal.SIGCHLD, 0, 0, 0, 0) > 0:
+    os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+for _ in range(3):
+    one, _ = server.accept()
+    one.sendall(one.recv(100).upper())
+    one.close()
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="clone has another number here")
+def test_a_child_forked_by_number_is_a_forked_child(host: Host) -> None:
+    """As vsftpd does; into other namespaces, it is refused as to those without privilege."""
+    first = host.start(sys.executable, "-c", BY_NUMBER)
+    assert retry(lambda: ask(host.address, b"hello")) == b"HELLO"
+    assert ask(host.address, b"hello") == b"HELLO"
+    assert ask(host.address, b"hello") == b"HELLO"
+    assert first.wait(20) == 0
+    assert host.log().split()[:2] == ["-1", "1"]

@@ -1,4 +1,6 @@
-/* A filter of system calls that a process puts on itself, as sshd does before it talks to a
+/* syscall(), as far as it changes the process, and prctl.
+ *
+ * A filter of system calls that a process puts on itself, as sshd does before it talks to a
  * stranger: seccomp(2), by prctl or by number, which is libseccomp's way.
  *
  * What such a filter permits are the calls that the program makes, not those that we would make in
@@ -10,6 +12,8 @@
 
 #include <dirent.h>
 #include <linux/seccomp.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -48,6 +52,24 @@ static unsigned long flags_for(unsigned long flags)
     return flags;
 }
 
+/* A fork by number (vsftpd) would be one that nobody prepares: the child would share the parent's
+ * locks and have no pump. Into other namespaces, as for a program without privilege: its processes
+ * could no longer tell each other by their numbers. */
+static bool is_fork(long number, const unsigned long *words)
+{
+#ifdef SYS_fork
+    if (number == SYS_fork) return true;
+#endif
+    return number == SYS_clone && words[1] == 0 && !(words[0] & CLONE_VM) && net_running() != NULL;
+}
+
+static long fork_by_number(long number, const unsigned long *words)
+{
+    if (number != SYS_clone || words[0] == SIGCHLD) return fork();
+    net_escape("clone with flags (refused)");
+    return net_fail(-EPERM);
+}
+
 /* These read more words than some callers pass. */
 CSE_BEFORE_SANITIZERS
 
@@ -76,6 +98,7 @@ CSE_EXPORT long syscall(long number, ...)
     } else if (number == SYS_prctl && words[0] == PR_SET_SECCOMP) {
         before_filter();
     }
+    if (is_fork(number, words)) return fork_by_number(number, words);
     return libc(syscall)(number, words[0], words[1], words[2], words[3], words[4], words[5]);
 }
 

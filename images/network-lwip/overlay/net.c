@@ -4,6 +4,7 @@
  * libcse-lwip.so beside this one), opened at the first internet socket: programs that
  * never open one pay for nothing. Called by every other file of the overlay.
  */
+#include "ownfd.h"
 #include "wait.h"
 
 #include <dlfcn.h>
@@ -15,6 +16,9 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+/* The arena's addresses, and tables that are touched as they are needed. */
+const rlim_t cse_own_space = (rlim_t)3 << 29;
 
 static const struct cse_stack *stack;
 static bool sockets;            /* this process has or may have private sockets */
