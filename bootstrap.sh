@@ -30,6 +30,7 @@ apache2-bin:test apache2-utils:test haproxy:test rsync:test
 iputils-ping:test traceroute:test bind9-dnsutils:test openssh-server:test openssh-client:test
 openssl:test zip:test unzip:test p7zip-full:test cpio:test genisoimage:test squashfs-tools:test lz4:test lzip:test
 ncompress:test musl:test busybox-static:test vim:test postgresql:test gunicorn:test
+xinetd:test vsftpd:test
 '
 # The runtime of clang's sanitizers: a package of its own name in each release.
 sanitizer_packages='libclang-rt-dev libclang-rt-19-dev libclang-rt-14-dev'

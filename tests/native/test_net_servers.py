@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -394,3 +395,67 @@ def test_many_streams_that_end_on_a_full_wire(lab: Lab) -> None:
     for direction in ([], ["-R"], [], ["-R"]):
         words = ("iperf3", "-c", server.address, "-P", "8", "-t", "1", *direction)
         assert "iperf Done" in client.check(*words, timeout=30)
+
+
+XINETD = """
+defaults {{ log_type = FILE /dev/null }}
+service upper {{ type = UNLISTED
+  port = 7000
+  socket_type = stream
+  protocol = tcp
+  wait = no
+  user = root
+  server = {tr}
+  server_args = a-z A-Z
+}}
+service serves {{ type = UNLISTED
+  port = 7001
+  socket_type = stream
+  protocol = tcp
+  wait = yes
+  user = root
+  server = {python}
+  server_args = {run}/serves.py
+}}
+"""
+SERVES = """
+import socket
+with socket.socket(fileno=0) as server:
+    one, _ = server.accept()
+    one.sendall(one.recv(100).upper())
+    one.close()
+"""
+
+
+def test_xinetd_gives_connections_and_listeners_to_programs(lab: Lab) -> None:
+    """nowait: the connection is standard input and output; wait: the listener is."""
+    host = lab.host()
+    names = {"tr": need("tr"), "python": sys.executable, "run": host.run}
+    text = XINETD.format(**names).replace("{ ", "\n{\n").replace(" }", "\n}\n")
+    (host.run / "xinetd.conf").write_text(text)
+    (host.run / "serves.py").write_text(SERVES)
+    words = ("-dontfork", "-pidfile", str(host.run / "pid"), "-f", str(host.run / "xinetd.conf"))
+    host.start(need("xinetd"), *words)
+    port_open(host, 7000)
+    for port in (7000, 7000, 7001, 7001, 7001):
+        with socket.create_connection((host.address, port), timeout=10) as client:
+            client.sendall(b"hello")
+            client.shutdown(socket.SHUT_WR)
+            assert client.recv(100) == b"HELLO"
+
+
+def test_vsftpd_with_its_sandbox(lab: Lab, site: Path) -> None:
+    """Two processes for each client, data connections passed from one to the other."""
+    program = need("vsftpd")
+    host, client = lab.host(), lab.host()
+    (host.run / "empty").mkdir()
+    (host.run / "vsftpd.conf").write_text(
+        "listen=YES\nbackground=NO\nanonymous_enable=YES\nlocal_enable=NO\nno_anon_password=YES\n"
+        f"ftp_username=games\nanon_root={site}\nsecure_chroot_dir={host.run}/empty\n"
+    )
+    lab.directory.chmod(0o755)
+    host.start("setsid", program, str(host.run / "vsftpd.conf"))
+    port_open(host, 21)
+    for origin in (None, client):
+        out = load(origin, "curl", "-sS", "-m", "20", f"ftp://{host.address}/index.html")
+        assert out == "hello\n"
