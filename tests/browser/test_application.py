@@ -109,12 +109,12 @@ def test_fault_of_files_by_form(page: Page, server: Server, tmp_path: Path) -> N
     form.get_by_label("Seconds", exact=True).fill("300")
     form.get_by_role("button", name="Order").click()
     held = page.get_by_role("region", name="Faults that hold")
-    expect(held).to_contain_text("EIO, fsync, write on /srv/data/**, 50 % of them", timeout=SLOW_MS)
+    expect(held).to_contain_text("EIO, write, fsync on /srv/data/**, 50 % of them", timeout=SLOW_MS)
     expect(held).to_contain_text(re.compile(r"4 min \d+ s left"))
     fault = server.api.get("/v1/applications/disk/faults").json()["items"][0]
     assert fault["spec"]["file"] == {
         "path": "/srv/data/**",
-        "op": ["fsync", "write"],
+        "op": ["write", "fsync"],
         "errno": "EIO",
         "rate": 50.0,
         "short": False,

@@ -289,7 +289,8 @@ def syncs(app: Overlay, program: str, tmp_path: Path) -> tuple[str, list[str]]:
         pytest.skip("strace is not installed; `make setup` as root installs it")
     log = tmp_path / "trace"
     command = ["strace", "-f", "-qq", "-e", "trace=fsync,fdatasync,execve", "-o", str(log)]
-    preload = [f"--env={key}={app.environment[key]}" for key in ("LD_PRELOAD", "CSE_RUN_DIR")]
+    given = ("LD_PRELOAD", "CSE_RUN_DIR", "ASAN_OPTIONS", "UBSAN_OPTIONS")
+    preload = [f"--env={key}={app.environment[key]}" for key in given if key in app.environment]
     found = subprocess.run(
         [*command, *preload, sys.executable, "-c", f"import os, time\nat = {MOUNT!r}\n{program}"],
         capture_output=True,
