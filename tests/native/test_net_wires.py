@@ -85,6 +85,26 @@ def test_both_families_take_the_one_wire(pair: tuple[Host, Host]) -> None:
     assert last_words(process) == f"error {errno.ECONNRESET}"
 
 
+def wire_kib(host: Host) -> int:
+    """Memory of all wires of an application."""
+    found: dict[int, int] = {}
+    for pid in host.pids():
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            if "cse-wire" in str(link.readlink()):
+                status = link.stat()
+                found[status.st_ino] = status.st_blocks // 2
+    return sum(found.values())
+
+
+def test_memory_of_a_wire_goes_back_when_nothing_is_on_its_way(pair: tuple[Host, Host]) -> None:
+    server, client = pair
+    process = held(client, server.address)
+    assert client.check("python3", PEER, "talk", server.address, "60") == "same\n"
+    assert retry(lambda: 0 < wire_kib(server) <= 64, 10), f"{wire_kib(server)} KiB"
+    assert works(process)
+    assert client.check("python3", PEER, "talk", server.address, "60") == "same\n"
+
+
 @pytest.mark.parametrize("role", ["forked-first", "executed"])
 def test_other_processes_of_the_application_use_the_wire(
     pair: tuple[Host, Host], role: str

@@ -240,11 +240,26 @@ static void serve(const struct epoll_event *event)
     }
 }
 
+/* Memory that traffic has left goes back to the kernel, in the second look after it at the latest.
+ * Looks come every TRIM_MS until one found nothing to have happened since the one before. */
+static uint64_t trimmed_ms;
+static bool busy_now, busy_before; /* since the last look; between it and the one before */
+
+static void trim(bool busy)
+{
+    busy_now |= busy;
+    if (!(busy_now || busy_before) || now_ms() < trimmed_ms + TRIM_MS) return;
+    wire_trim(!busy_now);
+    if (!busy_now) heap_trim();
+    busy_before = busy_now;
+    busy_now = false;
+    trimmed_ms = now_ms();
+}
+
 /* One round: sleep at most `timeout_ms` (-1: as long as nothing is due), then serve. */
 void pump_once(int timeout_ms)
 {
     struct epoll_event events[EVENTS];
-    static uint64_t idle_since;
     long got = syscall(SYS_epoll_pwait, me.epoll, events, EVENTS, timeout_ms, NULL, 0);
     instance_lock(NULL);
     me.pump_wakes_ms = 0;
@@ -260,12 +275,7 @@ void pump_once(int timeout_ms)
             tell_counters();
             instruments_tell();
             if (me.broker < 0 && host->setting("tap") == NULL) find_broker_again();
-            if (got > 0)
-                idle_since = now_ms();
-            else if (idle_since != 0 && now_ms() > idle_since + TRIM_MS) {
-                heap_trim();
-                idle_since = 0;
-            }
+            trim(got > 0 || instance->visits != me.seen_visits);
         }
     }
     instance_unlock(NULL);
@@ -282,9 +292,7 @@ static int sleep_time(void)
     bool tick = me.slot != NO_PROCESS && direct_tick(leading());
     if (leading()) {
         timeout = instruments_timeout(clock_timeout());
-        static bool trimmed;
-        if (timeout < 0 && !trimmed) timeout = TRIM_MS + 100;
-        trimmed = timeout > TRIM_MS && !trimmed;
+        if ((busy_now || busy_before) && (timeout < 0 || timeout > TRIM_MS)) timeout = TRIM_MS;
         if (me.broker < 0 && host->setting("tap") == NULL && (timeout < 0 || timeout > 1000))
             timeout = RECONNECT_MS;
         const int due[] = {wire_timeout(), counters_due()};

@@ -47,6 +47,12 @@ enum ring_result ring_peek(const struct ring_end *end, const struct ring_words *
                            const char *ring, uint32_t *length);
 /* Copies the record that ring_peek found to `out` (which may be NULL), and is past it. */
 void ring_take(struct ring_end *end, const char *ring, char *out, uint32_t length);
+/* Nothing is on its way in the ring that this end writes. */
+static inline bool ring_is_drained(const struct ring_end *end, const struct ring_words *words)
+{
+    return __atomic_load_n(&words->head, __ATOMIC_ACQUIRE) == end->tail;
+}
+
 /* Gives the room of what was taken back to the producer. */
 void ring_release(const struct ring_end *end, struct ring_words *words);
 

@@ -26,10 +26,11 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { PARTS_MAX = 256, MSS_OPTION = 2 };
+enum { PARTS_MAX = 256, MSS_OPTION = 2, TRIM_BYTES = 65536 };
 
 #define wires (&instance->wires)
 
@@ -246,6 +247,24 @@ bool wire_read(int limit)
     for (uint16_t i = 0; i < wires->top; i++)
         if (wires->table[i].state == WIRE_UP && read_wire(&wires->table[i], limit)) any = true;
     return any;
+}
+
+/* A ring goes round: after a megabyte of traffic, however slow, all of it is memory. Only the
+ * producer gives it back, under its lock: nobody else writes there, and nobody reads. */
+void wire_trim(bool idle)
+{
+    for (uint16_t i = 0; i < wires->top; i++) {
+        struct wire *wire = &wires->table[i];
+        struct wire_map *map = wire->state == WIRE_UP ? wire_map_of(wire) : NULL;
+        if (map == NULL) continue;
+        bool quiet = idle || wire->looked_at == wire->end.tail;
+        wire->looked_at = wire->end.tail;
+        if (!quiet || wire->end.tail - wire->trimmed < TRIM_BYTES ||
+            !ring_is_drained(&wire->end, &map->control->direction[wire->side]))
+            continue;
+        madvise(map->rings[wire->side], WIRE_RING_BYTES, MADV_REMOVE);
+        wire->trimmed = wire->end.tail;
+    }
 }
 
 void wire_drain(struct wire *wire)

@@ -45,6 +45,7 @@ struct wire {
     uint32_t generation;  /* of the grant; never the same twice */
     uint64_t until_ms; /* the state ends then: ASKED, NONE; UP: a process may map it until then */
     struct ring_end end;
+    uint32_t looked_at, trimmed; /* the end's tail when wire_trim came by, and gave memory back */
     struct wire_packet *first, *last;
     uint32_t queued;
     char name[64];
@@ -78,6 +79,9 @@ bool wire_read(int limit);
 bool wire_output(struct pbuf *p, const ip_addr_t *dest, err_t *result);
 /* Sends what waited over the wire or the tap, as its state is now. */
 void wire_flush(struct wire *wire);
+/* Memory of rings that nothing lies in goes back to the kernel: of those that were not written to
+ * since the last call, or (`idle`) of all. */
+void wire_trim(bool idle);
 /* All that is in the ring, before the wire goes. */
 void wire_drain(struct wire *wire);
 
