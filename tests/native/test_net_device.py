@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.native.net.lab import Host, Lab, ip, retry
+from tests.native.net.lab import Host, Lab, ip, need, retry
 
 pytestmark = [pytest.mark.native, pytest.mark.root]
 TRANSFER = str(Path(__file__).parent / "net/transfer.py")
@@ -108,6 +108,42 @@ def test_every_byte_arrives(host: Host, peer: Peer, size: int) -> None:
 
 def test_served_bytes_arrive(host: Host, peer: Peer) -> None:
     serve_for_peer(host, peer, 1_000_000)
+
+
+TAKE_ALL = """
+import socket, sys
+with socket.create_server(("", int(sys.argv[1]))) as listener:
+    connection, _ = listener.accept()
+    while connection.recv(1 << 20): pass
+"""
+SEND_THEN_COMPUTE = """
+import socket, sys, time
+with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as connection:
+    print("connected", flush=True)
+    now = time.monotonic()
+    while time.monotonic() < now + 1: connection.sendall(bytes(100_000))
+    while True: pass
+"""
+
+
+def test_pings_are_answered_while_a_thread_streams_and_while_it_computes(
+    host: Host, peer: Peer
+) -> None:
+    """A thread that streams reads the device itself, in place of the library's own thread."""
+    need("ping")
+    sink = subprocess.Popen(peer.command(sys.executable, "-c", TAKE_ALL, "7200"))
+    words = (sys.executable, "-c", SEND_THEN_COMPUTE, peer.address, "7200")
+    try:
+        retry(lambda: "7200" in peer.check("ss", "-Hlnt"))
+        sender = subprocess.Popen(host.command(*words), stdout=subprocess.PIPE, text=True)
+        host.processes.append(sender)
+        assert sender.stdout is not None and sender.stdout.readline() == "connected\n"
+        told = peer.check("ping", "-q", "-i", "0.02", "-c", "90", "-W", "5", host.address)
+        assert " 0% packet loss" in told, told
+        assert sender.poll() is None
+    finally:
+        sink.kill()
+        sink.wait()
 
 
 def test_without_virtio_headers(lab: Lab, peer: Peer) -> None:

@@ -24,7 +24,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { WIRE_READS = 256, TRY_AGAIN = 16, NEGLECTS_MAX = 5, FOR_GOOD = 6, TRY_AT_ONCE = 1 << 20 };
+enum {
+    WIRE_READS = 256,
+    DEVICE_LOOKS = 2,
+    TRY_AGAIN = 16,
+    NEGLECTS_MAX = 5,
+    FOR_GOOD = 6,
+    TRY_AT_ONCE = 1 << 20
+};
 
 static struct process *self(void)
 {
@@ -246,6 +253,20 @@ static bool comes_by_memory(const struct sock *s)
     return wire_is_up(&s->tcp->remote_ip) || ip_addr_isloopback(&s->tcp->remote_ip);
 }
 
+/* A turn that looks at the device, too, without having been told of anything there. A thread whose
+ * connection is busy finds what it would sleep for, and spares the pump the wake (direct_finds). */
+static bool turn_for(const struct sock *s)
+{
+    bool found = false;
+    if (!comes_by_memory(s) && !me.device_ready) {
+        uint64_t before = instance->rx_packets;
+        device_read(DEVICE_LOOKS);
+        found = instance->rx_packets != before;
+        instance->device_finds += found;
+    }
+    return direct_turn() || found;
+}
+
 ssize_t direct_receive(cse_socket handle, int fd, const struct iovec *parts, int count, int flags)
 {
     sigset_t saved;
@@ -254,7 +275,7 @@ ssize_t direct_receive(cse_socket handle, int fd, const struct iovec *parts, int
     struct sock *s = sock_get(handle);
     if (s != NULL && usable(s, fd)) {
         s->unread_ms = clock_us() / 1000;
-        if (s->rx_first == NULL) direct_turn();
+        if (s->rx_first == NULL) turn_for(s);
         /* What came may have been a reset: then the descriptor tells it. */
         if (instance->sockets[s->index] == s && s->direct && !s->reset_wanted) {
             result = take(s, parts, count, flags);
@@ -289,6 +310,15 @@ full:
     return done > 0 ? (ssize_t)done : -EAGAIN;
 }
 
+/* The sender takes its acknowledgements, so that the memory of what has arrived is used again while
+ * it is in the processor's cache. False if the socket is not to be used any more. */
+static bool acknowledged(struct sock *s)
+{
+    uint32_t index = s->index;
+    if (s->tcp != NULL && s->tcp->snd_buf < s->tcp->snd_most) turn_for(s);
+    return instance->sockets[index] == s && s->direct;
+}
+
 ssize_t direct_transmit(cse_socket handle, int fd, const struct iovec *parts, int count, int flags)
 {
     sigset_t saved;
@@ -298,14 +328,16 @@ ssize_t direct_transmit(cse_socket handle, int fd, const struct iovec *parts, in
     instance_lock(&saved);
     struct sock *s = sock_get(handle);
     if (s != NULL && s->small_pair && s->state == CONNECTED) widen_pair(s, fd);
-    if (s != NULL && usable(s, fd) && !s->reset_wanted && s->state == CONNECTED) {
+    if (s != NULL && usable(s, fd) && acknowledged(s) && !s->reset_wanted &&
+        s->state == CONNECTED) {
         if (s->tx_eof || s->tcp == NULL)
             result = -EPIPE;
         else if (wanted == 0)
             result = 0;
         else
             result = put(s, parts, count, (flags & MSG_MORE) != 0);
-        if (result == -EAGAIN && direct_turn() && s->tcp != NULL && s->direct)
+        if (result == -EAGAIN && turn_for(s) && instance->sockets[s->index] == s &&
+            s->tcp != NULL && s->direct)
             result = put(s, parts, count, (flags & MSG_MORE) != 0);
         if (instance->sockets[s->index] == s) direct_publish(s);
     }
@@ -497,6 +529,20 @@ bool direct_tick(bool leads)
 bool direct_leaves_to_pump(void)
 {
     return !instance->ticking || instance->visits == me.seen_visits;
+}
+
+/* True if threads have found packets at the device since the pump last asked: it does not wait for
+ * the device then, and looks every millisecond as for the wires. */
+bool direct_finds(void)
+{
+    bool found = instance->device_finds != me.seen_finds;
+    me.seen_finds = instance->device_finds;
+    return found;
+}
+
+bool direct_leaves_device(void)
+{
+    return instance->device_finds == me.seen_finds;
 }
 
 /* What wakes a sleeping thread: the thread bell, and the device. */

@@ -29,6 +29,8 @@ uint32_t direct_spin_us(void);
 void direct_sleep(bool on);
 bool direct_tick(bool leads);
 bool direct_leaves_to_pump(void);
+bool direct_finds(void);
+bool direct_leaves_device(void);
 void direct_bells(int fds[CSE_BELLS]);
 void direct_heard(int bell);
 void direct_forget_process(struct process *p);

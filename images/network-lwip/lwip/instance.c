@@ -21,6 +21,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +35,8 @@ enum {
     SCRATCH_BYTES = 65536 + 128,
     LOCK_WAIT_MS = 50,
     GATE_WAIT_MS = 200,
+    PAUSE_NS = 50000,
+    PAUSES = 50,
     BROKER_WAIT_MS = 10000,
     ASK_TIMES = 5,
     ORDER_WAIT_MS = 1000
@@ -118,17 +121,47 @@ static int lock_arena(void)
     return result;
 }
 
-void instance_lock(sigset_t *saved)
+/* The lock is taken; `result` says how. */
+static void enter(int result)
 {
-    if (saved != NULL) host->hold_signals();
-    pthread_mutex_lock(&gate);
-    bool died = lock_arena() == EOWNERDEAD;
     clock_read_again();
-    if (died) {
+    if (result == EOWNERDEAD) {
         pthread_mutex_consistent(&instance->lock);
         reset_instance();
     }
     if (me.epoch != instance->epoch) reset_ends();
+}
+
+void instance_lock(sigset_t *saved)
+{
+    if (saved != NULL) host->hold_signals();
+    pthread_mutex_lock(&gate);
+    enter(lock_arena());
+}
+
+static bool try_lock(void)
+{
+    if (pthread_mutex_trylock(&gate) != 0) return false;
+    int result = pthread_mutex_trylock(&instance->lock);
+    if (result != EBUSY) {
+        enter(result);
+        return true;
+    }
+    pthread_mutex_unlock(&gate);
+    return false;
+}
+
+/* For the pump, who is in no hurry where a thread of the program runs the stack: whoever lets go of
+ * a lock that is waited for has to wake somebody, who then mostly finds it taken again. */
+void instance_lock_patiently(void)
+{
+    static uint32_t never; /* a filter that lets us wait for locks lets us pause so, too */
+    struct timespec pause = {0, PAUSE_NS};
+    for (int i = 0; i < PAUSES; i++) {
+        if (try_lock()) return;
+        syscall(SYS_futex, &never, FUTEX_WAIT_PRIVATE, 0, &pause, NULL, 0);
+    }
+    instance_lock(NULL);
 }
 
 /* Runs until no process-local work is left: looped-back packets, deliveries of our sockets. */

@@ -216,6 +216,7 @@ struct instance {
     uint32_t wake_wanted, wake_changes;
     uint32_t sleepers, spinners;     /* of all processes */
     uint64_t visits;                 /* turns that threads of the program took */
+    uint64_t device_finds;           /* times they found something at the device unasked */
     uint64_t readiness[SOCKETS_MAX]; /* generation << 32 | what poll would say */
 
     uint32_t socket_top, socket_free, sockets_live;
@@ -249,15 +250,16 @@ struct process_local {
     int bells[2], bell_holds[2]; /* what peers ring (wire_link.c), and what keeps them open */
     bool attached;               /* the arena is mapped */
     bool pump_runs;
-    bool confined;     /* the program's threads make no calls that a filter could forbid */
-    bool reads_device; /* the tap is in this epoll */
-    uint32_t top;      /* ends below this were used */
-    struct end *ends;  /* SOCKETS_MAX, touched lazily */
+    bool confined;       /* the program's threads make no calls that a filter could forbid */
+    bool reads_device;   /* this pump reads the device */
+    bool watches_device; /* which is in its epoll */
+    uint32_t top;        /* ends below this were used */
+    struct end *ends;    /* SOCKETS_MAX, touched lazily */
     uint32_t seen_changes, seen_stale;
     int watched[PROCESSES_MAX]; /* pidfds */
     int watched_pid[PROCESSES_MAX];
     char *scratch;
-    uint64_t seen_visits;
+    uint64_t seen_visits, seen_finds;
     uint64_t pump_wakes_ms; /* when the pump's sleep ends; 0: it is awake */
     bool bells_given;       /* a new sleeper waits for the device */
     bool device_ready;      /* a sleeping thread saw the device readable */
@@ -275,6 +277,7 @@ int instance_start(bool attach_only);
 bool instance_running(void);
 /* Takes the lock; with `saved`, no handler of the program runs in this thread meanwhile. */
 void instance_lock(sigset_t *saved);
+void instance_lock_patiently(void); /* without holding signals back */
 /* Delivers what is due, rings other processes, lets go. errno is kept. */
 void instance_unlock(sigset_t *saved);
 void instance_settle(void);

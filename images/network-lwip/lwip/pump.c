@@ -37,17 +37,18 @@ enum {
 };
 
 /* The device wakes one sleeper: a thread of the program that waits for it, else the pump. */
-static void watch_device(void)
+static void watch_device(bool wanted)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLEXCLUSIVE, .data.u64 = PUMP_TAP};
-    syscall(SYS_epoll_ctl, me.epoll, EPOLL_CTL_DEL, me.tap, &event);
-    syscall(SYS_epoll_ctl, me.epoll, EPOLL_CTL_ADD, me.tap, &event);
+    if (me.watches_device) syscall(SYS_epoll_ctl, me.epoll, EPOLL_CTL_DEL, me.tap, &event);
+    if (wanted) syscall(SYS_epoll_ctl, me.epoll, EPOLL_CTL_ADD, me.tap, &event);
+    me.watches_device = wanted;
 }
 
 /* A new sleeper has come after us in the device's queue: the pump goes to its end. */
 void pump_requeue_device(void)
 {
-    if (me.reads_device && me.epoll >= 0) watch_device();
+    if (me.watches_device && me.epoll >= 0) watch_device(true);
 }
 
 void pump_watch_fd(int fd, uint64_t tag)
@@ -201,14 +202,14 @@ static void follow_lead(void)
     if (me.epoll < 0 || leading() == me.reads_device) return;
     me.reads_device = leading();
     if (me.reads_device) {
-        watch_device();
+        watch_device(true);
         if (me.bells[0] >= 0) pump_watch_fd(me.bells[0], PUMP_RINGS);
         if (me.broker >= 0) pump_watch_fd(me.broker, PUMP_BROKER);
         wire_watch(true);
         wire_lead();
     } else {
         struct epoll_event event = {0};
-        syscall(SYS_epoll_ctl, me.epoll, EPOLL_CTL_DEL, me.tap, &event);
+        watch_device(false);
         if (me.bells[0] >= 0) syscall(SYS_epoll_ctl, me.epoll, EPOLL_CTL_DEL, me.bells[0], &event);
         wire_watch(false);
         if (me.broker >= 0) syscall(SYS_epoll_ctl, me.epoll, EPOLL_CTL_DEL, me.broker, &event);
@@ -256,28 +257,33 @@ static void trim(bool busy)
     trimmed_ms = now_ms();
 }
 
-/* One round: sleep at most `timeout_ms` (-1: as long as nothing is due), then serve. */
-void pump_once(int timeout_ms)
+/* Sleeps at most `timeout_ms` (-1: as long as nothing is due), takes the lock, serves, and keeps
+ * the lock. */
+static void serve_round(int timeout_ms)
 {
     struct epoll_event events[EVENTS];
     long got = syscall(SYS_epoll_pwait, me.epoll, events, EVENTS, timeout_ms, NULL, 0);
-    instance_lock(NULL);
+    instance_lock_patiently();
     me.pump_wakes_ms = 0;
-    if (me.slot != NO_PROCESS && instance->processes[me.slot].used == 2) {
-        if (leading()) clock_is_awake(); /* no need to ring us while we are here */
-        process_watch();
-        follow_lead();
-        for (long i = 0; i < got; i++) serve(&events[i]);
-        wire_serve();
-        if (leading()) {
-            if (direct_leaves_to_pump()) wire_read(READS);
-            clock_run();
-            tell_counters();
-            instruments_tell();
-            if (me.broker < 0 && host->setting("tap") == NULL) find_broker_again();
-            trim(got > 0 || instance->visits != me.seen_visits);
-        }
-    }
+    if (me.slot == NO_PROCESS || instance->processes[me.slot].used != 2) return;
+    if (leading()) clock_is_awake(); /* no need to ring us while we are here */
+    process_watch();
+    follow_lead();
+    for (long i = 0; i < got; i++) serve(&events[i]);
+    wire_serve();
+    if (!leading()) return;
+    if (direct_leaves_to_pump()) wire_read(READS);
+    if (!me.watches_device && direct_leaves_device()) device_read(READS);
+    clock_run();
+    tell_counters();
+    instruments_tell();
+    if (me.broker < 0 && host->setting("tap") == NULL) find_broker_again();
+    trim(got > 0 || instance->visits != me.seen_visits);
+}
+
+void pump_once(int timeout_ms)
+{
+    serve_round(timeout_ms);
     instance_unlock(NULL);
 }
 
@@ -285,7 +291,7 @@ void pump_once(int timeout_ms)
 static int sleep_time(void)
 {
     int timeout = -1;
-    instance_lock(NULL);
+    clock_read_again();
     process_watch();
     follow_lead();
     instance_settle();
@@ -299,13 +305,15 @@ static int sleep_time(void)
         for (int i = 0; i < 2; i++)
             if (due[i] >= 0 && (timeout < 0 || due[i] < timeout)) timeout = due[i];
     }
+    if (leading() && me.reads_device && direct_finds() == me.watches_device)
+        watch_device(!me.watches_device);
+    tick |= me.reads_device && !me.watches_device;
     if (tick && (timeout < 0 || timeout > TICK_MS)) timeout = TICK_MS;
     int settling = me.slot != NO_PROCESS ? fresh_settle() : -1;
     if (settling >= 0 && (timeout < 0 || timeout > settling)) timeout = settling;
     me.pump_wakes_ms = timeout < 0 ? UINT64_MAX : now_ms() + (uint64_t)timeout;
     if (leading() && wire_pending() && direct_leaves_to_pump()) timeout = 0;
     if (leading()) clock_sleeps(timeout);
-    instance_unlock(NULL);
     return timeout;
 }
 
@@ -336,7 +344,11 @@ static void *run(void *unused)
 {
     arrived();
     prctl(PR_SET_NAME, "cse-net");
-    for (;;) pump_once(sleep_time());
+    for (int timeout = 0;;) {
+        serve_round(timeout);
+        timeout = sleep_time();
+        instance_unlock(NULL);
+    }
     return unused;
 }
 
@@ -348,7 +360,7 @@ void pump_drop(void)
     if (me.epoll >= 0) host->own_close(me.epoll);
     if (me.bell >= 0) host->own_close(me.bell);
     me.epoll = me.bell = -1;
-    me.reads_device = false;
+    me.reads_device = me.watches_device = false;
 }
 
 static int make_epoll(void)
