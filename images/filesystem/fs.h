@@ -146,6 +146,26 @@ int fs_parent_find(struct fs_where *where);
 /* Whether a mount point lies below this descriptor's directory, whose path goes to `path`. */
 bool fs_listed_above(int fd, char *path);
 
+/* ---- virtual.c ----------------------------------------------------------------------------- */
+
+/* The path as the program sees it of a real one; false when it is outside. Directories of a mount
+ * with several layers are known by their shadows only: who names a layer's own directory by its
+ * real path means that directory. */
+enum fs_kind { FS_DIRECTORY, FS_ANY };
+bool fs_virtual_of(const char *real, enum fs_kind kind, char *out);
+/* The path as the program sees it behind a descriptor; false: outside, or not a path. */
+bool fs_virtual_of_fd(int fd, enum fs_kind kind, char *out);
+/* The same, also outside every mount. */
+bool fs_path_of_fd(int fd, char *out);
+/* As the kernel names it. */
+bool fs_real_of_fd(int fd, char *out);
+enum { /* what the table of descriptors remembers */
+       FS_FD_OUTSIDE = 0,
+       FS_FD_INSIDE = 1,
+       FS_FD_ABOVE = 2,  /* outside, with a mount point below */
+       FS_FD_WRITES = 3, /* inside, a file that goes back into an encrypted store */
+};
+
 /* ---- resolve.c ----------------------------------------------------------------------------- */
 
 int fs_find(int dirfd, const char *path, int follow, struct fs_where *where);
@@ -165,21 +185,6 @@ int fs_find_absolute(const char *path, int follow, struct fs_where *where);
 bool fs_maybe(int dirfd, const char *path);
 /* The flags of an open in this mount, as its policy wants them. calls_sync.c */
 int fs_sync_flags(const struct fs_mount *mount, int flags);
-/* The path as the program sees it of a real one; false when it is outside. Directories of a mount
- * with several layers are known by their shadows only: who names a layer's own directory by its
- * real path means that directory. */
-enum fs_kind { FS_DIRECTORY, FS_ANY };
-bool fs_virtual_of(const char *real, enum fs_kind kind, char *out);
-/* The path as the program sees it behind a descriptor; false: outside, or not a path. */
-bool fs_virtual_of_fd(int fd, enum fs_kind kind, char *out);
-/* The same, also outside every mount. */
-bool fs_path_of_fd(int fd, char *out);
-enum { /* what the table of descriptors remembers */
-       FS_FD_OUTSIDE = 0,
-       FS_FD_INSIDE = 1,
-       FS_FD_ABOVE = 2,  /* outside, with a mount point below */
-       FS_FD_WRITES = 3, /* inside, a file that goes back into an encrypted store */
-};
 /* Whether a mount point lies below this path, links aside. */
 bool fs_holds(int dirfd, const char *path);
 void fs_cwd_changed(void);

@@ -78,84 +78,6 @@ static bool absolute_maybe(const char *path)
     return fs_normal(before, normal) == 0 && fs_mount_of(normal) != NULL;
 }
 
-/* ---- real paths back to the program's ----------------------------------------------------------
- */
-
-static bool below(const char *real, const char *root, size_t length)
-{
-    return length > 0 && strncmp(real, root, length) == 0 &&
-           (real[length] == '/' || real[length] == '\0');
-}
-
-bool fs_virtual_of(const char *real, enum fs_kind kind, char *out)
-{
-    const struct fs_mount *best = NULL;
-    size_t best_length = 0, parents = fs_parents.layers[0].root_length;
-    if (parents > 0 && below(real, fs_parents.layers[0].root, parents)) {
-        best = &fs_parents;
-        best_length = parents;
-    }
-    for (int i = 0; i < fs_mount_count; i++) {
-        const struct fs_mount *mount = &fs_mounts[i];
-        size_t shadow = mount->shadow ? strlen(mount->shadow) : 0;
-        if (shadow > best_length && below(real, mount->shadow, shadow)) {
-            best = mount;
-            best_length = shadow;
-        }
-        int layers = mount->shadow != NULL && kind == FS_DIRECTORY ? 0 : mount->layer_count;
-        for (int k = 0; k < layers; k++) {
-            const struct fs_layer *layer = &mount->layers[k];
-            if (layer->root_length > best_length && below(real, layer->root, layer->root_length)) {
-                best = mount;
-                best_length = layer->root_length;
-            }
-        }
-    }
-    if (best == NULL) return false;
-    int length =
-        snprintf(out, PATH_MAX, "%.*s%s", (int)best->length, best->path, real + best_length);
-    if (length == 0) memcpy(out, "/", 2);
-    return length < PATH_MAX;
-}
-
-static bool read_fd_path(int fd, char *out)
-{
-    char link[40];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    long length = raw(SYS_readlinkat, AT_FDCWD, link, out, PATH_MAX - 1);
-    if (length <= 0 || out[0] != '/') return false;
-    out[length] = '\0';
-    return true;
-}
-
-bool fs_virtual_of_fd(int fd, enum fs_kind kind, char *out)
-{
-    uintptr_t known;
-    uint32_t generation = 0;
-    if (fd < 0 || !fs_ready()) return false;
-    /* What was inside is so if its path, read below, still says it: no other proof is needed. */
-    bool expected = cse_fd_recall(fd, &known) && (known == FS_FD_INSIDE || known == FS_FD_WRITES);
-    if (!expected && cse_fd_lookup(fd, &known, &generation)) {
-        if (known != FS_FD_INSIDE && known != FS_FD_WRITES) return false;
-    } else if (!expected) {
-        known = FS_FD_INSIDE;
-    }
-    char real[PATH_MAX];
-    bool named = read_fd_path(fd, real);
-    bool inside = named && fs_virtual_of(real, FS_ANY, out);
-    if (!expected || !inside)
-        cse_fd_remember(fd, generation, cse_identity_of(fd),
-                        inside                          ? known
-                        : named && fs_mount_below(real) ? FS_FD_ABOVE
-                                                        : FS_FD_OUTSIDE);
-    return inside && (kind == FS_ANY || fs_virtual_of(real, kind, out));
-}
-
-bool fs_path_of_fd(int fd, char *out)
-{
-    return fs_virtual_of_fd(fd, FS_DIRECTORY, out) || read_fd_path(fd, out);
-}
-
 /* ---- the working directory ---------------------------------------------------------------------
  */
 
@@ -221,7 +143,7 @@ static const char *base_of(int dirfd, const char *path, char *room)
     }
     if (fs_virtual_of_fd(dirfd, FS_DIRECTORY, room)) return room;
     /* An outside directory above a mount point, or a climb. */
-    if (!read_fd_path(dirfd, room)) return NULL;
+    if (!fs_real_of_fd(dirfd, room)) return NULL;
     return fs_mount_below(room) || find_dotdot(path) ? room : NULL;
 }
 
@@ -251,7 +173,7 @@ bool fs_holds(int dirfd, const char *path)
  * ------------------------------------------------------------------------------------ */
 
 struct walk {
-    char text[PATH_MAX]; /* what is still to be resolved: absolute, in the program's view */
+    char *text; /* PATH_MAX bytes: what is still to be resolved, absolute, in the program's view */
     int hops;
     const struct fs_mount *confined; /* a link of this mount was followed; it must not lead out */
     uint64_t resolve;                /* openat2's rules, fs.h */
@@ -343,7 +265,9 @@ static int climb(struct walk *walk, char *dots, struct fs_where *where)
     bool slash_behind = dots[2] == '/' && rest[0] == '\0';
     dots[-1] = '\0';
     struct walk inner = *walk;
-    snprintf(inner.text, sizeof inner.text, "%s", walk->text[0] ? walk->text : "/");
+    char text[PATH_MAX];
+    inner.text = text;
+    snprintf(text, sizeof text, "%s", walk->text[0] ? walk->text : "/");
     int result;
     bool must = where->must_be_directory;
     where->must_be_directory = true;
@@ -363,8 +287,8 @@ static int climb(struct walk *walk, char *dots, struct fs_where *where)
         if (walk->resolve & FS_BENEATH) return -EXDEV;
         last = where->path + strlen(where->path); /* the root's parent is the root */
     }
-    int length = snprintf(walk->text, sizeof walk->text, "%.*s/%s", (int)(last - where->path),
-                          where->path, rest);
+    int length =
+        snprintf(walk->text, PATH_MAX, "%.*s/%s", (int)(last - where->path), where->path, rest);
     if (length >= PATH_MAX) return -ENAMETOOLONG;
     if (slash_behind || rest[0] == '\0') where->must_be_directory = true;
     return 0;
@@ -394,10 +318,11 @@ static bool ends_as_directory(const char *path)
 
 int fs_find_absolute(const char *path, int follow, struct fs_where *where)
 {
-    struct walk walk = {.hops = 0};
+    char text[PATH_MAX];
+    struct walk walk = {.text = text};
     size_t length = strlen(path);
     if (length >= PATH_MAX) return -ENAMETOOLONG;
-    memcpy(walk.text, path, length + 1);
+    memcpy(text, path, length + 1);
     where->must_be_directory = ends_as_directory(path);
     return walk_on(&walk, follow, where);
 }
@@ -409,14 +334,19 @@ int fs_find(int dirfd, const char *path, int follow, struct fs_where *where)
         if (!absolute_maybe(path)) return FS_OUTSIDE;
         return fs_find_absolute(path, follow, where);
     }
-    char room[PATH_MAX + 1], whole[PATH_MAX * 2], normal[PATH_MAX];
+    char room[PATH_MAX + 1], text[PATH_MAX], normal[PATH_MAX];
+    struct walk walk = {.text = text};
     const char *base = base_of(dirfd, path, room);
     if (base == NULL) return FS_OUTSIDE;
-    int length = snprintf(whole, sizeof whole, "%s/%s", strcmp(base, "/") == 0 ? "" : base, path);
-    if (length >= PATH_MAX) return fs_mount_of(base) ? -ENAMETOOLONG : FS_OUTSIDE;
-    if (fs_mount_of(base) == NULL && (fs_normal(whole, normal) != 0 || fs_mount_of(normal) == NULL))
-        return FS_OUTSIDE;
-    return fs_find_absolute(whole, follow, where);
+    bool inside = fs_mount_of(base) != NULL;
+    size_t above = base[1] == '\0' ? 0 : strlen(base), length = strlen(path);
+    if (above + 1 + length >= PATH_MAX) return inside ? -ENAMETOOLONG : FS_OUTSIDE;
+    memcpy(text, base, above);
+    text[above] = '/';
+    memcpy(text + above + 1, path, length + 1);
+    if (!inside && (fs_normal(text, normal) != 0 || fs_mount_of(normal) == NULL)) return FS_OUTSIDE;
+    where->must_be_directory = ends_as_directory(text);
+    return walk_on(&walk, follow, where);
 }
 
 /* Links among the outside directories that lead to the mount. */
@@ -438,8 +368,8 @@ static bool linked_outside(const struct fs_where *where)
 int fs_find_by_rules(int dirfd, const char *path, int follow, uint64_t resolve,
                      struct fs_where *where)
 {
-    char room[PATH_MAX + 1];
-    struct walk walk = {.resolve = resolve, .root = "/"};
+    char room[PATH_MAX + 1], text[PATH_MAX];
+    struct walk walk = {.text = text, .resolve = resolve, .root = "/"};
     bool rooted = resolve & (FS_BENEATH | FS_IN_ROOT), absolute = path[0] == '/';
     if (absolute && (resolve & FS_BENEATH)) return -EXDEV;
     const char *base = "/";
@@ -451,8 +381,7 @@ int fs_find_by_rules(int dirfd, const char *path, int follow, uint64_t resolve,
     if (fs_mount_of(base) == NULL && !fs_mount_below(base)) return FS_OUTSIDE;
     if (rooted) walk.root = base;
     walk.start = fs_mount_of(base);
-    int length =
-        snprintf(walk.text, sizeof walk.text, "%s/%s", strcmp(base, "/") ? base : "", path);
+    int length = snprintf(text, sizeof text, "%s/%s", strcmp(base, "/") ? base : "", path);
     if (length >= PATH_MAX) return -ENAMETOOLONG;
     where->must_be_directory = ends_as_directory(path);
     int found = walk_on(&walk, follow, where);
