@@ -90,6 +90,13 @@ CALL(fchmodat, int, int dirfd, const char *path, mode_t mode, int flags)
     return do_chmod(dirfd, path, mode, flags);
 }
 
+#ifdef __GLIBC__
+CALL(lchmod, int, const char *path, mode_t mode)
+{
+    return do_chmod(AT_FDCWD, path, mode, AT_SYMLINK_NOFOLLOW);
+}
+#endif
+
 CALL(fchmod, int, int fd, mode_t mode)
 {
     char path[PATH_MAX];
@@ -317,6 +324,7 @@ XATTR(statfs, int, FS_FOLLOW, FS_USE_NAME, (, struct statfs *out), (, struct sta
 XATTR(statvfs, int, FS_FOLLOW, FS_USE_NAME, (, struct statvfs *out), (, struct statvfs *), (, out))
 #ifdef __GLIBC__
 XATTR(statfs64, int, FS_FOLLOW, FS_USE_NAME, (, struct statfs *out), (, struct statfs *), (, out))
+XATTR(__statfs, int, FS_FOLLOW, FS_USE_NAME, (, struct statfs *out), (, struct statfs *), (, out))
 XATTR(statvfs64, int, FS_FOLLOW, FS_USE_NAME, (, struct statvfs *out), (, struct statvfs *),
       (, out))
 #endif
@@ -333,35 +341,4 @@ CALL(fanotify_mark, int, int fd, unsigned flags, uint64_t mask, int dirfd, const
     WITH_PATH_AT(dirfd, path, FS_FOLLOW, FS_USE_CONTENT, where, -1)
     return NEXT(fanotify_mark, int, int, unsigned, uint64_t, int, const char *)(fd, flags, mask,
                                                                                 dirfd, path);
-}
-
-/* ---- the root
- * ------------------------------------------------------------------------------------------------
- */
-
-/* Mounts are at paths of the root that the program began with: under another one nothing of them
- * could be reached, nor the files behind them. Refused as to a program without the capability. */
-CALL(chroot, int, const char *path)
-{
-    struct stat status;
-    char normal[PATH_MAX];
-    if (!fs_ready() || path == NULL ||
-        (path[0] == '/' && fs_normal(path, normal) == 0 && strcmp(normal, "/") == 0))
-        return libc(chroot)(path);
-    if (stat(path, &status) != 0) return -1;
-    if (!S_ISDIR(status.st_mode)) return fs_fail(-ENOTDIR);
-    cse_escape("chroot (refused)");
-    return fs_fail(-EPERM);
-}
-
-/* The kernel would mount over, or from, what lies behind our tree. */
-CALL(mount, int, const char *source, const char *target, const char *type, unsigned long flags,
-     const void *data)
-{
-    if (fs_maybe(AT_FDCWD, target) || (source != NULL && fs_maybe(AT_FDCWD, source))) {
-        cse_escape("mount in a mounted tree (refused)");
-        return fs_fail(-EPERM);
-    }
-    return NEXT(mount, int, const char *, const char *, const char *, unsigned long,
-                const void *)(source, target, type, flags, data);
 }

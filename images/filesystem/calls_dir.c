@@ -99,6 +99,15 @@ CALL(getwd, char *, char *out)
     return NEXT(getwd, char *, char *)(out);
 }
 
+#ifdef __GLIBC__
+CALL(__getwd_chk, char *, char *out, size_t room)
+{
+    char path[PATH_MAX];
+    if (!cwd_inside(path)) return NEXT(__getwd_chk, char *, char *, size_t)(out, room);
+    return give(path, out, room);
+}
+#endif
+
 /* ---- glob
  * ------------------------------------------------------------------------------------------------
  */

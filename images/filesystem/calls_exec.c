@@ -1,4 +1,4 @@
-/* Programs, libraries and sockets that lie in a mount: what the kernel or the dynamic loader opens.
+/* Programs and libraries that lie in a mount: what the kernel or the dynamic loader opens.
  *
  * The kernel reads the first line of a script itself and would look for its interpreter outside,
  * so scripts of a mount, and scripts whose interpreter is in one, are started through the
@@ -10,12 +10,9 @@
 #include <dlfcn.h>
 #include <spawn.h>
 #include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -135,6 +132,13 @@ CALL(execve, int, const char *path, char *const arguments[], char *const environ
 CALL(execv, int, const char *path, char *const arguments[])
 {
     return do_execve(path, arguments, environ);
+}
+
+/* The program is known by its descriptor; what is left is to seal what it wrote so far. */
+CALL(fexecve, int, int fd, char *const arguments[], char *const environment[])
+{
+    fs_encrypted_leaving();
+    return libc(fexecve)(fd, arguments, environment);
 }
 
 /* As the shell would: a file without a first line is a script of /bin/sh. */
@@ -347,68 +351,13 @@ CALL(dlopen, void *, const char *path, int flags)
     return next(path, flags);
 }
 
-/* ---- sockets with names
- * -----------------------------------------------------------------------------------------------
- */
-
-/* A Unix socket's address holds 107 bytes; longer real paths go through a descriptor of the
- * directory. */
-static int real_address(const struct sockaddr *given, socklen_t length, struct sockaddr_un *out,
-                        bool creates, struct fs_where *where, int *holder)
+#ifdef __GLIBC__
+/* In a namespace of its own a library's names are searched by no rules of the caller's. */
+CALL(dlmopen, void *, Lmid_t space, const char *path, int flags)
 {
-    char path[sizeof out->sun_path + 1];
-    *holder = -1;
-    size_t room = length - offsetof(struct sockaddr_un, sun_path);
-    if (given == NULL || length <= offsetof(struct sockaddr_un, sun_path) || length > sizeof *out ||
-        given->sa_family != AF_UNIX || ((const struct sockaddr_un *)given)->sun_path[0] == '\0')
-        return FS_OUTSIDE;
-    memcpy(path, ((const struct sockaddr_un *)given)->sun_path, room);
-    path[room] = '\0';
-    if (!fs_maybe(AT_FDCWD, path)) return FS_OUTSIDE;
-    int found = fs_find(AT_FDCWD, path, creates ? FS_NOFOLLOW : FS_FOLLOW, where);
-    if (found != FS_INSIDE) return found;
-    int error = creates ? fs_for_creation(where, false) : fs_real(where);
-    if (error != 0) return error == -EEXIST ? -EADDRINUSE : error;
-    memset(out, 0, sizeof *out);
-    out->sun_family = AF_UNIX;
-    if (strlen(where->real) < sizeof out->sun_path) {
-        memcpy(out->sun_path, where->real, strlen(where->real) + 1);
-        return FS_INSIDE;
-    }
-    char *slash = strrchr(where->real, '/');
-    *slash = '\0';
-    *holder = raw_open(where->real, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
-    *slash = '/';
-    if (*holder < 0) return *holder;
-    int used = snprintf(out->sun_path, sizeof out->sun_path, "/proc/self/fd/%d%s", *holder, slash);
-    return used < (int)sizeof out->sun_path ? FS_INSIDE : -ENAMETOOLONG;
-}
-
-static int with_address(int fd, const struct sockaddr *given, socklen_t length, bool creates,
-                        int (*next)(int, const struct sockaddr *, socklen_t))
-{
-    struct sockaddr_un real;
     struct fs_where where;
-    int holder = -1;
-    int found = given != NULL && given->sa_family == AF_UNIX && fs_ready()
-                    ? real_address(given, length, &real, creates, &where, &holder)
-                    : FS_OUTSIDE;
-    if (found < 0) return fs_fail(found);
-    if (found != FS_INSIDE) return next(fd, given, length);
-    int result = next(fd, (const struct sockaddr *)&real, sizeof real);
-    if (holder >= 0) raw_close(holder);
-    if (result == 0 && creates) fs_created(&where, S_IFSOCK);
-    return result;
+    if (path != NULL && strchr(path, '/') != NULL && fs_maybe(AT_FDCWD, path))
+        path = library_path(path, &where);
+    return NEXT(dlmopen, void *, Lmid_t, const char *, int)(space, path, flags);
 }
-
-CALL(bind, int, int fd, const struct sockaddr *address, socklen_t length)
-{
-    return with_address(fd, address, length, true,
-                        NEXT(bind, int, int, const struct sockaddr *, socklen_t));
-}
-
-CALL(connect, int, int fd, const struct sockaddr *address, socklen_t length)
-{
-    return with_address(fd, address, length, false,
-                        NEXT(connect, int, int, const struct sockaddr *, socklen_t));
-}
+#endif

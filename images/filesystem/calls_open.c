@@ -142,11 +142,16 @@ CALL(creat, int, const char *path, mode_t mode)
 }
 
 #ifdef __GLIBC__
-CALL(open64, int, const char *path, int flags, ...)
-{
-    MODE_ARGUMENT(flags, mode)
-    return fs_open(AT_FDCWD, path, flags, mode);
-}
+#define OPEN_TWIN(name)                                                                            \
+    CALL(name, int, const char *path, int flags, ...)                                              \
+    {                                                                                              \
+        MODE_ARGUMENT(flags, mode)                                                                 \
+        return fs_open(AT_FDCWD, path, flags, mode);                                               \
+    }
+
+OPEN_TWIN(open64)
+OPEN_TWIN(__open)
+OPEN_TWIN(__open64)
 
 CALL(openat64, int, int dirfd, const char *path, int flags, ...)
 {

@@ -8,6 +8,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
+#include <sys/swap.h>
 #include <unistd.h>
 
 #ifndef SYS_openat2
@@ -122,6 +124,13 @@ static long by_number(long number, const long a[6], bool *done)
     case SYS_chdir: return chdir((const char *)a[0]);
     case SYS_fchdir: return fchdir((int)a[0]);
     case SYS_chroot: return taken_chroot((const char *)a[0]);
+    case SYS_mount:
+        return mount((const char *)a[0], (const char *)a[1], (const char *)a[2],
+                     (unsigned long)a[3], (const void *)a[4]);
+    case SYS_umount2: return umount2((const char *)a[0], (int)a[1]);
+    case SYS_acct: return acct((const char *)a[0]);
+    case SYS_swapon: return swapon((const char *)a[0], (int)a[1]);
+    case SYS_swapoff: return swapoff((const char *)a[0]);
     case SYS_execveat:
         return taken_execveat((int)a[0], (const char *)a[1], (char *const *)a[2],
                               (char *const *)a[3], (int)a[4]);
