@@ -2,7 +2,7 @@
  *
  * The overlay opens the library when an encrypted mount is first used. It owns paths, descriptors
  * and the plain tree on private tmpfs; the implementation turns names and whole files into what
- * lies in the store and back. Format of a store: crypt/crypt.c.
+ * lies in the store and back. Format of a store: crypt/crypt.c, crypt/contents.c.
  */
 #ifndef CSE_FS_CRYPT_H
 #define CSE_FS_CRYPT_H

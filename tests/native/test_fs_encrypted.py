@@ -276,6 +276,22 @@ def test_damage_is_an_error_that_names_the_file(store: Store) -> None:
     assert "Input/output error" in store.application().run(["cat", f"{MOUNT}/bad"]).stderr
 
 
+@pytest.mark.parametrize("size", [8 << 20, (11 << 20) + 12_345])
+def test_a_large_file_is_whole_wherever_several_threads_met(size: int, store: Store) -> None:
+    plain = store.folder / "plain"
+    plain.write_bytes(os.urandom(size))
+    assert store.application().run(["cp", str(plain), f"{MOUNT}/file"]).returncode == 0
+    compare = ["cmp", str(plain), f"{MOUNT}/file"]
+    assert store.application().run(compare).returncode == 0
+    (sealed,) = (path for path in store.path.iterdir() if path.stat().st_size > size)
+    whole = sealed.read_bytes()
+    for at in (64 + size // 3, len(whole) - 1):
+        sealed.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        found = store.application().run(compare)
+        assert found.returncode == 2
+        assert "Input/output error" in found.stderr
+
+
 def test_files_that_change_places_in_the_store_are_found_out(store: Store) -> None:
     store.application().run(["sh", "-c", f"mkdir {MOUNT}/d; echo x > {MOUNT}/d/f"])
     (directory,) = (path for path in store.path.iterdir() if path.is_dir())

@@ -1,5 +1,5 @@
-/* Calls that take paths and that few programs make: each prints what it saw, the same on an ordinary
- * directory and in a mount. Used by test_fs_coverage.py.
+/* Calls that take paths and that few programs make: each prints what it saw, the same on an
+ * ordinary directory and in a mount. Used by test_fs_coverage.py.
  *
  *   unusual DIRECTORY      writable, with "text", "program" (echo), "library.so", "messages.cat"
  */
