@@ -6,15 +6,22 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+/* A name that is to be made, found. A slash behind it is for directories alone. */
+static int may_create(struct fs_where *where, bool directory)
+{
+    if (where->layer < 0 && where->must_be_directory && !directory) return -ENOENT;
+    return fs_for_creation(where, false);
+}
+
 /* Where a new name is to be made: FS_OUTSIDE, FS_REWRITTEN (where->path), FS_INSIDE
  * (where->real) or negative errno. */
 static int new_name(enum fs_op operation, int dirfd, const char *path, struct fs_where *where)
 {
     if (fs_faulty(operation) && !fs_fault_path(operation, dirfd, path)) return -errno;
     if (!fs_maybe(dirfd, path)) return FS_OUTSIDE;
-    int found = fs_find(dirfd, path, FS_NOFOLLOW, where);
+    int found = fs_find(dirfd, path, FS_ITSELF, where);
     if (found == FS_INSIDE) {
-        int error = fs_for_creation(where, false);
+        int error = may_create(where, operation == FS_OP_MKDIR);
         if (error != 0) return error;
     }
     return found;
@@ -131,8 +138,11 @@ CALL(linkat, int, int from_dirfd, const char *from, int to_dirfd, const char *to
     if (!fs_maybe(from_dirfd, from) && !fs_maybe(to_dirfd, to))
         return libc(linkat)(from_dirfd, from, to_dirfd, to, flags);
     int first = fs_find(from_dirfd, from, (flags & AT_SYMLINK_FOLLOW) != 0, &source);
-    int second = first < 0 ? first : fs_find(to_dirfd, to, FS_NOFOLLOW, &target);
+    if (first == FS_INSIDE && source.layer < 0) first = -ENOENT;
+    int second = first < 0 ? first : fs_find(to_dirfd, to, FS_ITSELF, &target);
     if (second < 0) return fs_fail(second);
+    if (second == FS_INSIDE && target.layer >= 0) return fs_fail(-EEXIST);
+    if (second == FS_INSIDE && target.must_be_directory) return fs_fail(-ENOENT);
     if (first == FS_INSIDE && second == FS_INSIDE) {
         int error = fs_link(&source, &target);
         return error != 0 ? fs_fail(error) : 0;
@@ -165,10 +175,12 @@ CALL(unlinkat, int, int dirfd, const char *path, int flags)
     if ((flags & AT_REMOVEDIR) && fs_holds(dirfd, path)) return fs_fail(-ENOTEMPTY);
     if (!fs_maybe(dirfd, path)) return libc(unlinkat)(dirfd, path, flags);
     struct fs_where where;
-    int found = fs_find(dirfd, path, FS_NOFOLLOW, &where);
+    int found = fs_find(dirfd, path, FS_ITSELF, &where);
     if (found < 0) return fs_fail(found);
     if (found == FS_OUTSIDE) return libc(unlinkat)(dirfd, path, flags);
     if (found == FS_REWRITTEN) return libc(unlinkat)(AT_FDCWD, where.path, flags);
+    if (where.layer >= 0 && where.must_be_directory && !S_ISDIR(where.mode))
+        return fs_fail(-ENOTDIR);
     int error = fs_remove(&where, (flags & AT_REMOVEDIR) != 0);
     return error != 0 ? fs_fail(error) : 0;
 }
@@ -195,6 +207,19 @@ CALL(remove, int, const char *path)
 /* ---- renaming
  * ----------------------------------------------------------------------------------------- */
 
+/* What the kernel asks before a file system does, in its order. */
+static int may_rename(const struct fs_where *from, const struct fs_where *to, unsigned flags)
+{
+    bool exchange = flags & RENAME_EXCHANGE;
+    if (from->layer < 0) return -ENOENT;
+    if ((flags & RENAME_NOREPLACE) && to->layer >= 0) return -EEXIST;
+    if (exchange && to->layer < 0) return -ENOENT;
+    if (exchange && to->must_be_directory && !S_ISDIR(to->mode)) return -ENOTDIR;
+    bool slash = from->must_be_directory || (!exchange && to->must_be_directory);
+    if (S_ISDIR(from->mode) || !slash) return 0;
+    return to->layer < 0 && !fs_has_parent(to) ? -ENOENT : -ENOTDIR;
+}
+
 static int do_rename(int from_dirfd, const char *from, int to_dirfd, const char *to, unsigned flags)
 {
     struct fs_where source, target;
@@ -202,13 +227,15 @@ static int do_rename(int from_dirfd, const char *from, int to_dirfd, const char 
     FAULT(FS_OP_RENAME, to_dirfd, to, -1);
     /* Mount points would have to move along. */
     if (fs_holds(from_dirfd, from) || fs_holds(to_dirfd, to)) return fs_fail(-EBUSY);
-    int first = fs_find(from_dirfd, from, FS_NOFOLLOW, &source);
-    int second = first < 0 ? first : fs_find(to_dirfd, to, FS_NOFOLLOW, &target);
+    int first = fs_find(from_dirfd, from, FS_ITSELF, &source);
+    if (first == FS_INSIDE && source.layer < 0 && !fs_has_parent(&source)) first = -ENOENT;
+    int second = first < 0 ? first : fs_find(to_dirfd, to, FS_ITSELF, &target);
     if (second < 0) return fs_fail(second);
     if ((first == FS_INSIDE) != (second == FS_INSIDE)) return fs_fail(-EXDEV);
     if (first == FS_INSIDE) {
         fs_fold_rename(&source, &target, to);
-        int error = fs_rename(&source, &target, flags);
+        int error = source.mount != target.mount ? -EXDEV : may_rename(&source, &target, flags);
+        if (error == 0) error = fs_rename(&source, &target, flags);
         return error != 0 ? fs_fail(error) : 0;
     }
     if (first == FS_REWRITTEN) from_dirfd = AT_FDCWD, from = source.path;

@@ -65,9 +65,13 @@ int fs_prepare_open(int dirfd, const char *path, int flags, struct fs_where *whe
     *creates = false;
     if (!fs_maybe(dirfd, path)) return FS_OUTSIDE;
     bool exclusive = (flags & O_CREAT) && (flags & O_EXCL);
-    int found = fs_find(dirfd, path, !(flags & O_NOFOLLOW) && !exclusive, where);
+    size_t length = path != NULL ? strlen(path) : 0;
+    bool slash = (flags & O_CREAT) && length > 0 && path[length - 1] == '/';
+    int follow = !(flags & O_NOFOLLOW) && !exclusive ? FS_FOLLOW : FS_NOFOLLOW;
+    int found = fs_find(dirfd, path, slash ? FS_ITSELF : follow, where);
     if (found != FS_INSIDE) return found;
     int error;
+    if (slash) return where->layer >= 0 || fs_has_parent(where) ? -EISDIR : -ENOENT;
     if (where->layer >= 0) {
         error = exclusive && (flags & O_TMPFILE) != O_TMPFILE ? -EEXIST
                                                               : prepare_existing(where, flags);

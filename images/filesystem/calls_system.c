@@ -7,6 +7,7 @@
  */
 #include "calls.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -24,9 +25,7 @@ static bool refused(const char *what, int dirfd, const char *path)
 {
     char text[64];
     if (path == NULL || path[0] == '\0' || !fs_maybe(dirfd, path)) return false;
-    size_t length = strlen(what);
-    memcpy(text, what, length);
-    memcpy(text + length, " (refused)", sizeof " (refused)");
+    snprintf(text, sizeof text, "%s (refused)", what);
     cse_escape(text);
     errno = EPERM;
     return true;

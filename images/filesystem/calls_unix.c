@@ -21,7 +21,7 @@ static int real_address(const struct sockaddr *given, socklen_t length, struct s
     memcpy(path, ((const struct sockaddr_un *)given)->sun_path, room);
     path[room] = '\0';
     if (!fs_maybe(AT_FDCWD, path)) return FS_OUTSIDE;
-    int found = fs_find(AT_FDCWD, path, creates ? FS_NOFOLLOW : FS_FOLLOW, where);
+    int found = fs_find(AT_FDCWD, path, creates ? FS_ITSELF : FS_FOLLOW, where);
     if (found != FS_INSIDE) return found;
     int error = creates ? fs_for_creation(where, false) : fs_real(where);
     if (error != 0) return error == -EEXIST ? -EADDRINUSE : error;

@@ -395,9 +395,10 @@ int fs_link(struct fs_where *from, struct fs_where *to)
 {
     if (from->mount != to->mount) return -EXDEV;
     if (from->layer < 0) return -ENOENT;
-    /* In an encrypted store a file has one name, as on file systems without links. */
-    if (S_ISDIR(from->mode) || from->mount->layers[0].encrypted != NULL) return -EPERM;
     int error = fs_for_creation(to, false);
+    /* In an encrypted store a file has one name, as on file systems without links. */
+    if (error == 0 && (S_ISDIR(from->mode) || from->mount->layers[0].encrypted != NULL))
+        error = fs_has_parent(to) ? -EPERM : -ENOENT;
     if (error == 0) error = fs_for_change(from, false);
     if (error == 0) error = (int)raw(SYS_linkat, AT_FDCWD, from->real, AT_FDCWD, to->real, 0);
     if (error == 0) fs_created(to, from->mode);

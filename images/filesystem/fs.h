@@ -79,9 +79,10 @@ enum fs_result {             /* of fs_find, beside negative errno values */
                  FS_REWRITTEN, /* outside, at where->path, reached through a mount */
 };
 
-enum { /* how fs_find treats a link in the last place */
-       FS_NOFOLLOW = 0,
+enum {                  /* how fs_find treats a link in the last place */
+       FS_NOFOLLOW = 0, /* but where a slash is behind it */
        FS_FOLLOW = 1,
+       FS_ITSELF = 2, /* never: the name is made, removed or renamed; the slash is for the caller */
 };
 
 /* ---- mounts.c ------------------------------------------------------------------------------ */
@@ -181,6 +182,8 @@ enum { /* linux/openat2.h */
 };
 /* The same for a normal or any absolute path of the program's view. */
 int fs_find_absolute(const char *path, int follow, struct fs_where *where);
+/* Whether the directory is there that this name lies in, or would. */
+bool fs_has_parent(const struct fs_where *where);
 /* Whether fs_find could say anything but FS_OUTSIDE; costs next to nothing when it cannot. */
 bool fs_maybe(int dirfd, const char *path);
 /* The flags of an open in this mount, as its policy wants them. calls_sync.c */

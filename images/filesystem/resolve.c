@@ -249,6 +249,7 @@ static int step(struct walk *walk, int follow, struct fs_where *where)
     }
     if (found == -ENOENT) found = fs_parent_find(where);
     if (found < 0 && found != -ENOENT) return found;
+    if (follow == FS_ITSELF) return 0;
     if (found == 0 && S_ISLNK(where->mode) && (follow || where->must_be_directory)) {
         error = follow_link(walk, where, "");
         return error != 0 ? error : 1;
@@ -316,6 +317,14 @@ static bool ends_as_directory(const char *path)
                           (path[length - 1] == '.' && (length == 1 || path[length - 2] == '/')));
 }
 
+/* Of "x/." it is x that is meant, links and all, and no name "." in it. */
+static int follow_of(const char *path, int follow)
+{
+    size_t length = strlen(path);
+    bool dot = length > 0 && path[length - 1] == '.' && (length == 1 || path[length - 2] == '/');
+    return follow == FS_ITSELF && dot ? FS_FOLLOW : follow;
+}
+
 int fs_find_absolute(const char *path, int follow, struct fs_where *where)
 {
     char text[PATH_MAX];
@@ -324,7 +333,7 @@ int fs_find_absolute(const char *path, int follow, struct fs_where *where)
     if (length >= PATH_MAX) return -ENAMETOOLONG;
     memcpy(text, path, length + 1);
     where->must_be_directory = ends_as_directory(path);
-    return walk_on(&walk, follow, where);
+    return walk_on(&walk, follow_of(path, follow), where);
 }
 
 int fs_find(int dirfd, const char *path, int follow, struct fs_where *where)
@@ -346,7 +355,17 @@ int fs_find(int dirfd, const char *path, int follow, struct fs_where *where)
     memcpy(text + above + 1, path, length + 1);
     if (!inside && (fs_normal(text, normal) != 0 || fs_mount_of(normal) == NULL)) return FS_OUTSIDE;
     where->must_be_directory = ends_as_directory(text);
-    return walk_on(&walk, follow, where);
+    return walk_on(&walk, follow_of(text, follow), where);
+}
+
+bool fs_has_parent(const struct fs_where *where)
+{
+    struct fs_where parent;
+    char path[PATH_MAX];
+    const char *slash = strrchr(where->path, '/');
+    if (slash == where->path) return true;
+    snprintf(path, sizeof path, "%.*s", (int)(slash - where->path), where->path);
+    return fs_find_absolute(path, FS_FOLLOW, &parent) != FS_INSIDE || parent.layer >= 0;
 }
 
 /* Links among the outside directories that lead to the mount. */

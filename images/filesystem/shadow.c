@@ -327,6 +327,28 @@ static int put_placeholder(const char *path, mode_t mode)
     return result == -EEXIST ? 0 : (int)result;
 }
 
+/* Other processes make and remove names while this one goes through the layers, and tell the shadow
+ * themselves: what was seen is looked at again before it is acted on. */
+static bool is_there(const struct merge *merge, const char *name)
+{
+    struct fs_where child;
+    const struct fs_where *where = merge->where;
+    child.mount = where->mount;
+    int length =
+        snprintf(child.path, PATH_MAX, "%s/%s", where->path[1] != '\0' ? where->path : "", name);
+    if (length >= PATH_MAX) return false;
+    child.rel = child.path + where->mount->length + 1;
+    return fs_lookup(&child) == 0;
+}
+
+static int put_name(const struct merge *merge, const char *path, const char *name, mode_t mode)
+{
+    int error = put_placeholder(path, mode);
+    bool first = merge->before.count == 0;
+    if (error == 0 && !first && !is_there(merge, name)) fs_remove_tree(path);
+    return error;
+}
+
 static int merge_name(const char *name, mode_t mode, struct merge *merge)
 {
     char path[PATH_MAX];
@@ -373,7 +395,7 @@ static int merge_name(const char *name, mode_t mode, struct merge *merge)
         child->archive = archive;
         return error > 0 ? 0 : error;
     }
-    return put_placeholder(path, mode);
+    return put_name(merge, path, name, mode);
 }
 
 static int merge_dirent(const char *name, unsigned char type, void *context)
@@ -418,7 +440,7 @@ static int drop_stale(const char *name, unsigned char type, void *context)
 {
     struct merge *merge = context;
     char path[PATH_MAX];
-    if (has_name(&merge->seen, name)) return 0;
+    if (has_name(&merge->seen, name) || is_there(merge, name)) return 0;
     merge->changed = 1;
     if (snprintf(path, sizeof path, "%s/%s", merge->shadow, name) < PATH_MAX) fs_remove_tree(path);
     return 0;

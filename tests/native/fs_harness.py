@@ -183,9 +183,11 @@ def bare(command: Sequence[str], *, cwd: str = "/") -> subprocess.CompletedProce
     )
 
 
-def build(source: Path, program: Path) -> Path:
+def build(source: Path, program: Path, *libraries: str) -> Path:
     """A test program, compiled by this machine's compiler."""
     compiler = "gcc" if shutil.which("gcc") else "clang"
     flags = ["-O1", "-g", "-std=gnu11", "-w"]
-    subprocess.run([compiler, *flags, str(source), "-o", str(program), "-ldl"], check=True)
+    subprocess.run(
+        [compiler, *flags, str(source), "-o", str(program), "-ldl", *libraries], check=True
+    )
     return program

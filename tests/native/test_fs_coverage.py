@@ -32,8 +32,9 @@ NO_PATHS = {
     "a text": "__xpg_basename basename dirname fnmatch glob_pattern_p re_compile_pattern regcomp "
     "__assert __assert_fail __assert_perror_fail error_at_line argp_help getopt getopt_long "
     "getopt_long_only",
-    "a variable, symbol, host, user, database or attribute": "getenv secure_getenv __secure_getenv setenv unsetenv "
-    "envz_add envz_entry envz_get envz_remove dlsym dlvsym gethostname sethostname getdomainname "
+    "a variable, symbol, host, user, database or attribute": "getenv secure_getenv "
+    "__secure_getenv setenv unsetenv envz_add envz_entry envz_get envz_remove dlsym dlvsym "
+    "gethostname sethostname getdomainname "
     "setdomainname getlogin_r setlogin logwtmp if_nametoindex pthread_setname_np "
     "__nss_configure_lookup fgetxattr fremovexattr fsopen",
     "a descriptor, or a terminal's name given back": "dirfd forkpty openpty",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import shutil
 import signal
 import subprocess
@@ -225,6 +227,68 @@ def test_vim_edits_a_file_of_a_cow(mount: Make, tmp_path: Path) -> None:
     application.run([*edit, f"{MOUNT}/a.txt"])
     assert good(application.run(["cat", f"{MOUNT}/a.txt", f"{MOUNT}/a.txt~"])) == "edited\nalpha\n"
     assert (tree / "a.txt").read_text() == "alpha\n"
+
+
+def _random_tree(top: Path, seed: int) -> Path:
+    """Directories, files, links and hard links with whatever names, modes and times."""
+    chance = random.Random(seed)
+    letters = "abc .-_'\"$\\*?[]äß€\t#~" + "x" * 20
+    folders = [top]
+    top.mkdir()
+
+    def fresh(folder: Path) -> Path:
+        while True:
+            name = "".join(chance.choices(letters, k=chance.choice([1, 3, 8, 40, 120])))
+            if name not in (".", "..") and not os.path.lexists(folder / name):
+                return folder / name
+
+    files: list[Path] = []
+    for number in range(600):
+        path = fresh(chance.choice(folders))
+        kind = chance.random()
+        if kind < 0.15 and len(path.parts) < 20 and len(str(path)) < 1200:
+            path.mkdir()
+            folders.append(path)
+        elif kind < 0.22:
+            target = chance.choice(["nowhere", "..", str(number), "../" * 3 + "x", "/etc/hostname"])
+            path.symlink_to(target)
+        elif kind < 0.27 and files:
+            os.link(chance.choice(files), path)
+        else:
+            size = chance.choice([0, 1, 511, 512, 4096, chance.randint(0, 200_000)])
+            path.write_bytes(chance.randbytes(size))
+            files.append(path)
+    for path in [*files, *folders[1:]]:
+        path.chmod(chance.choice([0o644, 0o600, 0o755, 0o4755, 0o1777, 0o440]) | 0o500)
+    for path in [*sorted(top.rglob("*"), reverse=True), top]:
+        os.utime(path, (chance.randint(1, 2**31),) * 2, follow_symlinks=False)
+    return top
+
+
+WHOLE = {
+    "find": "find . -mindepth 1 ! -type d -printf '%p %y %s %m %n %T@ %l\\0' | sort -z",
+    "directories": "find . -mindepth 1 -type d -printf '%p %m %T@\\0' | sort -z",
+    "du": "find . ! -type d -print0 | sort -z | du -l --apparent-size --files0-from=- -b0",
+    "ls": "find . -mindepth 1 -print0 | sort -z | xargs -0 ls -dUl --time-style=full-iso"
+    " | grep -v ^d",
+    "contents": "find . -type f -print0 | sort -z | xargs -0 sha256sum -z",
+}
+
+
+@pytest.mark.parametrize("kind", ["tar.zst", "cpio", "squashfs"])
+def test_a_large_random_tree_is_the_unpacked_one_bit_by_bit(
+    kind: str, mount: Make, tmp_path: Path
+) -> None:
+    tree = _random_tree(tmp_path / "tree", seed=len(kind))
+    archive = pack(tree, tmp_path / f"t.{kind}")
+    application = mount(source="archive", links="any", **{"from": archive})
+    for name, command in WHOLE.items():
+        expected = bare(["bash", "-c", command], cwd=str(tree))
+        found = application.run(["bash", "-c", f"cd {MOUNT} && {command}"])
+        assert len(expected.stdout) > 1000
+        differing = set(found.stdout.split("\0")) ^ set(expected.stdout.split("\0"))
+        assert not differing, (name, sorted(differing)[:4])
+        assert (found.stdout, found.stderr) == (expected.stdout, expected.stderr), name
 
 
 AGREE = {
