@@ -109,8 +109,8 @@ def test_calls_that_few_programs_make(libdir: LibDir, tmp_path: Path) -> None:
     (lower / "text").write_text("text\n")
     shutil.copy(shutil.which("echo") or "/bin/echo", lower / "program")
     (tmp_path / "library.c").write_text("int answer(void) { return 42; }\n")
-    command = ["gcc", "-shared", "-fPIC", "-o", lower / "library.so", tmp_path / "library.c"]
-    subprocess.run(command, check=True)
+    library, source = str(lower / "library.so"), str(tmp_path / "library.c")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
     if shutil.which("gencat") is not None:
         (tmp_path / "messages").write_text("$set 1\n1 hello\n")
         subprocess.run(["gencat", lower / "messages.cat", tmp_path / "messages"], check=True)
