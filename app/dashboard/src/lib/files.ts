@@ -6,7 +6,8 @@ export const encodedName = (entry: { name: string; encoded?: string | null }) =>
   entry.encoded ?? encodeURIComponent(entry.name);
 
 /** `path` is percent-encoded already, except for its slashes. */
-export const below = (path: string, name: string) => (path === '/' ? `/${name}` : `${path}/${name}`);
+export const below = (path: string, name: string) =>
+  path === '/' ? `/${name}` : `${path}/${name}`;
 
 export const shownPath = (path: string) => {
   try {
