@@ -90,6 +90,7 @@ int fs_prepare_open(int dirfd, const char *path, int flags, struct fs_where *whe
 static void opened(const struct fs_where *where, int fd, int flags, bool creates)
 {
     int saved_errno = errno;
+    cse_fd_forget(fd); /* its number may have been closed where nobody saw it */
     if (creates) fs_created(where, S_IFREG);
     if (where->mount->layers[0].encrypted != NULL) fs_encrypted_opened(where, fd, flags);
     errno = saved_errno;

@@ -22,7 +22,7 @@ static struct fs_counters *map(void)
     if (fd < 0) return NULL;
     struct fs_counters *mapped = MAP_FAILED;
     if (raw(SYS_fallocate, fd, 0, 0, sizeof *mapped) == 0)
-        mapped = mmap(NULL, sizeof *mapped, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        mapped = raw_map(fd, sizeof *mapped, PROT_READ | PROT_WRITE);
     raw_close(fd);
     return mapped == MAP_FAILED ? NULL : mapped;
 }

@@ -50,9 +50,8 @@ static void *map_file(const char *name, int flags, int protection, size_t size)
     }
     void *mapped = NULL;
     if (raw_fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && status.st_size >= (off_t)size) {
-        long at = raw(SYS_mmap, NULL, size, protection, MAP_SHARED, fd, 0);
-        // NOLINTNEXTLINE(performance-no-int-to-ptr): an address is what it is
-        if (at > 0 || at < -4095) mapped = (void *)at;
+        mapped = raw_map(fd, size, protection);
+        if (mapped == MAP_FAILED) mapped = NULL;
     }
     raw_close(fd);
     return mapped;

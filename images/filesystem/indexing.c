@@ -224,8 +224,7 @@ static int map_state(struct fs_archive *archive, uint32_t count)
     /* Allocated: a write to a hole of a full file system would be a SIGBUS. */
     if (error == 0 && (size_t)status.st_size < size)
         error = (int)raw(SYS_fallocate, fd, 0, 0, size);
-    uint32_t *state =
-        error == 0 ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+    uint32_t *state = error == 0 ? raw_map(fd, size, PROT_READ | PROT_WRITE) : MAP_FAILED;
     raw_close(fd);
     if (state == MAP_FAILED) return error != 0 ? error : -ENOMEM;
     uint32_t *none = NULL;
@@ -243,7 +242,7 @@ static int map_index(struct fs_archive *archive)
     long result = raw_fstat(fd, &status);
     struct cse_index_header *index = MAP_FAILED;
     if (result == 0 && (size_t)status.st_size >= sizeof *index)
-        index = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_SHARED, fd, 0);
+        index = raw_map(fd, (size_t)status.st_size, PROT_READ);
     raw_close(fd);
     if (index == MAP_FAILED) return -EIO;
     if (memcmp(index->magic, CSE_INDEX_MAGIC, sizeof index->magic) != 0 ||

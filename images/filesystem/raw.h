@@ -8,7 +8,9 @@
 #define CSE_FS_RAW_H
 
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 
 #if defined(__x86_64__)
@@ -61,5 +63,14 @@ static inline long raw6(long n, long a, long b, long c, long d, long e, long f)
 #define raw_fstat(fd, status)       raw(SYS_fstat, fd, status)
 #define raw_open(path, flags, mode) ((int)raw(SYS_openat, AT_FDCWD, path, flags, mode))
 #define raw_close(fd)               ((void)raw(SYS_close, fd))
+
+/* A file of the overlay's own, shared; MAP_FAILED where that fails. The mmap that the program calls
+ * would remember what the descriptor is, which nobody sees closed. */
+static inline void *raw_map(int fd, size_t size, int protection)
+{
+    long address = raw(SYS_mmap, NULL, size, protection, MAP_SHARED, fd, 0);
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): an address is what it is
+    return address < 0 && address > -4096 ? MAP_FAILED : (void *)address;
+}
 
 #endif

@@ -71,7 +71,7 @@ static const char *map_pack(struct fs_archive *archive)
     int fd = fs_archive_open_in(archive, "pack", O_RDONLY, 0);
     void *mapped = MAP_FAILED;
     if (fd >= 0 && raw_fstat(fd, &status) == 0 && status.st_size > 0)
-        mapped = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_SHARED, fd, 0);
+        mapped = raw_map(fd, (size_t)status.st_size, PROT_READ);
     if (mapped != MAP_FAILED) archive->pack_size = (uint64_t)status.st_size; /* constant by now */
     if (fd >= 0) raw_close(fd);
     const char *expected = NULL;
