@@ -167,7 +167,7 @@ def test_loopback_is_captured_once(lab: Lab, server: Host) -> None:
 def test_what_finds_no_room_is_dropped_and_counted(lab: Lab, server: Host) -> None:
     """A client that does not read holds nobody up."""
     instruments = lab.broker.instruments(server.name)
-    parts = capturing.start(instruments, CaptureRequest(duration=1.5))
+    parts = capturing.start(instruments, CaptureRequest(duration=4))
     data = bytearray(next(parts).data)
     exchange(server)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
