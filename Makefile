@@ -61,12 +61,14 @@ run: native dashboard-or-not ## start the server and examples/two-webs.yaml; Ctr
 	@if [ "$(RUNTIME)" = docker ]; then $(MAKE) --no-print-directory images; fi
 	@.venv/bin/cse up -f examples/two-webs.yaml --runtime $(RUNTIME)
 
+# The tests on PostgreSQL touch nothing of the host, so they run beside those with sanitizers.
 test: native dashboard-or-not ## all tests that this machine can run; the others say why they are skipped
 	@$(IMAGES) TARGET=$(TARGET) VARIANT=debug network-lwip
 	@images/docker.sh || echo "docker tests will be skipped" >&2
 	@if docker info >/dev/null 2>&1; then docker compose build --quiet; fi
-	@status=0; $(MAKE) --no-print-directory test-asan || status=1; \
-	  $(MAKE) --no-print-directory test-postgresql || status=1; \
+	@$(MAKE) --no-print-directory test-postgresql >build/test-postgresql.log 2>&1 & beside=$$!; status=0; \
+	  $(MAKE) --no-print-directory test-asan || status=1; \
+	  wait $$beside || status=1; cat build/test-postgresql.log; \
 	  $(PY) -m pytest $(ARGS) || status=1; exit $$status
 
 test-asan: setup # the native tests on libraries with address and undefined-behaviour sanitizers
