@@ -6,7 +6,7 @@ Called by the two ways to get one: over HTTP (`instruments.py`) and WebSocket (`
 from __future__ import annotations
 
 import secrets
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,18 +17,21 @@ from app.domain.explain import InvalidFields, explain
 
 
 def begin(services: Services, name: str, given: Mapping[str, Any]) -> Generator[Pcapng]:
-    """Packets as they pass. Raises `InvalidFields`, and at the first part what the agent raises."""
+    """Packets as they pass. Raises `InvalidFields`, and what the agent raises: some of it only at
+    the first part.
+    """
     try:
         request = CaptureRequest.model_validate(given)
     except ValidationError as error:
         raise InvalidFields(explain(error.errors(), CaptureRequest)) from error
-    return _told(services, name, request)
+    return _told(services, name, request, services.agent.capture(name, request))
 
 
-def _told(services: Services, name: str, request: CaptureRequest) -> Generator[Pcapng]:
+def _told(
+    services: Services, name: str, request: CaptureRequest, parts: Iterator[Pcapng]
+) -> Generator[Pcapng]:
     identity = f"cap-{secrets.token_hex(3)}"
     size = 0
-    parts = services.agent.capture(name, request)
     first = next(parts)  # where it cannot begin there is nothing to tell
     said = f"{identity}: {request.filter or 'all packets'}"
     services.store.record_event("capture-started", name, said)
