@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Generator, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,22 +17,23 @@ from app.domain.capture import CaptureRequest, Pcapng
 from app.domain.explain import InvalidFields, explain
 
 
-def begin(services: Services, name: str, given: Mapping[str, Any]) -> Generator[Pcapng]:
-    """Packets as they pass. Raises `InvalidFields`, and what the agent raises: some of it only at
-    the first part.
+def begin(services: Services, name: str, given: Mapping[str, Any]) -> Iterator[Pcapng]:
+    """Packets as they pass; what is wrong is raised here, not after a beginning.
+
+    Raises `InvalidFields`, and whatever the agent does.
     """
     try:
         request = CaptureRequest.model_validate(given)
     except ValidationError as error:
         raise InvalidFields(explain(error.errors(), CaptureRequest)) from error
-    return _told(services, name, request, services.agent.capture(name, request))
+    parts = _told(services, name, request)
+    return chain([next(parts)], parts)
 
 
-def _told(
-    services: Services, name: str, request: CaptureRequest, parts: Iterator[Pcapng]
-) -> Generator[Pcapng]:
+def _told(services: Services, name: str, request: CaptureRequest) -> Generator[Pcapng]:
     identity = f"cap-{secrets.token_hex(3)}"
     size = 0
+    parts = services.agent.capture(name, request)
     first = next(parts)  # where it cannot begin there is nothing to tell
     said = f"{identity}: {request.filter or 'all packets'}"
     services.store.record_event("capture-started", name, said)

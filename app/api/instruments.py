@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -65,8 +64,7 @@ def capture(
         transaction.applications.get(name)
     given = {"filter": filter_text, "count": count, "snaplen": snaplen, "duration": duration}
     parts = capturing.begin(services, name, given)
-    first = next(parts)  # what is wrong is a problem, not the end of a file
-    return streams.send_bytes((part.data for part in chain([first], parts)), PCAPNG)
+    return streams.send_bytes((part.data for part in parts), PCAPNG)
 
 
 def _socket(line: Line) -> SocketEntry:
