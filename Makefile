@@ -14,7 +14,7 @@ DASHBOARD := app/dashboard
 C_FILES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup native native-all dashboard dashboard-or-not pictures images schemas run test test-asan test-postgresql check check-python check-c \
+.PHONY: help setup native native-all dashboard dashboard-or-not pictures images schemas run test test-asan test-postgresql test-hostless check check-python check-c \
         check-dashboard check-generated check-tree format bench bench-control bench-network bench-filesystem lock clean
 
 help: ## list the targets
@@ -61,15 +61,23 @@ run: native dashboard-or-not ## start the server and examples/two-webs.yaml; Ctr
 	@if [ "$(RUNTIME)" = docker ]; then $(MAKE) --no-print-directory images; fi
 	@.venv/bin/cse up -f examples/two-webs.yaml --runtime $(RUNTIME)
 
-# The tests on PostgreSQL touch nothing of the host, so they run beside those with sanitizers.
+# What touches nothing of the host runs beside the tests with sanitizers; with ARGS all is one run.
+HOSTLESS := not native and not root and not docker and not browser
 test: native dashboard-or-not ## all tests that this machine can run; the others say why they are skipped
 	@$(IMAGES) TARGET=$(TARGET) VARIANT=debug network-lwip
 	@images/docker.sh || echo "docker tests will be skipped" >&2
 	@if docker info >/dev/null 2>&1; then docker compose build --quiet; fi
-	@$(MAKE) --no-print-directory test-postgresql >build/test-postgresql.log 2>&1 & beside=$$!; status=0; \
-	  $(MAKE) --no-print-directory test-asan || status=1; \
-	  wait $$beside || status=1; cat build/test-postgresql.log; \
-	  $(PY) -m pytest $(ARGS) || status=1; exit $$status
+ifneq ($(ARGS),)
+	@$(PY) -m pytest $(ARGS)
+else
+	@$(MAKE) --no-print-directory -k test-hostless test-postgresql >build/test-hostless.log 2>&1 & beside=$$!; \
+	  status=0; $(MAKE) --no-print-directory test-asan || status=1; \
+	  wait $$beside || status=1; cat build/test-hostless.log; \
+	  $(PY) -m pytest -m "not ($(HOSTLESS))" || status=1; exit $$status
+endif
+
+test-hostless: setup # units, and the API over a fake host
+	@$(PY) -m pytest -m "$(HOSTLESS)"
 
 test-asan: setup # the native tests on libraries with address and undefined-behaviour sanitizers
 	@$(IMAGES) TARGET=$(TARGET) VARIANT=asan
