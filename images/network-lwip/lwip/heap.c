@@ -37,7 +37,8 @@ struct heap {
     char *next;
     size_t used;
     struct block *free[CLASSES];
-    uint32_t dirty; /* large blocks freed since the last trim */
+    uint32_t dirty;        /* large blocks freed since the last trim */
+    uint32_t dirty_before; /* as many at the look before */
 };
 
 _Static_assert(sizeof(struct heap) <= sizeof instance->heap_state, "heap state");
@@ -107,10 +108,13 @@ size_t heap_used(void)
     return HEAP->used;
 }
 
+/* One look: the pages of large free blocks go back where none was freed since the look before. */
 void heap_trim(void)
 {
-    if (HEAP->dirty == 0) return;
-    HEAP->dirty = 0;
+    bool settled = HEAP->dirty == HEAP->dirty_before;
+    HEAP->dirty_before = HEAP->dirty;
+    if (HEAP->dirty == 0 || !settled) return;
+    HEAP->dirty = HEAP->dirty_before = 0;
     for (int kind = kind_of(TRIM_FROM); kind < CLASSES; kind++)
         for (struct block *block = HEAP->free[kind]; block != NULL; block = block->next) {
             uintptr_t from = ((uintptr_t)block + sizeof *block + 4095) & ~(uintptr_t)4095;

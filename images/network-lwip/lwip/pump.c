@@ -241,7 +241,8 @@ static void serve(const struct epoll_event *event)
     }
 }
 
-/* Memory that traffic has left goes back to the kernel, in the second look after it at the latest.
+/* Memory that traffic has left goes back to the kernel, in the second look after it at the latest,
+ * also of a program that comes by all the time and finds nothing.
  * Looks come every TRIM_MS until one found nothing to have happened since the one before. */
 static uint64_t trimmed_ms;
 static bool busy_now, busy_before; /* since the last look; between it and the one before */
@@ -251,7 +252,7 @@ static void trim(bool busy)
     busy_now |= busy;
     if (!(busy_now || busy_before) || now_ms() < trimmed_ms + TRIM_MS) return;
     wire_trim(!busy_now);
-    if (!busy_now) heap_trim();
+    heap_trim();
     busy_before = busy_now;
     busy_now = false;
     trimmed_ms = now_ms();
