@@ -2,7 +2,7 @@
  *
  * Free lists by size kind (powers of two and one step between), fed from a bump pointer: packets
  * and control blocks come in few sizes, and nothing is touched before it is used. Large free
- * blocks are kept until the instance is idle, then heap_trim punches their pages out.
+ * blocks are kept until none has been freed for a while, then heap_trim punches their pages out.
  */
 #include "arena.h"
 #include "instance.h"
