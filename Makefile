@@ -61,8 +61,8 @@ run: native dashboard-or-not ## start the server and examples/two-webs.yaml; Ctr
 	@if [ "$(RUNTIME)" = docker ]; then $(MAKE) --no-print-directory images; fi
 	@.venv/bin/cse up -f examples/two-webs.yaml --runtime $(RUNTIME)
 
-# What touches nothing of the host runs beside the tests with sanitizers; with ARGS all is one run.
-HOSTLESS := not native and not root and not docker and not browser
+# What makes no device, container or window runs beside the tests with sanitizers; with ARGS all is one run.
+HOSTLESS := not root and not docker and not browser
 test: native dashboard-or-not ## all tests that this machine can run; the others say why they are skipped
 	@$(IMAGES) TARGET=$(TARGET) VARIANT=debug network-lwip
 	@images/docker.sh || echo "docker tests will be skipped" >&2
@@ -76,7 +76,7 @@ else
 	  $(PY) -m pytest -m "not ($(HOSTLESS))" || status=1; exit $$status
 endif
 
-test-hostless: setup # units, and the API over a fake host
+test-hostless: setup # units, the API over a fake host, file systems and clocks of programs
 	@$(PY) -m pytest -m "$(HOSTLESS)"
 
 test-asan: setup # the native tests on libraries with address and undefined-behaviour sanitizers
