@@ -55,7 +55,7 @@ def configure(service: str) -> None:
         made = Provider(resource=resource)
         made.add_span_processor(BatchSpanProcessor(_exporter(exporter or "otlp")))
     except ImportError as error:
-        log.warning("no traces: OTEL_… is set, and %s: pip install 'cse[otel]'", error)
+        log.warning("no traces: OTEL_… is set, and %s: pip install --editable '.[otel]'", error)
         return
     use(made)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -72,8 +73,22 @@ _ClickError: type[Exception] = next(
 """Newer versions of typer bring a click of their own: found by name in either case."""
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        version.version()
+        raise typer.Exit
+
+
 @commands.callback()
-def options(api: Api = None) -> None:
+def options(
+    api: Api = None,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version; then end."
+        ),
+    ] = False,
+) -> None:
     """Private TCP/IP stacks, file systems and clocks for unmodified programs."""
     if api is not None:
         os.environ["CSE_API"] = api

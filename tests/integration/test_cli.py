@@ -156,6 +156,7 @@ def test_elements_networks_and_version(cse: Cse) -> None:
     assert "10.9.0.0/24" in cse("networks")[1]
     assert cse("networks", "rm", "n")[0] == 0
     assert cse("version")[1].startswith("cse ")
+    assert cse("--version")[1] == cse("version")[1]
     assert cse("doctor")[0] == 0
 
 
