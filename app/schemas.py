@@ -51,7 +51,57 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
             ]
             if section != "ApplicationSpec":
                 definitions[section] = {"anyOf": [definitions[section], {"type": "null"}]}
+        _take_variables(schema, definitions)
+        definitions["Variable"] = {
+            "type": "string",
+            "pattern": r"\$\{[A-Za-z_][A-Za-z0-9_]*\}",
+            "description": "Text in which variables of the file are used, as in ${port}.",
+        }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+_SCALARS = ("boolean", "integer", "number", "string")
+_BOUNDS = ("const", "enum", "format", "pattern")
+_WORDS = ("default", "description", "examples", "title")
+
+
+def _take_variables(node: Any, definitions: dict[str, Any]) -> None:
+    """Where a value is a number, a word of some kind or the like, text with `${…}` will do too."""
+    if not isinstance(node, dict):
+        return
+    for key in ("properties", "patternProperties", "$defs"):
+        for name, part in node.get(key, {}).items():
+            _take_variables(part, definitions)
+            if key != "$defs":
+                node[key][name] = _or_variable(part, definitions)
+    for key in ("items", "additionalProperties"):
+        if isinstance(part := node.get(key), dict):
+            _take_variables(part, definitions)
+            node[key] = _or_variable(part, definitions)
+    for part in node.get("anyOf", []):
+        _take_variables(part, definitions)
+
+
+def _or_variable(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    kinds = list(_kinds(schema, definitions))
+    bound = [kind for kind in kinds if kind.get("type") in _SCALARS]
+    free = [kind for kind in bound if kind["type"] == "string" and not set(_BOUNDS) & set(kind)]
+    if not bound or free:
+        return schema
+    words = {key: schema[key] for key in _WORDS if key in schema}
+    rest = {key: value for key, value in schema.items() if key not in words}
+    choices = rest["anyOf"] if list(rest) == ["anyOf"] else [rest]
+    return {**words, "anyOf": [*choices, {"$ref": "#/$defs/Variable"}]}
+
+
+def _kinds(schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What a value may be, one by one."""
+    if "$ref" in schema:
+        yield from _kinds(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    for choice in schema.get("anyOf", []):
+        yield from _kinds(choice, definitions)
+    if "$ref" not in schema and "anyOf" not in schema:
+        yield schema
 
 
 def generated() -> Iterator[tuple[str, str]]:
