@@ -21,7 +21,7 @@ from app.domain.application import RuntimeName
 from app.domain.errors import CseError, NotFound
 from app.domain.launch import Launch
 from app.domain.observed import Observed, Report
-from app.runtimes import rundir
+from app.runtimes import disposal, rundir
 from app.runtimes.changes import Changes
 from app.runtimes.namespace import NamespaceRuntime
 from app.runtimes.runtime import AnyRuntime
@@ -56,6 +56,7 @@ class Host:
             if self._opened:
                 return
             self._lock_file = state_lock.take(self.state)
+            disposal.sweep(self.state)
             self._journal = Journal(self.state / "reports.jsonl")
             self._runtimes[RuntimeName.NAMESPACE] = NamespaceRuntime(
                 self.state, identity.installation(self.state), self.changes.bump
@@ -74,6 +75,7 @@ class Host:
             for runtime in self._runtimes.values():
                 runtime.close()
             self._runtimes.clear()
+            disposal.finish(self.state)
             if self._replugger is not None:
                 self._replugger.close()
                 self._replugger = None

@@ -106,8 +106,7 @@ def delete(services: Given, request: Request, response: Response, name: Name) ->
             and services.project in (None, record.spec.project)
         ]
         names = [record.name for record in members]
-        for member in names:
-            transaction.applications.set_desired(member, "removed")
+        transaction.applications.remove_all(members)
         transaction.events.add("stack-removed", None, f"stack '{name}' is being removed")
     for member in names:
         services.convergence.wake(member)

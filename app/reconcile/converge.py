@@ -158,9 +158,9 @@ class Converger:
             raise RuntimeFailure(f"step '{step}' needs a record")
         elif step is Step.FORGET:
             self._configured.pop(name, None)
-            with self._store.write() as transaction:
-                transaction.applications.forget(name)
-                transaction.events.add("removed", name, "removed")
+            # Whoever asks next finds it written; of many removals several are one commit. After a
+            # kill in between it is removed once more, with nothing to do but this.
+            self._store.later(partial(_forget, name=name))
         elif step is Step.CREATE:
             self._create(record)
         elif step is Step.START:
@@ -233,6 +233,11 @@ class Converger:
 
 def _mark_run(transaction: Transaction, record: ApplicationRecord) -> None:
     transaction.applications.mark_run(record.name, record.id, record.run_wanted)
+
+
+def _forget(transaction: Transaction, name: str) -> None:
+    transaction.applications.forget(name)
+    transaction.events.add("removed", name, "removed")
 
 
 def _tell_start(transaction: Transaction, observed: Observed) -> None:

@@ -33,6 +33,7 @@ _WATCH_S = 30.0
 _LONGEST_PAUSE_S = 5.0
 _QUIET_S = 0.05
 """A look waits so long for steps under way: it would slow them, to see half of what they do."""
+_REST = 3.0
 _GATHER_S = 0.01
 """Changes come in bursts, and the last of one is where a request is about to be answered."""
 
@@ -119,8 +120,7 @@ class Reconciler:
         try:
             self._pool.submit(copy_context().run, self._work, name)  # with the request's id
         except RuntimeError:  # the pool is shut down: the next control plane takes over
-            with self.view.changed:
-                self.view.busy.discard(name)
+            self.view.settled(name)
 
     def _work(self, name: str) -> None:
         try:
@@ -131,8 +131,7 @@ class Reconciler:
             again = name in self._again
             self._again.discard(name)
             if not again:
-                self.view.busy.discard(name)
-            self.view.changed.notify_all()
+                self.view.settled(name)
             if self.view.will_retry(name):  # it was not looked at while it was busy
                 self.view.failing.set()
         if again:
@@ -166,8 +165,8 @@ class Reconciler:
                     self._converger.forget_host()
                     self._wake_all()
                 self.agent_error, first, pause = None, False, 0.1
-                # Looking at a thousand applications takes a while: leave as long between looks.
-                self._stopping.wait(min(time.monotonic() - began, 0.5))
+                # Looking at a thousand applications takes a while: leave longer between looks.
+                self._stopping.wait(min(_REST * (time.monotonic() - began), 0.5))
             except Exception as error:
                 first_time = self.agent_error is None
                 if not isinstance(error, CseError):

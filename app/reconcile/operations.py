@@ -52,6 +52,8 @@ class OperationKeeper:
         self._open: dict[str, _Open] = {}
         self._waiting: dict[str, set[str]] = {}
         """Application → operations that wait for it."""
+        self._settled: set[str] = set()
+        self._judging = threading.Lock()
         with store.read() as transaction:
             for operation in transaction.operations.unfinished():
                 self._remember(operation)
@@ -115,13 +117,26 @@ class OperationKeeper:
     def settled(self, application: str) -> None:
         """A convergence of this application has ended."""
         with self._changed:
-            waiting = list(self._waiting.get(application, ()))
-        if not waiting:
-            return
+            if not self._waiting.get(application):
+                return
+            self._settled.add(application)
+        # Whoever judges takes along what others bring meanwhile: where many end at once, one look
+        # into the store does for several.
+        while self._settled and self._judging.acquire(blocking=False):
+            try:
+                self._judge_settled()
+            finally:
+                self._judging.release()
+
+    def _judge_settled(self) -> None:
+        with self._changed:
+            names, self._settled = self._settled, set()
+            waiting = {name: list(self._waiting.get(name, ())) for name in names}
         with self._store.read() as transaction:
-            record = transaction.applications.find(application)
-        for identity in waiting:
-            self._judge(identity, application, record)
+            records = {name: transaction.applications.find(name) for name in names}
+        for name, identities in waiting.items():
+            for identity in identities:
+                self._judge(identity, name, records[name])
 
     def _look_at_all(self, identity: str) -> None:
         """Also at what has changed without a convergence."""

@@ -31,7 +31,10 @@ class View:
     """Observations by name; every change wakes who waits."""
 
     def __init__(self) -> None:
-        self.changed = threading.Condition()
+        lock = threading.RLock()
+        self.changed = threading.Condition(lock)
+        self._quiet = threading.Condition(lock)
+        """Told when no application is busy: who waits for that need not wake for each change."""
         self.busy: set[str] = set()
         self._observed: dict[str, Observed] = {}
         self._conditions: dict[str, Condition] = {}
@@ -79,7 +82,15 @@ class View:
     def wait_quiet(self, timeout_s: float) -> None:
         """Until no application is busy, at most so long."""
         with self.changed:
-            self.changed.wait_for(lambda: not self.busy, timeout_s)
+            self._quiet.wait_for(lambda: not self.busy, timeout_s)
+
+    def settled(self, name: str) -> None:
+        """It is not busy any more."""
+        with self.changed:
+            self.busy.discard(name)
+            if not self.busy:
+                self._quiet.notify_all()
+            self.changed.notify_all()
 
     def begin_snapshot(self) -> int:
         """Before the agent is asked; pass the result to `apply_snapshot`."""

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from typing import Any
 from app.domain.errors import HostLacks, InvalidSpecification
 from app.domain.launch import BoundElement, Launch
 from app.domain.network import NetworkBinding
-from app.runtimes import secrets, sharing
+from app.runtimes import disposal, secrets, sharing
 from app.runtimes.conf import flatten, resolvers, to_lines
 from app.runtimes.hostpaths import Place, replace_places
 
@@ -202,10 +201,8 @@ def load(state: Path, name: str) -> Launch | None:
 
 
 def remove(state: Path, name: str) -> None:
-    """Delete the directory; `launch.json` first, so that a crash leaves no half application."""
-    top = application_directory(state, name)
-    (top / "launch.json").unlink(missing_ok=True)
-    shutil.rmtree(top, ignore_errors=True)
+    """The directory is gone, at once and as a whole: a crash leaves no half application."""
+    disposal.take_away(state, application_directory(state, name))
 
 
 def _conf(launch: Launch, bound: BoundElement, settings: dict[str, Any]) -> str:

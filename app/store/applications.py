@@ -184,6 +184,23 @@ class Applications:
         self._connection.execute(_SET_DESIRED, values)
         return record.model_copy(update={"desired": desired, "generation": record.generation + 1})
 
+    def remove_all(self, records: list[ApplicationRecord]) -> None:
+        """Ask for the end of all of these, as they were read in this transaction."""
+        self.touched = True
+        moment = now()
+        rows = [
+            {
+                "wanted": record.name,
+                "state": "removed",
+                "number": record.generation + 1,
+                "runs": record.run_wanted,
+                "moment": moment,
+            }
+            for record in records
+        ]
+        if rows:
+            self._connection.execute(_SET_DESIRED, rows)
+
     def change(self, spec: ApplicationSpec, *, restart: bool) -> ApplicationRecord:
         """Another specification of what goes on under the same id, as the present one allows;
         `restart`: with another start of its program."""

@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from weakref import WeakValueDictionary
 
+from app.domain.application import Limits
 from app.domain.errors import Conflict, HostLacks, NotFound, RuntimeFailure, TimedOut
 from app.domain.files import CommandOutput
 from app.domain.launch import Launch
@@ -29,7 +30,7 @@ from app.domain.terminal import TerminalSession, TerminalSize
 from app.runtimes import preflight, rundir
 from app.runtimes.beside import Asides, PipedCommand
 from app.runtimes.changes import Changes
-from app.runtimes.namespace import logs, sandbox, status, users
+from app.runtimes.namespace import logs, pidfd, sandbox, status, users
 from app.runtimes.namespace.cgroups import ControlGroups
 from app.runtimes.namespace.examined import Examined
 from app.runtimes.namespace.processes import Processes
@@ -69,7 +70,8 @@ class NamespaceRuntime:
         self._inherited = sandbox.inherited_descriptors()
         self._examined = Examined()
         self._asides = Asides()
-        self._starting: set[str] = set()
+        self._attended: set[str] = set()
+        """Applications that a step ends or starts: it reads itself how they are, and tells."""
         self._hidden = [str(self._state.resolve())]
         sandbox.raise_open_files()
         self._watcher = Watcher(self._heard)
@@ -114,11 +116,11 @@ class NamespaceRuntime:
             if present.state in (State.RUNNING, State.RESTARTING):
                 return present
             self._asides.end(name)
-            self._starting.add(name)
+            self._attended.add(name)
             try:
                 answer = self._spawn_shim(name)
             finally:  # before the status is read: what is heard from now on may be newer
-                self._starting.discard(name)
+                self._attended.discard(name)
                 self._notify()
             heard = self._seen.number(name)
             found = status.read(self._directory(name))
@@ -133,21 +135,21 @@ class NamespaceRuntime:
     def stop(self, name: str) -> Observed:
         """See `Runtime.stop`."""
         launch = self._launch(name)
-        found = status.read(self._directory(name))
-        if found is not None and found.unfinished:
-            self._end(found, launch.spec.stop.grace)
+        self._stop(launch)
         return self._observed(name)
 
     def remove(self, name: str) -> None:
         """See `Runtime.remove`."""
         with self._lock_of(name):
             self._asides.end(name)
-            if name in self._launches:
-                self.stop(name)
+            launch = self._launches.get(name)
+            if launch is not None:
+                self._stop(launch)
                 self._watcher.forget(name)
                 self._launches.pop(name, None)
                 self._seen.forget(name)
-                self._groups.remove(name)
+                if launch.spec.limits != Limits():
+                    self._groups.remove(name)
             rundir.remove(self._state, name)
         self._notify()
 
@@ -305,6 +307,18 @@ class NamespaceRuntime:
             finally:  # it has long ended: to wait first would wake this thread once more
                 os.waitpid(pid, 0)
 
+    def _stop(self, launch: Launch) -> None:
+        found = status.read(self._directory(launch.name))
+        if found is None or not found.unfinished:
+            return
+        self._attended.add(launch.name)
+        try:
+            self._end(found, launch.spec.stop.grace)
+        finally:
+            self._attended.discard(launch.name)
+            self._seen.heard(launch.name)
+            self._notify()
+
     def _end(self, found: status.Status, grace_s: float) -> None:
         """SIGTERM to the shim means stop; SIGKILL, should it hang, ends the sandbox with it."""
         fd = status.open_shim(found)
@@ -316,7 +330,7 @@ class NamespaceRuntime:
                 (signal.SIGKILL, _KILL_TIMEOUT_S),
             ):
                 try:
-                    signal.pidfd_send_signal(fd, number)
+                    pidfd.send_signal(fd, number)
                 except ProcessLookupError:
                     return
                 if readable(fd, patience):
@@ -375,8 +389,8 @@ class NamespaceRuntime:
         launch = self._launches.get(name)
         if launch is not None:
             self._seen.heard(name)
-        if name in self._starting:
-            return  # whoever starts it reads what was heard of here, and tells
+        if name in self._attended:
+            return  # whoever starts or ends it reads what was heard of here, and tells
         if launch is not None:
             found = status.read(self._directory(name))
             if found is not None and found.unfinished and found.alive:
