@@ -83,7 +83,7 @@ class Converger:
 
     def converge(self, name: str) -> None:
         """Do what is to be done; an error becomes the application's condition and an event."""
-        with self._store.read() as transaction:
+        with self._store.read(only=name) as transaction:
             record = transaction.applications.find(name)
         self._noted(name, record)
         status = self._view.status(name)
@@ -160,7 +160,7 @@ class Converger:
             self._configured.pop(name, None)
             # Whoever asks next finds it written; of many removals several are one commit. After a
             # kill in between it is removed once more, with nothing to do but this.
-            self._store.later(partial(_forget, name=name))
+            self._store.later(partial(_forget, name=name), of=name)
         elif step is Step.CREATE:
             self._create(record)
         elif step is Step.START:
@@ -206,10 +206,10 @@ class Converger:
             if first:
                 # Written while the program starts. Where a kill comes in between, what was made
                 # but has never run is started all the same (see `plan`).
-                self._store.later(partial(_mark_run, record=record), at_once=True)
+                self._store.later(partial(_mark_run, record=record), of=record.name, at_once=True)
             observed = self._agent.start(record.name)
             if first:
-                self._store.later(partial(_tell_start, observed=observed))
+                self._store.later(partial(_tell_start, observed=observed), of=record.name)
             else:
                 with self._store.write() as transaction:
                     _mark_run(transaction, record)

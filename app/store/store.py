@@ -214,7 +214,8 @@ class Store:
         self._known: _Snapshot | None = None
         self._listeners: list[Callable[[], object]] = []
         self._listeners_lock = threading.Lock()
-        self._bookkeeping: list[Callable[[Transaction], object]] = []
+        self._bookkeeping: list[tuple[str | None, Callable[[Transaction], object]]] = []
+        """What `later` has put off, with the application that it is about."""
         self._flushing = threading.Lock()
         self._flush_again_at = float("-inf")
         self._some, self._no_more = threading.Event(), threading.Event()
@@ -245,9 +246,11 @@ class Store:
                 listener()
 
     @contextmanager
-    def read(self) -> Iterator[Transaction]:
-        """A consistent view."""
-        self.flush()
+    def read(self, only: str | None = None) -> Iterator[Transaction]:
+        """A consistent view. `only`: nothing but this application is looked at, so that what was
+        put off of others need not be written for it."""
+        if only is None or any(name == only for name, _ in self._bookkeeping.copy()):
+            self.flush()
         with self._database.read() as connection:
             yield Transaction(connection)
 
@@ -274,14 +277,21 @@ class Store:
         fresh = not self._database.is_shared or time.monotonic() - known.taken < _SHARED_S
         return known.written == self._written and fresh
 
-    def later(self, act: Callable[[Transaction], object], *, at_once: bool = False) -> None:
+    def later(
+        self,
+        act: Callable[[Transaction], object],
+        *,
+        of: str | None = None,
+        at_once: bool = False,
+    ) -> None:
         """Write what nobody waits for in another thread, so that an answer may go out first.
 
         Every transaction that begins after this call finds it done. A kill within
-        `_BOOKKEEPING_S` loses it. `at_once`: do not wait for more.
+        `_BOOKKEEPING_S` loses it. `of`: the application that it is about. `at_once`: do not wait
+        for more.
         """
         with self._listeners_lock:
-            self._bookkeeping.append(act)
+            self._bookkeeping.append((of, act))
             if self._bookkeeper is None:
                 self._bookkeeper = threading.Thread(
                     target=self._keep_books, name="bookkeeper", daemon=True
@@ -303,7 +313,7 @@ class Store:
             try:
                 if acts:
                     with self._write() as transaction:
-                        for act in acts:
+                        for _, act in acts:
                             act(transaction)
             except HostLacks as error:
                 log.warning("bookkeeping waits: %s", error)

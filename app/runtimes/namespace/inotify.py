@@ -40,10 +40,6 @@ class Inotify:
             )
         return number
 
-    def unwatch(self, number: int) -> None:
-        """The directory may be gone already."""
-        _libc.inotify_rm_watch(self.fd, number)
-
     def read(self) -> list[tuple[int, str]]:
         """(watch number, file name) of what happened; never blocks."""
         try:

@@ -313,15 +313,15 @@ class NamespaceRuntime:
             return
         self._attended.add(launch.name)
         try:
-            self._end(found, launch.spec.stop.grace)
+            self._end(launch.name, found, launch.spec.stop.grace)
         finally:
             self._attended.discard(launch.name)
             self._seen.heard(launch.name)
             self._notify()
 
-    def _end(self, found: status.Status, grace_s: float) -> None:
+    def _end(self, name: str, found: status.Status, grace_s: float) -> None:
         """SIGTERM to the shim means stop; SIGKILL, should it hang, ends the sandbox with it."""
-        fd = status.open_shim(found)
+        fd = self._watcher.take_shim(name, found.shim_pid) or status.open_shim(found)
         if fd is None:
             return
         try:
@@ -335,6 +335,7 @@ class NamespaceRuntime:
                     return
                 if readable(fd, patience):
                     return
+            self._watcher.add_shim(name, found)
             raise TimedOut(f"process {found.shim_pid} does not end")
         finally:
             os.close(fd)

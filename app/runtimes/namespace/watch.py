@@ -14,6 +14,7 @@ from pathlib import Path
 
 from app.runtimes.namespace import status
 from app.runtimes.namespace.inotify import OVERFLOWN, Inotify
+from app.runtimes.readable import readable
 
 
 class Watcher:
@@ -27,7 +28,8 @@ class Watcher:
         self._names: dict[int, str] = {}
         self._watches: dict[str, int] = {}
         self._shims: dict[int, tuple[str, int]] = {}
-        self._watched: set[tuple[str, int]] = set()
+        self._watched: dict[tuple[str, int], int] = {}
+        """The same the other way round."""
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._inotify.fd, select.EPOLLIN)
         self._epoll.register(self._wake, select.EPOLLIN)
@@ -42,13 +44,11 @@ class Watcher:
             self._watches[name] = number
 
     def forget(self, name: str) -> None:
-        """The application is being removed."""
+        """The application is being removed; its watch goes with its directory."""
         with self._lock:
             number = self._watches.pop(name, None)
             if number is not None:
                 self._names.pop(number, None)
-        if number is not None:
-            self._inotify.unwatch(number)
 
     def add_shim(self, name: str, found: status.Status) -> None:
         """Report also when this supervisor process ends, however it does."""
@@ -61,8 +61,17 @@ class Watcher:
                 os.close(fd)
                 return
             self._shims[fd] = (name, found.shim_pid)
-            self._watched.add((name, found.shim_pid))
-        self._epoll.register(fd, select.EPOLLIN)
+            self._watched[name, found.shim_pid] = fd
+            self._epoll.register(fd, select.EPOLLIN)
+
+    def take_shim(self, name: str, pid: int) -> int | None:
+        """The descriptor of this supervisor, for who ends it: its end is not reported then."""
+        with self._lock:
+            fd = self._watched.pop((name, pid), None)
+            if fd is not None:
+                del self._shims[fd]
+                self._epoll.unregister(fd)
+            return fd
 
     def has_shim(self, name: str, pid: int) -> bool:
         """The end of this supervisor process will be reported."""
@@ -100,9 +109,11 @@ class Watcher:
             self._changed(name)
 
     def _shim_ended(self, fd: int) -> None:
-        self._epoll.unregister(fd)
         with self._lock:
+            if fd not in self._shims or not readable(fd, 0):
+                return  # taken meanwhile, and the number perhaps another shim's now
             name, pid = self._shims.pop(fd)
-            self._watched.discard((name, pid))
+            self._watched.pop((name, pid), None)
+            self._epoll.unregister(fd)
         os.close(fd)
         self._changed(name)
