@@ -93,18 +93,29 @@ def _sentence(failure: Mapping[str, Any], location: list[str | int], show_input:
         return f"'{location[-1]}' is missing" if location else "the request has no body"
     if kind == "json_invalid":
         return f"the body is not JSON: {failure.get('ctx', {}).get('error', '')}"
-    text = str(failure["msg"]).removeprefix("Value error, ")
+    if kind == "value_error":
+        return _own_words(failure)[0]
+    text = str(failure["msg"])
     shown = failure.get("input") if show_input else None
-    if kind != "value_error" and isinstance(shown, str | int | float | bool):
+    if isinstance(shown, str | int | float | bool):
         shortened = repr(shown) if len(repr(shown)) <= 60 else repr(shown)[:57] + "…"
         text = f"{shortened}: {text[:1].lower()}{text[1:]}"
     return text
+
+
+def _own_words(failure: Mapping[str, Any]) -> tuple[str, str]:
+    """What our validators say: what is wrong, and after the last semicolon what to do."""
+    text = str(failure["msg"]).removeprefix("Value error, ")
+    wrong, _, remedy = text.rpartition("; ")
+    return (wrong, remedy) if wrong else (text, "")
 
 
 def _remedy(
     failure: Mapping[str, Any], location: list[str | int], model: type[BaseModel] | None
 ) -> str | None:
     kind, context = failure["type"], failure.get("ctx", {})
+    if kind == "value_error" and _own_words(failure)[1]:
+        return _own_words(failure)[1]
     if kind == "extra_forbidden":
         if model is None:
             return "remove it"
@@ -139,7 +150,8 @@ def _field_names(model: type[BaseModel], location: Sequence[str | int]) -> list[
 
 def _description(model: type[BaseModel], location: Sequence[str | int]) -> str | None:
     schema = _schema_at(model, location)
-    text = schema.get("description") if schema else None
+    # What a whole object is for is no remedy.
+    text = schema.get("description") if schema and "properties" not in schema else None
     return str(text).splitlines()[0] if text else None
 
 

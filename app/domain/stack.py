@@ -77,7 +77,9 @@ def _with_replicas(stack: dict[str, Any]) -> dict[str, Any]:
 def _names_of_copies(name: str, body: dict[str, Any]) -> list[str]:
     count = body["replicas"]
     if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MAX_REPLICAS:
-        raise ValueError(f"'{name}': replicas is a number from 0 to {MAX_REPLICAS}")
+        raise ValueError(
+            f"'{name}': 'replicas' is out of range; write a number from 0 to {MAX_REPLICAS}"
+        )
     if count > 1 and body.get("ports"):
         raise ValueError(f"'{name}': copies cannot publish the same port; remove 'ports'")
     return [f"{name}-{number}" for number in range(1, count + 1)]
