@@ -2,7 +2,7 @@
  *
  * The overlay opens the library when an encrypted mount is first used. It owns paths, descriptors
  * and the plain tree on private tmpfs; the implementation turns names and whole files into what
- * lies in the store and back. Format of a store: crypt/crypt.c, crypt/contents.c.
+ * lies in the store and back. Format of a store: crypt/crypt.c, crypt/format.c.
  */
 #ifndef CSE_FS_CRYPT_H
 #define CSE_FS_CRYPT_H
@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 enum {
-    CSE_CRYPT_VERSION = 1,
+    CSE_CRYPT_VERSION = 2,
     CSE_CRYPT_KEY = 32,
     CSE_CRYPT_ID = 16,     /* of a directory */
     CSE_CRYPT_CONFIG = 80, /* bytes of the store's own file */
@@ -40,7 +40,7 @@ struct cse_crypt_provider {
     /* Letters that stand for a hidden name which is too long for a file name. */
     void (*digest)(const char *hidden, char out[CSE_CRYPT_DIGEST]);
     /* The bytes of a file whose sealed form has so many; -1: none has. */
-    int64_t (*plain_size)(int64_t sealed);
+    int64_t (*plain_size)(const struct cse_crypt_keys *keys, int64_t sealed);
     /* Whole files, from the start of one descriptor to another. 0 or errno; EBADMSG: not what was
      * sealed with these keys. */
     int (*seal)(const struct cse_crypt_keys *keys, int plain, int sealed);

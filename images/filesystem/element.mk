@@ -79,7 +79,8 @@ LIBRARIES += $(FS)/libcse-fs.so $(FS)/libcse-archive.so
 
 FS_SODIUM_FROM := $(call source,libsodium)/src/libsodium
 FS_SODIUM := $(addprefix src/libsodium/,\
-               crypto_aead/xchacha20poly1305/sodium/aead_xchacha20poly1305 \
+               $(addprefix crypto_aead/aegis256/,aead_aegis256 aegis256_aesni aegis256_armcrypto aegis256_soft) \
+               crypto_core/softaes/softaes crypto_aead/xchacha20poly1305/sodium/aead_xchacha20poly1305 \
                crypto_aead/chacha20poly1305/sodium/aead_chacha20poly1305 crypto_core/hchacha20/core_hchacha20 \
                $(addprefix crypto_generichash/blake2b/,generichash_blake2 ref/generichash_blake2b ref/blake2b-ref \
                  ref/blake2b-compress-ref ref/blake2b-compress-ssse3 ref/blake2b-compress-sse41 ref/blake2b-compress-avx2) \
@@ -89,11 +90,12 @@ FS_SODIUM := $(addprefix src/libsodium/,\
                  chacha20/dolbeau/chacha20_dolbeau-ssse3 chacha20/dolbeau/chacha20_dolbeau-avx2 xchacha20/stream_xchacha20) \
                crypto_verify/sodium/verify randombytes/randombytes randombytes/sysrandom/randombytes_sysrandom \
                $(addprefix sodium/,codecs runtime utils))
-FS_SODIUM_x86_64 := -DHAVE_EMMINTRIN_H -DHAVE_TMMINTRIN_H -DHAVE_SMMINTRIN_H -DHAVE_AVXINTRIN_H -DHAVE_AVX_ASM \
+FS_SODIUM_aarch64 := -DHAVE_ARMCRYPTO -DHAVE_GETAUXVAL -DHAVE_SYS_AUXV_H
+FS_SODIUM_x86_64 := -DHAVE_WMMINTRIN_H -DHAVE_EMMINTRIN_H -DHAVE_TMMINTRIN_H -DHAVE_SMMINTRIN_H -DHAVE_AVXINTRIN_H -DHAVE_AVX_ASM \
   -DHAVE_AVX2INTRIN_H -DHAVE_CPUID -DHAVE_TI_MODE
 
 $(eval $(call fs_third_party,libsodium,$(FS_SODIUM),-DCONFIGURED=1 -DSODIUM_STATIC -DNATIVE_LITTLE_ENDIAN \
-  -DHAVE_SYS_MMAN_H -DHAVE_MMAP -DHAVE_MLOCK -DHAVE_MPROTECT -DHAVE_PTHREAD $(FS_SODIUM_$(MACHINE)) \
+  -DHAVE_SYS_MMAN_H -DHAVE_MMAP -DHAVE_MLOCK -DHAVE_MPROTECT -DHAVE_PTHREAD -DHAVE_GCC_MEMORY_FENCES $(FS_SODIUM_$(MACHINE)) \
   -I$(FS_HERE)/third-party/sodium -I$(FS_SODIUM_FROM)/include -I$(FS_SODIUM_FROM)/include/sodium -I$(FS_SODIUM_FROM)/include/sodium/private))
 $(FS_OBJECTS_libsodium): $(FS_HERE)/element.mk
 # What each of these files is for; upstream says so in pragmas of gcc.

@@ -410,7 +410,7 @@ static int show_file(const struct listing *listing, const char *to, const struct
 {
     char fresh[PATH_MAX + 32];
     struct stat status;
-    int64_t size = listing->encrypted->crypt->plain_size(sealed->st_size);
+    int64_t size = listing->encrypted->crypt->plain_size(listing->encrypted->keys, sealed->st_size);
     /* Elsewhere first: whoever sees it must see that it is hollow. */
     snprintf(fresh, sizeof fresh, "%s/new.%ld", listing->encrypted->directory, raw(SYS_gettid));
     int fd = raw_open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);

@@ -101,6 +101,7 @@ def test_nothing_that_is_not_sealed_is_opened(tmp_path: Path) -> None:
     seeds.mkdir()
     for size in (1, 100, 65536, 65537, 150_000):
         (seeds / f"{size}").write_bytes(bytes(size))
-    (seeds / "file").write_bytes(b"CSEFIL1\0" + bytes(200))
-    (seeds / "store").write_bytes(b"CSESTO1\0" + bytes(72))
+    for version in (b"1", b"2"):
+        (seeds / f"file{version!r}").write_bytes(b"CSEFIL" + version + bytes(201))
+        (seeds / f"store{version!r}").write_bytes(b"CSESTO" + version + bytes(73))
     run(fuzzer, seeds, "-max_len=200000")

@@ -1,13 +1,15 @@
 /* Contents of encrypted stores: whole files, sealed and opened by as many threads as it pays.
  *
- * A file is sealed with a nonce of its own each time: a header (magic, nonce, size, keyed BLAKE2b
- * of these) and chunks of 64 KiB, each with its tag (XChaCha20-Poly1305; the chunk's number is in
- * its nonce, the size in what is authenticated). So chunks can be neither exchanged nor left out; a
- * whole older version of a file can be put back unnoticed. Numbers are little-endian.
+ * Chunks do not depend on each other (format.c): the threads take parts of a file in turn and work
+ * on each piece by piece, read, sealed or opened, and written while it is in the processor's cache.
+ * The helpers live within one call and take no signals.
  *
- * Chunks do not depend on each other: the threads take parts of a file in turn, each read, worked
- * on and written while it is in the processor's cache. The helpers live within one call and take no
- * signals. Called through the table in crypt.h.
+ * What is opened goes to private tmpfs, where getting pages one by one costs more than the cipher.
+ * So each part of a large file is asked for as huge pages first (MADV_COLLAPSE, Linux 6.1; on a
+ * tmpfs mounted in any way). Where there is none, the pages come one by one. The mapping that it
+ * takes is never touched: a file that is shortened meanwhile would kill the program.
+ *
+ * Called through the table in crypt.h.
  */
 #include "contents.h"
 
@@ -15,25 +17,23 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <sodium.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum {
-    NONCE = crypto_aead_xchacha20poly1305_ietf_NPUBBYTES,
-    TAG = crypto_aead_xchacha20poly1305_ietf_ABYTES,
-    MAGIC = 8,
-    HEADER = 64,
-    HEADER_MAC = HEADER - MAGIC - NONCE - 8,
-    CHUNK = 64 << 10,
-    PART = 4 * CHUNK,
-    HELPERS_MAX = 3,
-    HELPER_FROM = 4 * PART, /* for each so many bytes */
-};
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
-static const uint8_t FILE_MAGIC[MAGIC] = "CSEFIL1";
+enum {
+    CHUNK = CSE_CRYPT_CHUNK,
+    PIECE = 4 * CHUNK,
+    HUGE_PAGE = 2 << 20,  /* of x86_64, and of aarch64 with pages of 4 KiB */
+    PART = 4 * HUGE_PAGE, /* each call for huge pages stops all processors for a moment */
+    HELPERS_MAX = 3,
+    HELPER_FROM = 4 * PIECE, /* for each so many bytes */
+};
 
 static int read_fully(int fd, uint8_t *data, size_t size, uint64_t at, size_t *got)
 {
@@ -61,100 +61,90 @@ static int write_fully(int fd, const uint8_t *data, size_t size, uint64_t at)
     return 0;
 }
 
-static void store_u64(uint8_t *at, uint64_t value)
-{
-    for (int i = 0; i < 8; i++) at[i] = (uint8_t)(value >> 8 * i);
-}
-
-static uint64_t load_u64(const uint8_t *at)
-{
-    uint64_t value = 0;
-    for (int i = 0; i < 8; i++) value |= (uint64_t)at[i] << 8 * i;
-    return value;
-}
-
-static void header_proof(const struct cse_crypt_keys *keys, const uint8_t *header, uint8_t *out)
-{
-    crypto_generichash_blake2b(out, HEADER_MAC, header, HEADER - HEADER_MAC, keys->headers,
-                               sizeof keys->headers);
-}
-
-/* The nonce of a chunk: the file's, with the chunk's number in its last bytes. */
-static void chunk_nonce(const uint8_t *header, uint64_t number, uint8_t nonce[NONCE])
-{
-    memcpy(nonce, header + MAGIC, NONCE);
-    store_u64(nonce + NONCE - 8, load_u64(nonce + NONCE - 8) ^ (number + 1));
-}
-
-int64_t cse_crypt_plain_size(int64_t sealed)
-{
-    int64_t data = sealed - HEADER;
-    int64_t chunks = (data + CHUNK + TAG - 1) / (CHUNK + TAG);
-    return data < 0 || (chunks > 0 && data - (chunks - 1) * (CHUNK + TAG) <= TAG)
-               ? -1
-               : data - chunks * TAG;
-}
-
 /* ---- work shared by threads ------------------------------------------------------------------ */
 
 struct room {
-    uint8_t plain[PART], sealed[PART / CHUNK * (CHUNK + TAG)];
+    uint8_t plain[PIECE], sealed[PIECE / CHUNK * (CHUNK + CSE_CRYPT_TAG_MAX)];
 };
 
 struct work {
     const struct cse_crypt_keys *keys;
     int plain, sealed;
     uint64_t size;
-    uint8_t header[HEADER];
-    int (*part)(const struct work *work, uint64_t at, size_t length, struct room *room);
+    uint8_t header[CSE_CRYPT_HEADER];
+    int (*piece)(const struct work *work, uint64_t at, size_t length, struct room *room);
+    size_t part;   /* so many bytes are taken at a time */
+    bool huge;     /* ask for huge pages */
     uint64_t next; /* the first byte that nobody has taken */
     int error;     /* the first */
 };
 
-static size_t sealed_length(size_t length)
+static uint64_t sealed_at(const struct work *work, uint64_t at)
 {
-    return length + (length + CHUNK - 1) / CHUNK * TAG;
+    return CSE_CRYPT_HEADER + at / CHUNK * (CHUNK + work->keys->format->tag);
 }
 
-static uint64_t sealed_at(uint64_t at)
+static int seal_piece(const struct work *work, uint64_t at, size_t length, struct room *room)
 {
-    return HEADER + at / CHUNK * (CHUNK + TAG);
-}
-
-static int seal_part(const struct work *work, uint64_t at, size_t length, struct room *room)
-{
-    uint8_t nonce[NONCE];
     size_t got, used = 0;
     int error = read_fully(work->plain, room->plain, length, at, &got);
     if (error != 0) return error;
     memset(room->plain + got, 0, length - got); /* shortened meanwhile: its next sealing tells */
     for (size_t from = 0; from < length; from += CHUNK) {
         size_t part = length - from < CHUNK ? length - from : CHUNK;
-        chunk_nonce(work->header, (at + from) / CHUNK, nonce);
-        crypto_aead_xchacha20poly1305_ietf_encrypt(room->sealed + used, NULL, room->plain + from,
-                                                   part, work->header + MAGIC + NONCE, 8, NULL,
-                                                   nonce, work->keys->contents);
-        used += part + TAG;
+        cse_crypt_seal_chunk(work->keys, work->header, (at + from) / CHUNK, room->plain + from,
+                             part, room->sealed + used);
+        used += part + work->keys->format->tag;
     }
-    return write_fully(work->sealed, room->sealed, used, sealed_at(at));
+    return write_fully(work->sealed, room->sealed, used, sealed_at(work, at));
 }
 
-static int open_part(const struct work *work, uint64_t at, size_t length, struct room *room)
+static int open_piece(const struct work *work, uint64_t at, size_t length, struct room *room)
 {
-    uint8_t nonce[NONCE];
-    size_t got, used = 0, wanted = sealed_length(length);
-    int error = read_fully(work->sealed, room->sealed, wanted, sealed_at(at), &got);
+    size_t tag = work->keys->format->tag, got, used = 0;
+    size_t wanted = length + (length + CHUNK - 1) / CHUNK * tag;
+    int error = read_fully(work->sealed, room->sealed, wanted, sealed_at(work, at), &got);
     if (error != 0 || got != wanted) return error != 0 ? error : EBADMSG;
     for (size_t to = 0; to < length; to += CHUNK) {
         size_t part = length - to < CHUNK ? length - to : CHUNK;
-        chunk_nonce(work->header, (at + to) / CHUNK, nonce);
-        if (crypto_aead_xchacha20poly1305_ietf_decrypt(
-                room->plain + to, NULL, NULL, room->sealed + used, part + TAG,
-                work->header + MAGIC + NONCE, 8, nonce, work->keys->contents) != 0)
+        if (!cse_crypt_open_chunk(work->keys, work->header, (at + to) / CHUNK, room->sealed + used,
+                                  part, room->plain + to))
             return EBADMSG;
-        used += part + TAG;
+        used += part + tag;
     }
     return write_fully(work->plain, room->plain, length, at);
+}
+
+/* Huge pages for the part at `at`, if they can be had: not asked again where they cannot. Each
+ * needs a first byte, which is nothing to collapse otherwise. */
+static void ask_for_huge_pages(struct work *work, uint64_t at, size_t length)
+{
+    size_t reserved = length + HUGE_PAGE;
+    uint8_t *space =
+        mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (space == MAP_FAILED) return;
+    uint8_t *aligned = space + (-(uintptr_t)space & (HUGE_PAGE - 1));
+    bool good = true;
+    for (size_t from = 0; from < length && good; from += HUGE_PAGE)
+        good = pwrite(work->plain, "", 1, (off_t)(at + from)) == 1;
+    good = good &&
+           mmap(aligned, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, work->plain,
+                (off_t)at) != MAP_FAILED &&
+           madvise(aligned, length, MADV_COLLAPSE) == 0;
+    munmap(space, reserved);
+    if (!good) __atomic_store_n(&work->huge, false, __ATOMIC_RELAXED);
+}
+
+static int do_part(struct work *work, uint64_t at, struct room *room)
+{
+    uint64_t end = work->size - at < work->part ? work->size : at + work->part;
+    int error = 0;
+    size_t huge = (size_t)(end - at) & ~(size_t)(HUGE_PAGE - 1);
+    if (huge > 0 && __atomic_load_n(&work->huge, __ATOMIC_RELAXED))
+        ask_for_huge_pages(work, at, huge);
+    for (; at < end && error == 0; at += PIECE)
+        error = work->piece(work, at, end - at < PIECE ? (size_t)(end - at) : PIECE, room);
+    return error;
 }
 
 /* Takes parts until none is left. A helper without memory leaves them to the others. */
@@ -165,10 +155,9 @@ static void work_on(struct work *work, bool helper)
     int error = room == MAP_FAILED && !helper ? ENOMEM : 0;
     while (room != MAP_FAILED && error == 0 &&
            __atomic_load_n(&work->error, __ATOMIC_RELAXED) == 0) {
-        uint64_t at = __atomic_fetch_add(&work->next, PART, __ATOMIC_RELAXED);
+        uint64_t at = __atomic_fetch_add(&work->next, work->part, __ATOMIC_RELAXED);
         if (at >= work->size) break;
-        error =
-            work->part(work, at, work->size - at < PART ? (size_t)(work->size - at) : PART, room);
+        error = do_part(work, at, room);
     }
     int none = 0;
     if (error != 0)
@@ -209,8 +198,7 @@ static int work_together(struct work *work)
     return work->error;
 }
 
-/* ---- whole files ------------------------------------------------------------------------------
- */
+/* ---- whole files ----------------------------------------------------------------------------- */
 
 int cse_crypt_seal(const struct cse_crypt_keys *keys, int plain, int sealed)
 {
@@ -220,29 +208,26 @@ int cse_crypt_seal(const struct cse_crypt_keys *keys, int plain, int sealed)
                         .plain = plain,
                         .sealed = sealed,
                         .size = (uint64_t)status.st_size,
-                        .part = seal_part};
-    memcpy(work.header, FILE_MAGIC, MAGIC);
-    if (!cse_crypt_random(work.header + MAGIC, NONCE)) return EIO;
-    store_u64(work.header + MAGIC + NONCE, work.size);
-    header_proof(keys, work.header, work.header + HEADER - HEADER_MAC);
-    int error = write_fully(sealed, work.header, HEADER, 0);
+                        .piece = seal_piece,
+                        .part = PIECE};
+    if (!cse_crypt_header(keys, work.size, work.header)) return EIO;
+    int error = write_fully(sealed, work.header, CSE_CRYPT_HEADER, 0);
     return error != 0 ? error : work_together(&work);
 }
 
 int cse_crypt_open(const struct cse_crypt_keys *keys, int sealed, int plain)
 {
-    uint8_t expected[HEADER_MAC];
-    struct work work = {.keys = keys, .plain = plain, .sealed = sealed, .part = open_part};
+    struct work work = {.keys = keys, .plain = plain, .sealed = sealed, .piece = open_piece};
     struct stat status;
     size_t got;
     if (fstat(sealed, &status) != 0) return errno;
-    int error = read_fully(sealed, work.header, HEADER, 0, &got);
+    int error = read_fully(sealed, work.header, CSE_CRYPT_HEADER, 0, &got);
     if (error != 0) return error;
-    if (got != HEADER || memcmp(work.header, FILE_MAGIC, MAGIC) != 0) return EBADMSG;
-    header_proof(keys, work.header, expected);
-    work.size = load_u64(work.header + MAGIC + NONCE);
-    if (sodium_memcmp(expected, work.header + HEADER - HEADER_MAC, HEADER_MAC) != 0 ||
-        work.size > INT64_MAX || cse_crypt_plain_size(status.st_size) != (int64_t)work.size)
-        return EBADMSG;
+    if (got != CSE_CRYPT_HEADER) return EBADMSG;
+    int64_t size = cse_crypt_header_size(keys, work.header);
+    if (size < 0 || cse_crypt_plain_size(keys, status.st_size) != size) return EBADMSG;
+    work.size = (uint64_t)size;
+    work.huge = size >= HUGE_PAGE;
+    work.part = size < 2 * HUGE_PAGE ? PIECE : size < 4 * PART ? HUGE_PAGE : PART;
     return work_together(&work);
 }

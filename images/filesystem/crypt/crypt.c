@@ -1,9 +1,9 @@
 /* The cipher of encrypted stores: keys, names and links' texts, with libsodium.
  *
  * A store's own file holds a random master key, sealed with the user's (XChaCha20-Poly1305); four
- * keys are derived from it. A name is hidden by a synthetic nonce (SIV): the keyed BLAKE2b of
- * directory and name is both its nonce and its proof, so that the same name is found again by
- * computing it. Contents: contents.c.
+ * keys are derived from it, that of contents by the store's format (format.c). A name is hidden by
+ * a synthetic nonce (SIV): the keyed BLAKE2b of directory and name is both its nonce and its proof,
+ * so that the same name is found again by computing it. Contents: contents.c.
  *
  * Letters are base64url without padding. Called through the table in crypt.h.
  */
@@ -18,6 +18,7 @@
 /* sodium_init also starts what is not linked here: what is used picks its code for this processor.
  */
 int _sodium_runtime_get_cpu_features(void);
+int _crypto_aead_aegis256_pick_best_implementation(void);
 int _crypto_generichash_blake2b_pick_best_implementation(void);
 int _crypto_onetimeauth_poly1305_pick_best_implementation(void);
 int _crypto_stream_chacha20_pick_best_implementation(void);
@@ -25,18 +26,17 @@ int _crypto_stream_chacha20_pick_best_implementation(void);
 enum {
     NONCE = crypto_aead_xchacha20poly1305_ietf_NPUBBYTES,
     TAG = crypto_aead_xchacha20poly1305_ietf_ABYTES,
-    MAGIC = 8,
+    MAGIC = CSE_CRYPT_MAGIC,
     SIV = 16,
     LETTERS = sodium_base64_VARIANT_URLSAFE_NO_PADDING,
 };
-
-static const uint8_t STORE_MAGIC[MAGIC] = "CSESTO1";
 
 static void start(void)
 {
     static bool done; /* the same each time: no harm in two threads */
     if (done) return;
     _sodium_runtime_get_cpu_features();
+    _crypto_aead_aegis256_pick_best_implementation();
     _crypto_generichash_blake2b_pick_best_implementation();
     _crypto_onetimeauth_poly1305_pick_best_implementation();
     _crypto_stream_chacha20_pick_best_implementation();
@@ -54,7 +54,7 @@ static bool make(const uint8_t key[CSE_CRYPT_KEY], uint8_t config[CSE_CRYPT_CONF
 {
     uint8_t master[CSE_CRYPT_KEY];
     start();
-    memcpy(config, STORE_MAGIC, MAGIC);
+    memcpy(config, cse_crypt_new_format()->store_magic, MAGIC);
     if (!cse_crypt_random(master, sizeof master) || !cse_crypt_random(config + MAGIC, NONCE))
         return false;
     crypto_aead_xchacha20poly1305_ietf_encrypt(config + MAGIC + NONCE, NULL, master, sizeof master,
@@ -68,16 +68,17 @@ static struct cse_crypt_keys *unlock(const uint8_t key[CSE_CRYPT_KEY],
 {
     uint8_t master[CSE_CRYPT_KEY];
     start();
-    if (memcmp(config, STORE_MAGIC, MAGIC) != 0 ||
-        crypto_aead_xchacha20poly1305_ietf_decrypt(master, NULL, NULL, config + MAGIC + NONCE,
-                                                   sizeof master + TAG, config, MAGIC,
-                                                   config + MAGIC, key) != 0)
+    const struct cse_crypt_format *format = cse_crypt_format_of(config);
+    if (format == NULL || crypto_aead_xchacha20poly1305_ietf_decrypt(
+                              master, NULL, NULL, config + MAGIC + NONCE, sizeof master + TAG,
+                              config, MAGIC, config + MAGIC, key) != 0)
         return NULL;
     struct cse_crypt_keys *keys = malloc(sizeof *keys);
     if (keys != NULL) {
+        keys->format = format;
         crypto_kdf_derive_from_key(keys->names, 32, 1, "CSEstore", master);
         crypto_kdf_derive_from_key(keys->proofs, 32, 2, "CSEstore", master);
-        crypto_kdf_derive_from_key(keys->contents, 32, 3, "CSEstore", master);
+        crypto_kdf_derive_from_key(keys->contents, 32, format->subkey, "CSEstore", master);
         crypto_kdf_derive_from_key(keys->headers, 32, 4, "CSEstore", master);
     }
     sodium_memzero(master, sizeof master);
