@@ -65,7 +65,9 @@ def known_to(services: Services, spec: ApplicationSpec) -> Known:
 
 
 def with_defaults(services: Services, spec: ApplicationSpec) -> ApplicationSpec:
-    """The runtime that the settings name, where the specification names none."""
+    """The runtime that the settings name, where the specification names none; settings of
+    elements in numbers."""
+    spec = resolve.in_numbers(spec, services.catalog)
     if "runtime" in spec.model_fields_set or services.default_runtime is spec.runtime:
         return spec
     return ApplicationSpec.model_validate(

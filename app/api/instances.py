@@ -65,11 +65,11 @@ def _record(services: Services, name: str, element: str, asked: dict[str, Any]) 
                 f"application '{name}' has no instance of '{element}'",
                 remedy=did_you_mean(element, spec.elements),
             )
+        schema = services.catalog.entry(element).schema
         before = spec.elements[element].settings
-        after = places.merge(before, asked)
+        after = schema.in_numbers(places.merge(before, asked))
         changed = list(places.differences(before, after))
         after = places.with_parents(after, changed)
-        schema = services.catalog.entry(element).schema
         if errors := _faults(schema, before, after, changed):
             raise InvalidFields(errors)
         if changed:

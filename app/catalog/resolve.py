@@ -59,6 +59,21 @@ def check(
     return errors
 
 
+def in_numbers(spec: ApplicationSpec, catalog: Catalog) -> ApplicationSpec:
+    """The specification with element settings such as `16M` in the unit of their schema."""
+    changed = {}
+    for name, use in spec.elements.items():
+        if not use.settings:
+            continue
+        with suppress(CseError):
+            found = catalog.entry(name, use.path).schema.in_numbers(use.settings)
+            if found != use.settings:
+                changed[name] = use.model_copy(update={"settings": found})
+    if not changed:
+        return spec
+    return spec.model_copy(update={"elements": {**spec.elements, **changed}})
+
+
 def uses_network(spec: ApplicationSpec, catalog: Catalog) -> bool:
     """Whether an element of kind network is used, so that an address is needed."""
     return any(

@@ -14,6 +14,7 @@ from typing import Any, cast
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
 
+from app.catalog import quantities
 from app.catalog.circles import circles
 from app.domain.errors import InvalidSpecification
 from app.domain.explain import FieldError, did_you_mean, pointer_to
@@ -77,6 +78,29 @@ class SettingsSchema:
                     if name not in node and "default" in resolved:
                         node[name] = copy.deepcopy(resolved["default"])
         return filled
+
+    def in_numbers(self, value: dict[str, Any]) -> dict[str, Any]:
+        """The same with `16M` and the like as numbers in the unit that the schema names."""
+        found = copy.deepcopy(value)
+        self._convert(self._schema, found)
+        return found
+
+    def _convert(self, schema: Schema, node: Any) -> None:
+        schema = self._resolve(schema)
+        for keyword in ("allOf", "oneOf", "anyOf"):
+            for branch in map(self._resolve, schema.get(keyword, [])):
+                if _is_of(branch, node):
+                    self._convert(branch, node)
+        if isinstance(node, dict):
+            rest = schema.get("additionalProperties")
+            for name in node:
+                below = schema.get("properties", {}).get(name, rest)
+                if isinstance(below, dict):
+                    node[name] = quantities.number(self._resolve(below), node[name])
+                    self._convert(below, node[name])
+        elif isinstance(node, list) and isinstance(schema.get("items"), dict):
+            for item in node:
+                self._convert(schema["items"], item)
 
     def is_live(self, place: Sequence[str]) -> bool:
         """Whether a running program takes a change there."""
@@ -150,6 +174,18 @@ class SettingsSchema:
         return schema
 
 
+def _is_of(branch: Schema, node: Any) -> bool:
+    """Whether what is a constant in the branch is so in the value."""
+    if not isinstance(node, dict):
+        return True
+    constants = {
+        name: below["const"]
+        for name, below in branch.get("properties", {}).items()
+        if isinstance(below, dict) and "const" in below
+    }
+    return all(name not in node or node[name] == word for name, word in constants.items())
+
+
 def _explain(failure: ValidationError, prefix: str) -> Iterator[FieldError]:
     if failure.validator in ("oneOf", "anyOf") and failure.context:
         for deeper in _meant_branch(failure):
@@ -210,6 +246,9 @@ def _remedy(failure: ValidationError) -> str | None:
             return f"write {limit!r}"
         case "type":
             kinds = limit if isinstance(limit, list) else [limit]
+            schema = failure.schema
+            if isinstance(schema, dict) and (written := quantities.example(schema)):
+                return written
             return "write " + " or ".join(_article(str(kind)) for kind in kinds)
         case "minimum":
             return f"write at least {limit}"

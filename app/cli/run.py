@@ -103,7 +103,7 @@ def run(
             del body["working_directory"]
         elif directory is None and here not in {"/", *(one["path"] for one in mounts)}:
             mounts.append({"from": here, "path": here, "read_only": False})
-        spec = _validated(body)
+        spec = resolve.in_numbers(_validated(body), catalog)
         if errors := resolve.check(spec, catalog):
             raise InvalidFields(errors)
         status = _run(settings, catalog, spec, debugger)

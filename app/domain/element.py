@@ -34,7 +34,8 @@ class ElementManifest(Model):
     libraries: dict[str, LibrarySet] = {}
     """`<libc>-<machine>`, as in `glibc-x86_64` or `musl-aarch64` → its files."""
     settings: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
-    """JSON Schema (2020-12) of an object. Extension keywords: `unit`; `apply`: `live` or
+    """JSON Schema (2020-12) of an object. Extension keywords: `unit` (of
+    bytes or time: `16M` and `40ms` are taken as well); `apply`: `live` or
     `restart`; `format: host-path` marks a path of the host that is mounted read-only into the
     application and replaced by its path there, `host-directory` a directory that is mounted for
     reading and writing, `memory-bytes` the size of a file system in memory, replaced by its

@@ -93,6 +93,7 @@ def test_bad_line(stack: Stack) -> None:
 
 @example("flaky-disk", "namespace")
 def test_flaky_disk(stack: Stack) -> None:
+    assert "application writer: unchanged" in stack.apply()
     until(lambda: stack.found("writer", "refused: disk I/O error"), 40, 0.5)
     until(lambda: stack.found("writer", "refused: database or disk is full"), 60, 0.5)
     counts = stack.found("writer", r"(\d+) committed, \d+ refused, (\d+) there")
