@@ -93,6 +93,14 @@ int cse_own_fd(int fd);
 void cse_own_close(int fd);
 bool cse_is_own_fd(int fd);
 
+/* ---- vfork.c: whose memory this is -------------------------------------------------------- */
+
+/* True in a child that runs in its parent's memory. What it does to its descriptors is its own
+ * affair: tables of the parent's are not to change. */
+bool cse_in_vfork_child(void);
+/* From now on false is the answer, without a system call, which a filter might forbid. */
+extern bool cse_vfork_unasked;
+
 /* ---- fdtable.c: what the overlay knows of the program's descriptors ----------------------- */
 
 /* The kernel object behind a descriptor; 0/0 where there is none. Never reused while open. */

@@ -50,6 +50,7 @@ static uintptr_t remembered(int fd)
 {
     uintptr_t known;
     if (cse_after_close == NULL || !cse_fd_recall(fd, &known) || known == 0) return 0;
+    if (cse_in_vfork_child()) return 0; /* its parent has it still */
     return cse_fd_lookup(fd, &known, NULL) ? known : 0;
 }
 
@@ -181,7 +182,8 @@ static int close_around_own(unsigned first, unsigned last, unsigned flags)
 static void close_remembered(unsigned first, unsigned last)
 {
     uintptr_t known;
-    for (int fd = (int)first; cse_after_close != NULL && fd >= 0 && fd <= cse_fd_last(); fd++)
+    if (cse_after_close == NULL || cse_in_vfork_child()) return;
+    for (int fd = (int)first; fd >= 0 && fd <= cse_fd_last(); fd++)
         if ((unsigned)fd <= last && cse_fd_recall(fd, &known) && known != 0) close(fd);
 }
 

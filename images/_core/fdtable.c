@@ -3,8 +3,8 @@
  * A cache, not the truth: the truth is the identity (device, inode) of the kernel object behind
  * the number. fdguard.c forgets a number whenever the program closes or replaces it through a
  * call that we see; a close that nobody sees (fclose inside libc, a raw system call) leaves a stale
- * entry, which is found because a positive answer is checked against the identity each time. Losing
- * an entry only costs asking again, so a vfork child that shares this memory does no harm.
+ * entry, which is found because a positive answer is checked against the identity each time. A
+ * child of vfork, which has other descriptors in the same memory, changes nothing here.
  */
 #include "core.h"
 
@@ -99,7 +99,7 @@ bool cse_fd_recall(int fd, uintptr_t *value)
 void cse_fd_remember(int fd, uint32_t generation, struct cse_identity identity, uintptr_t value)
 {
     struct slot *slot = slot_of(fd);
-    if (slot == NULL) return;
+    if (slot == NULL || cse_in_vfork_child()) return;
     if (generation != 0 && __atomic_load_n(&slot->generation, __ATOMIC_ACQUIRE) != generation - 1)
         return;
     int former = __atomic_load_n(&last, __ATOMIC_RELAXED);
@@ -111,15 +111,24 @@ void cse_fd_remember(int fd, uint32_t generation, struct cse_identity identity, 
     __atomic_store_n(&slot->known, 1, __ATOMIC_RELEASE);
 }
 
+/* One that was never looked at leaves its page untouched. */
+static bool is_touched(const struct slot *slot)
+{
+    return __atomic_load_n(&slot->known, __ATOMIC_RELAXED) != 0 ||
+           __atomic_load_n(&slot->generation, __ATOMIC_RELAXED) != 0;
+}
+
+static void forget(struct slot *slot)
+{
+    __atomic_store_n(&slot->known, 0, __ATOMIC_RELEASE);
+    __atomic_add_fetch(&slot->generation, 1, __ATOMIC_ACQ_REL);
+}
+
 void cse_fd_forget(int fd)
 {
     struct slot *table = __atomic_load_n(&slots, __ATOMIC_ACQUIRE);
-    if (table == NULL || fd < 0 || fd >= SLOTS) return;
-    if (__atomic_load_n(&table[fd].known, __ATOMIC_RELAXED) == 0 &&
-        __atomic_load_n(&table[fd].generation, __ATOMIC_RELAXED) == 0)
-        return; /* never looked at: leave the page untouched */
-    __atomic_store_n(&table[fd].known, 0, __ATOMIC_RELEASE);
-    __atomic_add_fetch(&table[fd].generation, 1, __ATOMIC_ACQ_REL);
+    if (table == NULL || fd < 0 || fd >= SLOTS || !is_touched(&table[fd])) return;
+    if (!cse_in_vfork_child()) forget(&table[fd]);
 }
 
 int cse_fd_last(void)
@@ -129,8 +138,11 @@ int cse_fd_last(void)
 
 void cse_fd_forget_range(unsigned first, unsigned until)
 {
+    struct slot *table = __atomic_load_n(&slots, __ATOMIC_ACQUIRE);
     int most = cse_fd_last();
-    for (unsigned fd = first; fd <= until && (int)fd <= most; fd++) cse_fd_forget((int)fd);
+    if (table == NULL || most < 0 || first > (unsigned)most || cse_in_vfork_child()) return;
+    for (unsigned fd = first; fd <= until && fd <= (unsigned)most; fd++)
+        if (is_touched(&table[fd])) forget(&table[fd]);
 }
 
 void cse_fd_copy(int from, int to)

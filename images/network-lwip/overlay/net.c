@@ -240,6 +240,6 @@ cse_socket net_find_data(int fd)
 
 void net_confine(void)
 {
-    confined = true;
+    confined = cse_vfork_unasked = true;
     cse_after_close = NULL; /* the pump hears of it */
 }

@@ -31,26 +31,8 @@ struct state {
 };
 static __thread struct state here __attribute__((tls_model("initial-exec")));
 
-static struct sigaction actions[NSIG]; /* as the program set them */
-
-/* A vfork child shares our table, but not the kernel's: what it sets is none of ours. */
-static int owner; /* pid */
-
-static void own_table(void)
-{
-    owner = (int)libc(syscall)(SYS_getpid);
-}
-
-__attribute__((constructor)) static void follow_forks(void)
-{
-    own_table();
-    pthread_atfork(NULL, NULL, own_table);
-}
-
-static bool in_vfork_child(void)
-{
-    return owner != 0 && (int)libc(syscall)(SYS_getpid) != owner;
-}
+/* As the program set them. A vfork child has others: what it sets is none of ours. */
+static struct sigaction actions[NSIG];
 
 typedef void handler_with_info(int, siginfo_t *, void *);
 
@@ -129,7 +111,7 @@ static void enter(int number, siginfo_t *info, void *context)
 CSE_EXPORT int sigaction(int number, const struct sigaction *action, struct sigaction *old)
 {
     struct sigaction before, ours;
-    bool known = number > 0 && number < NSIG && !in_vfork_child();
+    bool known = number > 0 && number < NSIG && !cse_in_vfork_child();
     if (known) before = actions[number];
     if (known && action != NULL) {
         ours = *action;

@@ -6,11 +6,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -88,6 +90,44 @@ static void descriptor_table(void)
     close(copy);
 }
 
+/* A child in our memory does as programs do between vfork and exec. */
+static void vfork_child(void)
+{
+    uintptr_t value = 7;
+    int fd = open("/dev/null", O_RDONLY), other = open("/dev/zero", O_RDONLY);
+    cse_fd_remember(fd, 0, cse_identity_of(fd), 42);
+    uint32_t before = cse_fd_generation(fd);
+    fact(!cse_in_vfork_child(), "this is no child of vfork");
+    pid_t child = vfork();
+    if (child == 0) {
+        bool known = cse_in_vfork_child();
+        dup2(fd, other);
+        close(fd);
+        close_range(3, ~0U, 0);
+        _exit(known ? 0 : 1);
+    }
+    int status = -1;
+    waitpid(child, &status, 0);
+    fact(status == 0, "but its child is, and knows it");
+    fact(cse_fd_lookup(fd, &value, NULL) && value == 42 && cse_fd_generation(fd) == before,
+         "what the child closed is known here as before");
+    fact(!cse_fd_lookup(other, &value, NULL), "what it replaced is not known to be that");
+    child = fork();
+    if (child == 0) {
+        bool mistaken = cse_in_vfork_child();
+        close(fd);
+        _exit(mistaken || cse_fd_lookup(fd, &value, NULL));
+    }
+    waitpid(child, &status, 0);
+    fact(status == 0, "a forked child has a table of its own");
+    child = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+    if (child == 0) _exit(cse_in_vfork_child());
+    waitpid(child, &status, 0);
+    fact(status == 0, "so has one that was forked unseen");
+    close(fd);
+    close(other);
+}
+
 static void each(const char *key, const char *value, void *context)
 {
     char *seen = context;
@@ -144,6 +184,7 @@ int main(void)
     settings();
     own_descriptors();
     descriptor_table();
+    vfork_child();
     escapes();
     broker();
     return 0;
