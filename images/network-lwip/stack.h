@@ -20,7 +20,7 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
-enum { CSE_STACK_VERSION = 5, CSE_ADDRESSES6_MAX = 3 };
+enum { CSE_STACK_VERSION = 6, CSE_ADDRESSES6_MAX = 3 };
 
 /* A socket: generation << 32 | index + 1 << 1 | datagram. 0 is no socket. */
 typedef uint64_t cse_socket;
@@ -212,6 +212,8 @@ struct cse_stack {
 
     /* These go over another socket to who knows whom (SCM_RIGHTS). */
     void (*entrust)(const cse_socket *list, size_t count);
+    /* libc is about to start a program that inherits what is inheritable, and these. */
+    void (*before_spawn)(const cse_socket *also, size_t count);
     /* Around exec and exit, so that connections outlive the program's image and its process. */
     void (*before_exec)(void);
     void (*exec_failed)(void);

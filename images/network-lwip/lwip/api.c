@@ -525,6 +525,7 @@ static const struct cse_stack stack = {
     .resolve = api_resolve,
     .interfaces = api_interfaces,
     .entrust = keeper_entrust,
+    .before_spawn = spawned_before,
     .before_exec = process_before_exec,
     .exec_failed = process_exec_failed,
     .before_exit = process_before_exit,

@@ -51,7 +51,7 @@ void keeper_mark(uint16_t slot, bool on)
         instance->keepers[slot / 64] &= ~bit_of(slot);
 }
 
-static bool is_kept(const struct sock *s)
+bool keeper_has(const struct sock *s)
 {
     for (int word = 0; word < HOLDER_WORDS; word++)
         if ((s->holders[word] & instance->keepers[word]) != 0) return true;
@@ -69,7 +69,7 @@ static uint16_t find_keeper(void)
 
 static bool is_to_be_given(const struct sock *s)
 {
-    return s != NULL && s->state != ENDED && sock_end(s) >= 0 && !is_kept(s);
+    return s != NULL && s->state != ENDED && sock_end(s) >= 0 && !keeper_has(s);
 }
 
 static enum outcome send_note(uint16_t keeper, const struct note *note, const int *fds)

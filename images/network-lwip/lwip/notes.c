@@ -83,6 +83,8 @@ void notes_hear(void)
             wire_answer(&from, message.msg_namelen);
         if (note.kind == NOTE_KEEP)
             keeper_take(&note, fds, count);
+        else if (note.kind == NOTE_HAND_ON)
+            spawned_take(&note, fds, count);
         else
             wire_take_grants(&note, fds, count);
     }

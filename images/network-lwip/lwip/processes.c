@@ -410,7 +410,11 @@ void process_quit(int status)
 
 void process_before_exec(void)
 {
-    if (!instance_running() || getpid() != me.pid || me.slot == NO_PROCESS) return;
+    if (!instance_running() || me.slot == NO_PROCESS) return;
+    if (getpid() != me.pid) {
+        spawned_before_exec();
+        return;
+    }
     sigset_t saved;
     keeper_before_exec();
     instance_close_gate();

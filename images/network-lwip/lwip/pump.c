@@ -8,6 +8,7 @@
 #include "pump.h"
 #include "core.h"
 #include "direct.h"
+#include "keeper.h"
 #include "notes.h"
 #include "wire.h"
 
@@ -286,6 +287,7 @@ void pump_once(int timeout_ms)
 {
     serve_round(timeout_ms);
     instance_unlock(NULL);
+    spawned_serve();
 }
 
 /* How long the pump may sleep; the leader says so in the arena, so that others can wake it. */
@@ -349,6 +351,7 @@ static void *run(void *unused)
         serve_round(timeout);
         timeout = sleep_time();
         instance_unlock(NULL);
+        spawned_serve();
     }
     return unused;
 }

@@ -1,9 +1,9 @@
 /* exec and exit: the two ways in which a process leaves its instance. Fork needs nothing here, the
  * implementation has pthread_atfork; a vfork child is told apart by its pid and left alone.
  */
+#include "process.h"
 #include "net.h"
 
-#include <alloca.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +16,7 @@
 /* A program started with an environment of the caller's making (nginx's new binary, a login of
  * sshd, `env -i`) would be without this library, and so without the application's services: what is
  * missing of these is added. As they were when this program began: it may write over its own. */
-enum { KEPT = 3, KEPT_BYTES = 4096 };
+enum { KEPT = PROCESS_KEPT, KEPT_BYTES = 4096 };
 static const char *const kept_names[KEPT] = {"LD_PRELOAD", "CSE_RUN_DIR", "CSE_TRACE"};
 static char kept[KEPT][KEPT_BYTES];
 
@@ -30,7 +30,7 @@ __attribute__((constructor)) static void keep_environment(void)
     }
 }
 
-static size_t count_of(char *const environment[])
+size_t process_variables(char *const environment[])
 {
     size_t count = 0;
     while (environment != NULL && environment[count] != NULL) count++;
@@ -46,18 +46,14 @@ static bool has(char *const environment[], size_t count, const char *name)
     return false;
 }
 
-/* In the caller's frame: a child of vfork must not allocate. */
-#define COMPLETE(environment)                                                                      \
-    ({                                                                                             \
-        size_t count_ = count_of(environment);                                                     \
-        char **array_ = alloca((count_ + KEPT + 1) * sizeof *array_);                              \
-        if (count_ > 0) memcpy(array_, environment, count_ * sizeof *array_);                      \
-        for (int i_ = 0; i_ < KEPT; i_++)                                                          \
-            if (kept[i_][0] != '\0' && !has(array_, count_, kept_names[i_]))                       \
-                array_[count_++] = kept[i_];                                                       \
-        array_[count_] = NULL;                                                                     \
-        array_;                                                                                    \
-    })
+char **process_complete(char *const environment[], size_t count, char **room)
+{
+    if (count > 0) memcpy(room, environment, count * sizeof *room);
+    for (int i = 0; i < KEPT; i++)
+        if (kept[i][0] != '\0' && !has(room, count, kept_names[i])) room[count++] = kept[i];
+    room[count] = NULL;
+    return room;
+}
 
 /* ---- exec
  * ---------------------------------------------------------------------------------------- */
