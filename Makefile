@@ -41,7 +41,7 @@ dashboard: setup ## build the dashboard into build/dashboard; the server serves 
 dashboard-or-not: setup
 	@$(MAKE) --no-print-directory dashboard || echo "dashboard: not built; going on without it" >&2
 
-build/dashboard/index.html: schemas/openapi.json $(wildcard examples/*.yaml) $(DASHBOARD)/node_modules/.package-lock.json \
+build/dashboard/index.html: schemas/openapi.json $(DASHBOARD)/node_modules/.package-lock.json \
         $(shell find $(DASHBOARD) -name node_modules -prune -o -name schema.d.ts -o -type f -print 2>/dev/null)
 	@cd $(DASHBOARD) && npm run --silent build -- --logLevel warn
 

@@ -24,6 +24,7 @@ from app.api.peers import PeerProtocol
 from app.api.rendered import Rendered
 from app.api.services import Services
 from app.catalog.catalog import Catalog
+from app.catalog.templates import Templates
 from app.domain.access import Scope
 from app.domain.errors import HostLacks
 from app.domain.network import DEFAULT_NETWORK, NetworkSpec
@@ -104,6 +105,7 @@ class ControlPlane:
                 store=self.store,
                 agent=agent,
                 catalog=self.catalog,
+                templates=Templates(settings.examples_dir, self.catalog),
                 convergence=self.reconciler,
                 faults=self.faults,
                 operations=self.operations,

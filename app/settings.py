@@ -48,6 +48,11 @@ def _built(what: str) -> Path:
     return installed if not built.is_dir() and installed.is_dir() else built
 
 
+def _examples() -> Path:
+    shipped = _PROJECT / "examples"
+    return shipped if shipped.is_dir() else Path("/usr/share/cse/examples")
+
+
 class Settings(Model):
     """The control plane's settings; each is also the variable `CSE_` + its name in capitals."""
 
@@ -56,6 +61,9 @@ class Settings(Model):
     `/var/lib/cse` as root, else `~/.local/state/cse`."""
     elements_dir: Path = Field(default_factory=lambda: _built("elements"))
     """The built elements: one folder each with `element.json` and `lib/`."""
+    examples_dir: Path = Field(default_factory=_examples)
+    """Stack files that the dashboard offers to begin from. Applications mount what lies beside
+    them: this is the directory's name on the host that runs them."""
     dashboard_dir: Path = Field(default_factory=lambda: _built("dashboard"))
     """The built dashboard (`make dashboard`), served under `/`."""
     listen: str = "127.0.0.1:8420"

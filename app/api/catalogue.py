@@ -1,4 +1,4 @@
-"""Elements, networks and volumes: what applications are made of."""
+"""Elements, templates, networks and volumes: what applications are made of."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from app.domain.errors import Conflict, InvalidSpecification
 from app.domain.model import Name
 from app.domain.network import DEFAULT_NETWORK, NetworkSpec
 from app.domain.resources import ElementResource, Page
+from app.domain.template import Template
 from app.domain.volume import VolumeSpec
 
 router = APIRouter(prefix="/v1", responses=RESPONSES)
@@ -31,6 +32,12 @@ def elements(services: Given, limit: Limit = 1000, after: After = "") -> Page[El
 def element(services: Given, name: str) -> ElementResource:
     """One element."""
     return _resource(services.catalog.entry(name).element)
+
+
+@router.get("/templates", operation_id="listTemplates", tags=["elements"])
+def templates(services: Given, limit: Limit = 1000, after: After = "") -> Page[Template]:
+    """Stack files to begin from, by name, with the paths of the host that runs applications."""
+    return part(services.templates.all(), lambda one: one.name, after, limit)
 
 
 @router.get("/networks", operation_id="listNetworks", tags=["networks"])

@@ -46,6 +46,7 @@ from app.domain.resources import (
     StackResult,
 )
 from app.domain.secret import Secret
+from app.domain.template import Template
 from app.domain.usage import SocketEntry, Usage
 from app.domain.volume import VolumeSpec
 
@@ -182,6 +183,11 @@ _ELEMENT = ElementResource(
     settings={"type": "object", "properties": {"offset": {"type": "string"}}},
     needs=[],
 )
+_TEMPLATE = Template(
+    name="two-webs",
+    about="Two unmodified web servers on the same port of the same machine.",
+    content={"name": "two-webs", "applications": {"web-a": {"command": ["nginx"]}}},
+)
 _LINE = LogLine(time=_AT, stream="stdout", text="ready")
 _EVENT = Event(id=42, time=_AT, kind="started", application="web-a", message="started, pid 4711")
 _SOCKET = SocketEntry(
@@ -273,6 +279,7 @@ _ANSWERS: dict[str, BaseModel] = {
     "readUsage": Page(items=[_USAGE]),
     "listElements": Page(items=[_ELEMENT]),
     "getElement": _ELEMENT,
+    "listTemplates": Page(items=[_TEMPLATE]),
     "listNetworks": Page(items=[_NETWORK]),
     "createNetwork": _NETWORK,
     "getNetwork": _NETWORK,

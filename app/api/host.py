@@ -23,6 +23,7 @@ EXTENSIONS = {
     "label-selectors": "requirements of inequality, presence and sets",
     "health-checks": "`health` in specifications, `status.health`, depends_on NAME:healthy",
     "files": "GET /v1/applications/NAME/files, …/explain, …/changes, …/content, …/archive",
+    "templates": "GET /v1/templates, stack files to begin from",
     "metrics": "GET /metrics for Prometheus",
     "secrets": "/v1/secrets, {secret: NAME} in environments, files in /run/secrets",
     "gc": "POST /v1/gc, dry_run",
@@ -65,6 +66,10 @@ def doctor(services: Given) -> Doctor:
             remedy="" if elements else "build them: make native",
         )
     )
+    findings += [
+        Finding(check=f"template {file}", ok=False, observation=why, remedy="repair or remove it")
+        for file, why in services.templates.faults().items()
+    ]
     findings += [
         Finding(
             check=f"element {folder}", ok=False, observation=why, remedy="repair its element.json"

@@ -13,6 +13,7 @@ from app.api.access import Authenticator
 from app.api.guard import Rules
 from app.api.rendered import Rendered
 from app.catalog.catalog import Catalog
+from app.catalog.templates import Templates
 from app.domain.access import Principal
 from app.domain.application import RuntimeName
 from app.domain.errors import Forbidden, NotFound
@@ -32,6 +33,7 @@ class Services:
     store: Store
     agent: Agent
     catalog: Catalog
+    templates: Templates
     convergence: Convergence
     faults: FaultKeeping
     operations: OperationKeeping

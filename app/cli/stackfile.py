@@ -8,21 +8,18 @@ Called by the commands that take a stack file.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from app.catalog.schema import SettingsSchema
+from app.catalog import relative
+from app.catalog.relative import Schemas
 from app.cli import variables
 from app.client import ProblemError
 from app.domain.errors import CseError, InvalidSpecification
 from app.domain.explain import FieldError, InvalidFields, pointer_to
-
-Schemas = Callable[[], Mapping[str, dict[str, Any]]]
-"""Element name → JSON Schema of its settings; called only where elements are used."""
-
 
 _SECTIONS = ("networks", "volumes", "applications", "faults")
 
@@ -105,7 +102,7 @@ class StackFile:
             else []
         ):
             if isinstance(spec, dict):
-                self._resolve(spec, schemas)
+                relative.resolve(spec, schemas, self._directory)
 
     def override(self, **fields: object) -> None:
         """Set fields of every application, as `--runtime` does."""
@@ -127,7 +124,7 @@ class StackFile:
     def _include(self, values: Mapping[str, Any], above: tuple[Path, ...]) -> None:
         listed = self.content.get("include") or []
         for index, word in enumerate([listed] if isinstance(listed, str) else listed):
-            path = Path(self._absolute(str(word)))
+            path = Path(relative.absolute(str(word), self._directory))
             if path in above:
                 detail = f"'{word}' includes itself"
                 error = FieldError(pointer=f"/include/{index}", detail=detail, remedy="remove it")
@@ -156,24 +153,6 @@ class StackFile:
         while pointer and pointer not in self.lines:
             pointer = pointer.rpartition("/")[0]
         return self.lines.get(pointer, 1)
-
-    def _resolve(self, spec: dict[str, Any], schemas: Schemas) -> None:
-        for mount in spec.get("mounts") or []:
-            if isinstance(mount, dict) and isinstance(mount.get("from"), str):
-                mount["from"] = self._absolute(mount["from"])
-        elements = spec.get("elements")
-        for name, use in elements.items() if isinstance(elements, dict) else []:
-            settings = use.get("settings") if isinstance(use, dict) else None
-            schema = schemas().get(name) if isinstance(settings, dict) else None
-            if schema is not None and isinstance(settings, dict):
-                for place, text in list(SettingsSchema(schema).host_paths(settings)):
-                    parent: Any = settings
-                    for part in place[:-1]:
-                        parent = parent[part]
-                    parent[place[-1]] = self._absolute(text)
-
-    def _absolute(self, path: str) -> str:
-        return str((self._directory / Path(path).expanduser()).resolve())
 
     def _parse(self, text: str) -> dict[str, Any]:
         try:

@@ -35,6 +35,7 @@ from app.domain.resources import (
 )
 from app.domain.secret import Secret, SecretSpec
 from app.domain.stack import Stack
+from app.domain.template import Template
 from app.domain.usage import SocketEntry, Usage
 from app.domain.volume import VolumeSpec
 
@@ -347,6 +348,22 @@ class Operations(Transport):
     def get_element(self, name: str) -> ElementResource:
         """One element."""
         return self._call("GET", f"/v1/elements/{quoted(name)}", ElementResource)
+
+    def list_templates(
+        self, *, limit: int | None = None, after: str | None = None
+    ) -> Page[Template]:
+        """Stack files to begin from, by name, with the paths of the host that runs applications."""
+        return self._call(
+            "GET", "/v1/templates", Page[Template], query={"limit": limit, "after": after}
+        )
+
+    def each_template(self, *, limit: int | None = None) -> Iterator[Template]:
+        """Those of `list_templates` one by one, page after page; `limit`: of each page."""
+        after: str | None = ""
+        while after is not None:
+            page = self.list_templates(limit=limit, after=after)
+            yield from page.items
+            after = page.next
 
     def list_networks(
         self, *, label: list[str] | None = None, limit: int | None = None, after: str | None = None

@@ -21,8 +21,10 @@ def _validator(name: str) -> Draft202012Validator:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda p: p.name)
-def test_examples_are_valid_stacks(path: Path) -> None:
-    assert list(_validator("stack").iter_errors(yaml.safe_load(path.read_text()))) == []
+def test_examples_are_valid(path: Path) -> None:
+    content = yaml.safe_load(path.read_text())
+    schema = "stack" if "applications" in content else "application"
+    assert list(_validator(schema).iter_errors(content)) == []
 
 
 @pytest.mark.parametrize(
