@@ -190,12 +190,13 @@ def plan(services: Given, name: Name, spec: Spec) -> Plan:
     `version` is the ETag to give the PUT in `If-Match`; empty where there is none yet.
     """
     spec = _named(services, name, spec)
-    _admit(services, spec)
+    admitted = _admit(services, spec)
     with services.store.read() as transaction:
         present = _present(transaction, name)
     change = planning.of_application(present, spec, services.catalog)
-    version = _tag(present) or ""
-    return planning.disrupted(services, Plan(name=name, version=version, changes=[change]))
+    found = Plan(name=name, version=_tag(present) or "", changes=[change])
+    found = planning.preflighted(found, {name: admitted.coverage})
+    return planning.disrupted(services, found)
 
 
 @router.delete("/{name}", status_code=204, operation_id="deleteApplication")

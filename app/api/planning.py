@@ -18,6 +18,7 @@ from app.domain.change import Effect, FieldChange, Kind, Plan, ResourceChange, s
 from app.domain.errors import CseError
 from app.domain.fault import Fault
 from app.domain.network import NetworkSpec
+from app.domain.observed import Coverage
 from app.domain.stack import Stack
 from app.domain.volume import VolumeSpec
 from app.store.records import ApplicationRecord
@@ -93,6 +94,20 @@ def disrupted(services: Services, plan: Plan) -> Plan:
         return change.model_copy(update={"disrupts": sorted(peers - removed - {change.name})})
 
     return plan.model_copy(update={"changes": [with_peers(change) for change in plan.changes]})
+
+
+def preflighted(plan: Plan, coverage: Mapping[str, Coverage]) -> Plan:
+    """With what preflight found out about each application's program."""
+    return plan.model_copy(
+        update={
+            "changes": [
+                change.model_copy(update={"coverage": coverage.get(change.name)})
+                if change.kind == "application"
+                else change
+                for change in plan.changes
+            ]
+        }
+    )
 
 
 def _connected(services: Services, name: str, by_address: Mapping[str, str]) -> Iterable[str]:

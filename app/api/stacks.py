@@ -41,10 +41,11 @@ Prune = Annotated[
 def plan(services: Given, name: Name, stack: Stack, prune: Prune = False) -> Plan:
     """What applying would change, field by field, and who would notice; nothing is done."""
     stack = _checked(services, name, stack)
-    _admit_all(services, stack)
+    admitted = _admit_all(services, stack)
     with services.store.read() as transaction:
         _check_owners(transaction, stack)
         found = planning.of_stack(transaction, services.catalog, stack, prune=prune)
+    found = planning.preflighted(found, {name: one.coverage for name, one in admitted.items()})
     return planning.disrupted(services, found)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from app.domain.model import Model
+from app.domain.observed import Coverage
 
 Kind = Literal["network", "volume", "application", "fault"]
 
@@ -55,6 +56,8 @@ class ResourceChange(Model):
     fields: list[FieldChange] = []
     disrupts: list[str] = []
     """Other applications that notice: they depend on it, or are connected to it now."""
+    coverage: Coverage | None = None
+    """Of an application that will run: what preflight found out about its program."""
 
 
 class Plan(Model):

@@ -213,3 +213,30 @@ def test_networks_and_volumes_have_etags(plane: Plane, kind: str) -> None:
     done = plane.http.put(path, json=other, headers={"If-Match": tag})
     assert done.status_code == 200 and done.headers["etag"] != tag
     assert plane.http.get(path).headers["etag"] == done.headers["etag"]
+
+
+def test_a_plan_says_what_preflight_found_out(plane: Plane) -> None:
+    changes = planned(plane, stack())["changes"]
+    found = {one["name"]: one.get("coverage") for one in changes}
+    assert found["inner"] is None
+    assert found["web"]["verdict"] == "private"
+    assert found["web"]["program"].endswith("nginx")
+    body = {"name": "alone", "command": ["nginx"]}
+    answer = plane.http.post("/v1/applications/alone/plan", json=body).json()
+    assert answer["changes"][0]["coverage"]["verdict"] == "private"
+
+
+def test_templates_are_listed_with_the_paths_of_the_host(tmp_path: Path) -> None:
+    (tmp_path / "web.yaml").write_text(
+        "# A web.\nname: web\ncommand: [nginx]\nmounts: [{from: conf, path: /etc/web}]\n"
+    )
+    (tmp_path / "bad.yaml").write_text("[\n")
+    plane = Plane(tmp_path / "p", FakeAgent(), examples_dir=tmp_path)
+    try:
+        items = plane.http.get("/v1/templates").json()["items"]
+        assert [one["name"] for one in items] == ["web"]
+        assert items[0]["content"]["mounts"][0]["from"] == str(tmp_path / "conf")
+        findings = plane.http.get("/v1/doctor").json()["findings"]
+        assert "template bad.yaml" in [one["check"] for one in findings]
+    finally:
+        plane.stop()
