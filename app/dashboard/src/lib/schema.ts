@@ -8,6 +8,7 @@ export interface Schema {
   const?: unknown;
   properties?: Record<string, Schema>;
   additionalProperties?: boolean | Schema;
+  patternProperties?: Record<string, Schema>;
   required?: string[];
   items?: Schema;
   oneOf?: Schema[];
@@ -40,17 +41,27 @@ export function resolve(schema: Schema, root: Schema): Schema {
 export type Shape =
   'object' | 'map' | 'list' | 'choice' | 'enum' | 'number' | 'boolean' | 'string' | 'any';
 
-/** Without `null` and without the string forms of quantities: what the form shows. */
+/** What the form shows: no `null`, quantities as strings, and where there are a long and a short
+ * form, as of lists and objects, the long one. */
 export function simple(schema: Schema, root: Schema): Schema {
   const whole = resolve(schema, root);
-  const options = whole.anyOf
-    ?.map((one) => resolve(one, root))
-    .filter((one) => one.type !== 'null');
+  const options = whole.anyOf?.map((one) => simple(one, root)).filter((one) => one.type !== 'null');
   if (!options?.length) return whole;
   const { anyOf: _, ...rest } = whole;
   if (options.length === 1) return { ...options[0], ...rest };
+  const long =
+    options.find((one) => one.type === 'array') ??
+    options.find((one) => one.type === 'object' && one.properties);
+  if (long) return { ...long, ...rest };
   const scalar = options.every((one) => typeof one.type === 'string' && one.type !== 'object');
   return scalar ? { ...rest, type: 'string' } : whole;
+}
+
+/** The form that an entry of a map may have instead of a text, if any. */
+export function entryObject(map: Schema, root: Schema): Schema | undefined {
+  const [entry] = Object.values(map.patternProperties ?? {});
+  const options = entry ? (resolve(entry, root).anyOf ?? []) : [];
+  return options.map((one) => resolve(one, root)).find((one) => one.type === 'object');
 }
 
 export function shapeOf(schema: Schema): Shape {

@@ -18,9 +18,42 @@ export function parse(text: string): Parsed {
   return { data: data as Data };
 }
 
-export const toYaml = (data: Data) => stringify(data, { lineWidth: 100 });
+export const toYaml = (data: Data) => stringify(data, { lineWidth: 100, nullStr: '' });
 
 export const isStack = (data: Data) => 'applications' in data;
+
+/** Of a stack, by name. */
+export const applicationsOf = (data: Data) => (data.applications ?? {}) as Record<string, Data>;
+
+/** An application as the first of a stack, with room for others. */
+export function asStack({ name, ...rest }: Data): Data {
+  return { name: name || 'stack', applications: { [String(name || 'first')]: rest } };
+}
+
+/** A stack as it was declared, as far as its applications tell: each has its name as a label. */
+export function gathered(name: string, specs: Data[]): Data {
+  const applications = specs.map((spec) => {
+    const { name: own, labels, ...rest } = brief(spec);
+    const { [STACK_LABEL]: _, ...others } = (labels ?? {}) as Data;
+    return [own, Object.keys(others).length ? { ...rest, labels: others } : rest];
+  });
+  return { name, applications: Object.fromEntries(applications) };
+}
+
+export const STACK_LABEL = 'cse.stack';
+/** The search that shows a stack's applications. */
+export const ofStack = (name: string) => `${STACK_LABEL}=${name}`;
+
+/** With another name for one key, in its place. */
+export const renamed = <T>(entries: Record<string, T>, from: string, to: string) =>
+  Object.fromEntries(Object.entries(entries).map(([key, one]) => [key === from ? to : key, one]));
+
+/** NAME-2, NAME-3, … whichever is free. */
+export function free(name: string, taken: object): string {
+  let found = name;
+  for (let i = 2; found in taken; i++) found = `${name}-${i}`;
+  return found;
+}
 
 /** Without what is as it would be anyway: what a person would have written. */
 export function brief(spec: Data): Data {
@@ -57,7 +90,7 @@ function pruned(value: unknown, usual: unknown): unknown {
 }
 
 /** `8081:80`, as people write it. */
-function shortPort(port: unknown): unknown {
+export function shortPort(port: unknown): unknown {
   if (typeof port !== 'object' || port === null) return port;
   const { host_address, host_port, container_port, protocol } = port as Data;
   const address = host_address && host_address !== '0.0.0.0' ? `${host_address}:` : '';

@@ -29,6 +29,13 @@ export const STATES: State[] = [
   'stopped',
 ];
 
+/** Of preflight. */
+export const VERDICTS = {
+  private: 'linked with its own services',
+  kernel: 'on the kernel’s own stack, in a private namespace',
+  refused: 'refused',
+};
+
 const KINDS: [string, string][] = [
   ['network', 'network'],
   ['filesystem', 'filesystem'],
