@@ -20,6 +20,7 @@ from tests.acceptance.world import ROOT, free_port, until
 CSE = str(Path(sys.executable).with_name("cse"))
 NETWORK = "look"
 SUBNET = f"10.{140 + os.getpid() % 30}.0.0/20"
+PLAIN_SUBNET = f"10.{170 + os.getpid() % 30}.16.0/20"
 TALKER = (
     'i=0; while :; do i=$((i+1)); printf "\\033[32mline\\033[0m %s\\n" $i; '
     'echo "warning $i" >&2; sleep 0.3; done'
@@ -29,8 +30,10 @@ TALKER = (
 class Server:
     """`cse serve` with a state directory of its own."""
 
-    def __init__(self, state: Path, *, require_token: bool = False) -> None:
+    def __init__(self, state: Path, *, require_token: bool = False, plain: bool = False) -> None:
+        """`plain`: applications use the network `default`, as `make run` has it."""
         self.state = state
+        self.plain = plain
         self.token = ""
         self._require_token = require_token
         self.port = free_port()
@@ -44,6 +47,7 @@ class Server:
             **os.environ,
             "CSE_STATE_DIR": str(self.state),
             "CSE_LISTEN": f"127.0.0.1:{self.port}",
+            "CSE_SUBNET": PLAIN_SUBNET,
         }
         if self._require_token:
             environment["CSE_REQUIRE_TOKEN"] = "true"
@@ -57,7 +61,7 @@ class Server:
                 cwd=ROOT,
             )
         until(lambda: self.api.get("/v1/health").json()["agent"] == "ok", 30)
-        if self._require_token:
+        if self._require_token or self.plain:
             return
         network = {"name": NETWORK, "subnet": SUBNET}
         assert self.api.put(f"/v1/networks/{NETWORK}", json=network).status_code == 200
@@ -92,8 +96,9 @@ class Server:
         for item in self.api.get("/v1/applications").json()["items"]:
             self.api.delete(f"/v1/applications/{item['name']}", params={"wait": 30})
         for item in self.api.get("/v1/networks").json()["items"]:
-            if item["name"] != "default":  # which is not on the host: nobody uses it here
+            if item["name"] != "default":  # always there; its bridge goes with the rest
                 self.api.delete(f"/v1/networks/{item['name']}")
+        self.api.post("/v1/gc")
 
     def run(self, name: str, command: list[str], **spec: Any) -> dict[str, Any]:
         """Create an application; it runs when this returns."""
