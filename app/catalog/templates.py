@@ -1,7 +1,7 @@
 """The stack files that come with the product, to begin from: `GET /v1/templates`.
 
 Whoever asks for them is elsewhere and does not know where they lie: their paths are made absolute
-here. Variables and included files are the CLI's; a file that has any is said to be unusable.
+here, and variables become their defaults. A file that includes others is said to be unusable.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from app.catalog import relative
+from app.catalog import relative, variables
 from app.catalog.catalog import Catalog
 from app.domain.errors import InvalidSpecification
 from app.domain.template import Template
@@ -46,8 +46,10 @@ class Templates:
         content = yaml.safe_load(text)
         if not isinstance(content, dict) or not {"command", "applications"} & set(content):
             raise InvalidSpecification("neither a stack nor an application")
-        if found := {"variables", "include"} & set(content):
-            raise InvalidSpecification(f"a template has no {' and no '.join(sorted(found))}")
+        if "include" in content:
+            raise InvalidSpecification("a template includes no other files")
+        if "variables" in content:
+            content = variables.substitute(content, variables.declared(content, {}))
         for spec in _applications(content):
             relative.resolve(spec, self._schemas, self._directory)
         return Template(name=path.stem, about=_about(text), content=content)

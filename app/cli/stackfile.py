@@ -14,9 +14,8 @@ from typing import Any
 
 import yaml
 
-from app.catalog import relative
+from app.catalog import relative, variables
 from app.catalog.relative import Schemas
-from app.cli import variables
 from app.client import ProblemError
 from app.domain.errors import CseError, InvalidSpecification
 from app.domain.explain import FieldError, InvalidFields, pointer_to

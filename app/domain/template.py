@@ -15,4 +15,5 @@ class Template(Model):
     about: str
     """The first lines of comment in the file."""
     content: dict[str, Any]
-    """A stack, or one application (which has a `command`), with the paths of this host."""
+    """A stack, or one application (which has a `command`), with the paths of the host that runs
+    applications and the defaults of its variables."""

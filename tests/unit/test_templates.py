@@ -40,15 +40,29 @@ def test_one_application_alone(tmp_path: Path) -> None:
 def test_what_cannot_be_used_is_told_and_keeps_no_other_back(tmp_path: Path) -> None:
     (tmp_path / "good.yaml").write_text(TEXT)
     (tmp_path / "list.yaml").write_text("- one\n")
-    (tmp_path / "open.yaml").write_text("variables: {a: 1}\n" + TEXT)
+    (tmp_path / "more.yaml").write_text("include: good.yaml\n" + TEXT)
+    (tmp_path / "open.yaml").write_text("variables: {port: null}\n" + TEXT)
     (tmp_path / "torn.yaml").write_text("name: [\n")
     (tmp_path / "latin.yaml").write_bytes(b"name: \xe9\n")
     templates = of(tmp_path)
     assert [one.name for one in templates.all()] == ["good"]
     faults = templates.faults()
-    assert list(faults) == ["latin.yaml", "list.yaml", "open.yaml", "torn.yaml"]
+    assert list(faults) == ["latin.yaml", "list.yaml", "more.yaml", "open.yaml", "torn.yaml"]
     assert faults["list.yaml"] == "neither a stack nor an application"
-    assert faults["open.yaml"] == "a template has no variables"
+    assert faults["more.yaml"] == "a template includes no other files"
+    assert "'port' has no default" in faults["open.yaml"]
+
+
+def test_variables_are_their_defaults(tmp_path: Path) -> None:
+    text = (
+        "name: v\nvariables: {count: 2}\napplications:\n  a: {command: [x], replicas: '${count}'}\n"
+    )
+    (tmp_path / "v.yaml").write_text(text)
+    [found] = of(tmp_path).all()
+    assert found.content == {
+        "name": "v",
+        "applications": {"a": {"command": ["x"], "replicas": 2}},
+    }
 
 
 def test_every_example_is_a_template() -> None:

@@ -2,7 +2,8 @@
 
 A text that is one variable and nothing else becomes its value, whatever type that has; within
 other text it is written out. `$${` is a plain `${`. Files without variables are left as they are:
-the shell's own `${…}` in a command means the shell's. Called by `stackfile.py`.
+the shell's own `${…}` in a command means the shell's. Called by the CLI for files that it is given,
+and by `templates.py`, with the defaults, for those that are offered.
 """
 
 from __future__ import annotations
