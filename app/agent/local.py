@@ -124,8 +124,8 @@ class LocalAgent:
         """See `Agent.remove`."""
         self._host.open()
         launch = self._host.launches.get(name)
-        if launch is None:
-            rundir.remove(self._host.state, name)
+        if launch is None:  # half-made, if anything
+            self._host.namespace.remove(name)
             return
         runtime = self._host.runtime(launch.spec.runtime)
         with contextlib.suppress(NotFound):

@@ -24,7 +24,7 @@ FEWEST = 40
 @pytest.mark.skipif(not BUILT.is_dir(), reason="network-lwip is not built; run `make native`")
 @pytest.mark.parametrize(
     ("program", "more", "fewest"),
-    [("crash_points", [], FEWEST), ("crash_agent", [os.environ.get("CSE_TEST_STRIDE", "11")], 25)],
+    [("crash_points", [], FEWEST), ("crash_agent", [os.environ.get("CSE_TEST_STRIDE", "3")], 25)],
 )
 def test_a_kill_after_each_durable_step(
     tmp_path: Path, program: str, more: list[str], fewest: int

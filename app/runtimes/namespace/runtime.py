@@ -148,8 +148,8 @@ class NamespaceRuntime:
                 self._watcher.forget(name)
                 self._launches.pop(name, None)
                 self._seen.forget(name)
-                if launch.spec.limits != Limits():
-                    self._groups.remove(name)
+            if launch is None or launch.spec.limits != Limits():
+                self._groups.remove(name)
             rundir.remove(self._state, name)
         self._notify()
 
