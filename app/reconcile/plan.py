@@ -50,8 +50,14 @@ def plan(
         again = 0 < record.run_done < record.run_wanted
         return [Step.STOP, Step.START] if again else []
     never_run = observed.state is State.CREATED
-    due = never_run or record.run_done < record.run_wanted
+    due = never_run or record.run_done < record.run_wanted or _came_down(record, observed)
     return [Step.START] if wants_run and due else []
+
+
+def _came_down(record: ApplicationRecord, observed: Observed) -> bool:
+    """Whether it has ended although it is always to run: who restarts it was killed with it (the
+    host, the Docker daemon). While the runtime's own policy acts, it is `restarting`."""
+    return observed.state is State.EXITED and record.spec.restart.policy == "always"
 
 
 def waits_for(

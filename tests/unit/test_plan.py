@@ -117,3 +117,14 @@ def test_waiting_for_others() -> None:
     assert list(waits_for(one, records, there)) == []
     there["c"] = seen(State.FAILED, f"{INSTALLATION}-2", "c")
     assert list(waits_for(one, records, there)) == ["c"]
+
+
+def test_what_is_always_to_run_is_started_again_where_its_supervisor_came_down_with_it() -> None:
+    always = ApplicationSpec.model_validate({"name": "a", "command": ["x"], "restart": "always"})
+    ended = seen(State.EXITED)
+    assert plan(record(spec=always, run_done=1), ended, INSTALLATION) == [Step.START]
+    assert plan(record(run_done=1), ended, INSTALLATION) == []
+    stopped = record(spec=always, run_done=1, desired="stopped")
+    assert plan(stopped, ended, INSTALLATION) == []
+    for state in (State.RESTARTING, State.FAILED):
+        assert plan(record(spec=always, run_done=1), seen(state), INSTALLATION) == []
