@@ -18,9 +18,9 @@ from app.agent.journal import Journal
 from app.agent.replug import Replugger
 from app.broker.broker import Broker
 from app.domain.application import RuntimeName
-from app.domain.errors import CseError, NotFound
+from app.domain.errors import CseError, HostLacks, NotFound
 from app.domain.launch import Launch
-from app.domain.observed import Observed, Report
+from app.domain.observed import Observed, Report, State
 from app.runtimes import disposal, rundir
 from app.runtimes.changes import Changes
 from app.runtimes.namespace import NamespaceRuntime
@@ -42,6 +42,8 @@ class Host:
         self._adopt = adopt
         self._opened = False
         self._runtimes: dict[RuntimeName, AnyRuntime] = {}
+        self._known: dict[str, Observed] = {}
+        self._away: set[RuntimeName] = set()
         self._lock_file = -1
         self._wiring: Wiring | None = None
         self._broker: Broker | None = None
@@ -128,7 +130,33 @@ class Host:
 
     def observe(self) -> list[Observed]:
         """All applications of the runtimes that have been needed so far."""
-        return [one for runtime in list(self._runtimes.values()) for one in runtime.observe()]
+        return [one for name in list(self._runtimes) for one in self._seen_by(name)]
+
+    def _seen_by(self, name: RuntimeName) -> list[Observed]:
+        """While the Docker daemon is away, what was known last: its containers may live on, and the
+        other runtime's applications are looked after as ever."""
+        try:
+            found = self._runtimes[name].observe()
+        except HostLacks as error:
+            if name not in self._away:
+                _log.warning("applications of the %s runtime are not seen: %s", name, error)
+            self._away.add(name)
+            return [
+                self._known.get(launch.name) or _unseen(launch, error)
+                for launch in list(self.launches.values())
+                if launch.spec.runtime is name
+            ]
+        if name in self._away:
+            _log.warning("applications of the %s runtime are seen again", name)
+            self._away.discard(name)
+        for one in found:
+            self.note(one)
+        return found
+
+    def note(self, observed: Observed) -> None:
+        """How an application is, as a step or a look has found."""
+        if observed.runtime != RuntimeName.NAMESPACE:  # that is never away
+            self._known[observed.name] = observed
 
     def pids(self, name: str) -> list[int]:
         """Of an application's processes; none where it has ended meanwhile."""
@@ -178,6 +206,7 @@ class Host:
 
     def forget(self, name: str) -> None:
         """An application's broker socket and interface, without making either part for that."""
+        self._known.pop(name, None)
         if self._replugger is not None:
             self._replugger.forget(name)
         if self._broker is not None:
@@ -201,3 +230,14 @@ class Host:
         except OSError as error:
             _log.warning("application %s: a report is lost: %s", name, error)
         self.changes.bump()
+
+
+def _unseen(launch: Launch, error: HostLacks) -> Observed:
+    """Of what has not been seen since this agent began: not absent, for then it would be made."""
+    return Observed(
+        id=launch.id,
+        name=launch.name,
+        runtime=launch.spec.runtime,
+        state=State.FAILED,
+        reason=f"not seen: {error.detail}",
+    )

@@ -113,12 +113,15 @@ class LocalAgent:
         launch = self._host.launch(name)
         rundir.write_secrets(self._host.state, launch)
         observed = self._host.runtime(launch.spec.runtime).start(name)
+        self._host.note(observed)
         self._host.plug_container(observed)
         return observed
 
     def stop(self, name: str) -> Observed:
         """See `Agent.stop`."""
-        return self._host.runtime_of(name).stop(name)
+        observed = self._host.runtime_of(name).stop(name)
+        self._host.note(observed)
+        return observed
 
     def remove(self, name: str) -> None:
         """See `Agent.remove`."""
