@@ -29,6 +29,7 @@ from app.domain.access import Scope
 from app.domain.errors import HostLacks
 from app.domain.network import DEFAULT_NETWORK, NetworkSpec
 from app.domain.ports import Agent
+from app.reconcile.clock import Clock
 from app.reconcile.converge import Hooks
 from app.reconcile.faults import FaultKeeper
 from app.reconcile.health import HealthKeeper
@@ -77,12 +78,12 @@ def default_network(settings: Settings) -> NetworkSpec:
 class ControlPlane:
     """Store, catalogue, reconcile loop and API over one agent."""
 
-    def __init__(self, settings: Settings, agent: Agent) -> None:
+    def __init__(self, settings: Settings, agent: Agent, clock: Clock = Clock()) -> None:  # noqa: B008
         self.settings = settings
         agent = self.agent = tracing.traced(agent)
         self.store = open_store(settings)
         self.catalog = Catalog(settings.elements_dir)
-        self.faults = FaultKeeper(self.store, agent)
+        self.faults = FaultKeeper(self.store, agent, clock)
         self.operations = OperationKeeper(self.store, lambda: self.reconciler)
         self.health = HealthKeeper(
             self.store,

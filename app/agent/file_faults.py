@@ -20,7 +20,8 @@ from app.domain.ports import Line
 
 _HEADER = struct.Struct("<II56x")
 _ROW = struct.Struct("<QIiIIQQQQQ448s")
-_SERIAL = struct.Struct("<Q")
+_SERIAL = _END = struct.Struct("<Q")
+_END_AT = struct.calcsize("<QIiIIQQQQ")
 _COUNTED = struct.Struct("<6Q16x")
 _VERSION = 1
 _NEVER = 2**64 - 1
@@ -49,6 +50,8 @@ def hold(directory: Path, orders: Iterable[FaultOrder]) -> None:
         for serial, order in wanted.items():
             if serial not in present:
                 _begin(fd, free.pop(0), serial, order)
+            else:  # the clock may have been set, and the end be another moment
+                os.pwrite(fd, _END.pack(_ends(order)), _place(present.index(serial)) + _END_AT)
         about = 0
         for order in wanted.values():
             about |= _mask(order)
@@ -85,11 +88,15 @@ def _begin(fd: int, row: int, serial: int, order: FaultOrder) -> None:
         round(spec.jitter * 1e6),
         _NEVER if file.full_after is None else file.full_after,
         order.seed,
-        0 if order.ends is None else round(order.ends.timestamp() * 1000),
+        _ends(order),
         file.path.encode(),
     )
     os.pwrite(fd, values, _place(row))
     os.pwrite(fd, _SERIAL.pack(serial), _place(row))
+
+
+def _ends(order: FaultOrder) -> int:
+    return 0 if order.ends is None else round(order.ends.timestamp() * 1000)
 
 
 def _mask(order: FaultOrder) -> int:

@@ -1,26 +1,32 @@
 """Keeps the faults: tells the agent what holds, and records when one has ended.
 
 The instance ends a fault at its deadline by itself; this thread only makes the store say so. What
-the agent could not be told is told again when it answers. Made by the composition root; `apply`
-is called by the API after a change and by `converge.py` when an application has been created.
+the agent could not be told is told again when it answers. When the wall clock is set, the deadlines
+move with it, also where that happened while no control plane ran: a fault lasts as long as was
+asked for. Made by the composition root; `apply` is called by the API after a change and by
+`converge.py` when an application has been created.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import timedelta
 from ipaddress import ip_address
 
 from app.domain.errors import Conflict, CseError, NotFound
 from app.domain.fault import Counters, Fault, FaultOrder
 from app.domain.network import link_local, mac_for
 from app.domain.ports import Agent
+from app.reconcile.clock import Clock
+from app.store.faults import StoredClock
 from app.store.store import Store, Transaction
 
 log = logging.getLogger(__name__)
 
 _RETRY_S = 2.0
+_JUMP_S = 0.1
 _NOBODY = "0.0.0.0/32"
 """The peer of a fault whose named application is not there: no packet has this address."""
 
@@ -28,9 +34,11 @@ _NOBODY = "0.0.0.0/32"
 class FaultKeeper:
     """Implements `app.domain.fault.FaultKeeping`."""
 
-    def __init__(self, store: Store, agent: Agent) -> None:
+    def __init__(self, store: Store, agent: Agent, clock: Clock) -> None:
         self._store = store
         self._agent = agent
+        self._clock = clock
+        self._end_watch: Callable[[], None] = lambda: None
         self._changed = threading.Condition()
         self._untold: set[str] = set()
         self._concerned: set[str] = set()
@@ -41,14 +49,17 @@ class FaultKeeper:
 
     def start(self) -> None:
         """Begin; what holds is told to the agent, which may have been away."""
+        self._end_watch = self._clock.watch(self._look)
+        self._follow_clock()
         with self._store.read() as transaction:
             faults = transaction.faults.all()
-        self._untold = {fault.application for fault in faults}
+        self._untold |= {fault.application for fault in faults}
         self._concerned = set().union(*map(_names, faults))
         self._thread.start()
 
     def stop(self) -> None:
         """End; faults go on, and end by themselves."""
+        self._end_watch()
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -89,6 +100,28 @@ class FaultKeeper:
         for name in {fault.application for fault in faults if application in _names(fault)}:
             self.apply(name)
 
+    def _look(self) -> None:
+        """The clock was set."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _follow_clock(self) -> None:
+        """Move the deadlines by as much as the wall clock was moved since the store was told."""
+        boot, offset = self._clock.boot(), self._clock.offset()
+        with self._store.read() as transaction:
+            known = transaction.faults.clock()
+        same = known is not None and known.boot == boot
+        moved = offset - known.offset if known is not None and same else 0.0
+        if same and abs(moved) < _JUMP_S:
+            return
+        with self._store.write() as transaction:
+            transaction.faults.set_clock(StoredClock(boot, offset))
+            concerned = transaction.faults.postpone(timedelta(seconds=moved)) if moved else set()
+        if moved:
+            log.warning("the clock was set by %+.1f s: %d faults move", moved, len(concerned))
+        with self._changed:
+            self._untold |= concerned
+
     def _run(self) -> None:
         pause: float | None = 0.0
         while True:
@@ -97,6 +130,8 @@ class FaultKeeper:
                     self._changed.wait(pause)
                 if self._stopping:
                     return
+            self._follow_clock()
+            with self._changed:
                 untold, self._untold = self._untold, set()
             for application in untold:
                 self.apply(application)
@@ -107,7 +142,7 @@ class FaultKeeper:
 
     def _expire(self) -> float | None:
         """Seconds until the next end."""
-        now = datetime.now(UTC)
+        now = self._clock.now()
         with self._store.read() as transaction:
             ending = [fault for fault in transaction.faults.all() if fault.ends is not None]
         due = [fault for fault in ending if fault.ends is not None and fault.ends <= now]

@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 from app.agent.fake import FakeAgent
 from app.api.peers import PeerProtocol
 from app.main import ControlPlane, listen
+from app.reconcile.clock import Clock
 from app.settings import load
 from tests import stores
 
@@ -87,12 +88,14 @@ def write_elements(directory: Path, elements: dict[str, dict[str, Any]] = ELEMEN
 class Plane:
     """One control plane, and a client that calls it within this process."""
 
-    def __init__(self, home: Path, agent: FakeAgent, **flags: Any) -> None:
+    def __init__(
+        self, home: Path, agent: FakeAgent, clock: Clock | None = None, **flags: Any
+    ) -> None:
         elements = write_elements(home / "elements")
         flags = {"database": stores.url(home / "state/store.sqlite"), **flags}
         settings = load({}, state_dir=home / "state", elements_dir=elements, **flags)
         self.agent = agent
-        self.plane = ControlPlane(settings, agent)
+        self.plane = ControlPlane(settings, agent, clock or Clock())
         self.plane.start()
         self.http = TestClient(
             self.plane.api, base_url="http://127.0.0.1", raise_server_exceptions=False
