@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -21,6 +22,7 @@ Prefer = Annotated[
     str | None, Header(description="`respond-async`: do not wait; the answer names an operation.")
 ]
 HEADER = "Operation-Location"
+_REMOVED: Goal = "removed"
 
 
 @router.get("", operation_id="listOperations")
@@ -33,10 +35,8 @@ def list_all(
     """The newest first; the last thousand that are over are kept."""
     with services.store.read() as transaction:
         found = transaction.operations.page(after, limit, state)
-        ours = set(transaction.applications.names(services.project))
     following = stamp(found[-1].created) if len(found) == limit else None
-    if services.project is not None:
-        found = [one for one in found if {t.application for t in one.targets} <= ours]
+    found = [one for one in found if _is_ours(services, one)]
     found = [services.operations.get(one.id) if one.state == "running" else one for one in found]
     return Page(items=found, next=following)
 
@@ -55,7 +55,7 @@ def get(
 def cancel(services: Given, identity: str) -> Operation:
     """Call it off: applications that do not run yet are removed where they are new, else stopped.
 
-    What has been done stays done; an end that is under way cannot be called off (409).
+    What has been done stays done; ends that are under way go on (409 where there is nothing else).
     """
     _visible(services, services.operations.get(identity))
     return services.operations.cancel(identity)
@@ -69,18 +69,24 @@ def begun(
     records: list[ApplicationRecord],
     goal: Goal,
     new: frozenset[str] = frozenset(),
+    leaving: Sequence[ApplicationRecord] = (),
 ) -> Operation:
-    """An operation for what an answer leaves open; named in its `Operation-Location`."""
+    """An operation for what an answer leaves open; named in its `Operation-Location`. `leaving`:
+    what is removed beside it, whatever the goal of the others."""
     principal: Principal | None = getattr(request.state, "principal", None)
     targets = [
         Target(
             application=record.name,
+            project=record.spec.project,
             id=record.id,
             generation=record.generation,
             goal=goal,
             is_new=record.name in new,
         )
-        for record in records
+        for record, goal in [
+            *((record, goal) for record in records),
+            *((record, _REMOVED) for record in leaving),
+        ]
     ]
     operation = services.operations.begin(kind, targets, principal.name if principal else None)
     response.headers[HEADER] = f"/v1/operations/{operation.id}"
@@ -92,10 +98,11 @@ def asks_not_to_wait(prefer: str | None) -> bool:
     return "respond-async" in (prefer or "")
 
 
+def _is_ours(services: Services, operation: Operation) -> bool:
+    return all(services.project in (None, target.project) for target in operation.targets)
+
+
 def _visible(services: Services, operation: Operation) -> Operation:
-    if services.project is not None:
-        with services.store.read() as transaction:
-            ours = set(transaction.applications.names(services.project))
-        if not {target.application for target in operation.targets} <= ours:
-            raise NotFound(f"there is no operation '{operation.id}'")
+    if not _is_ours(services, operation):
+        raise NotFound(f"there is no operation '{operation.id}'")
     return operation

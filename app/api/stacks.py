@@ -82,16 +82,14 @@ def apply(
         records = {record.name: record for record in transaction.applications.all()}
     _tell(services, stack, changes)
     new = frozenset(one.name for one in changes if one.change == "created")
-    concerned = [
-        records[one.name]
-        for one in changes
-        if one.kind == "application" and one.change not in ("unchanged", "removed")
-    ]
+    concerned = [one for one in changes if one.kind == "application" and one.change != "unchanged"]
+    leaving = [records[one.name] for one in concerned if one.change == "removed"]
+    staying = [records[one.name] for one in concerned if one.change != "removed"]
     operation = None
     if concerned:
         response.status_code = 202
         kind = f"apply stack {name}"
-        operation = begun(services, request, response, kind, concerned, "running", new).id
+        operation = begun(services, request, response, kind, staying, "running", new, leaving).id
     return StackResult(name=name, changes=changes, operation=operation)
 
 

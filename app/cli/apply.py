@@ -120,12 +120,16 @@ def schemas(client: Client) -> dict[str, dict[str, Any]]:
 
 
 def follow(client: Client, result: StackResult, wait: float, *, quiet: bool = False) -> Followed:
-    """Tell how it goes, application by application, until all run or have failed to."""
+    """Tell how it goes, application by application, until all run or have failed to, and what is
+    removed is gone."""
     deadline = time.monotonic() + wait
     found = Followed({}, failed=False)
-    for change in result.changes:
+    for change in sorted(result.changes, key=lambda change: change.change == "removed"):
         kind, name, verb = change.kind, change.name, change.change
         if kind != "application" or verb == "removed" or not wait:
+            if kind == "application" and wait and result.operation:
+                left = max(0.1, min(60.0, deadline - time.monotonic()))
+                client.get_operation(result.operation, wait=left)
             if not quiet:
                 say(f"{kind} {name}: {verb}")
             continue

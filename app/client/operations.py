@@ -720,7 +720,8 @@ class Operations(Transport):
         """Call it off: applications that do not run yet are removed where they are new, else
         stopped.
 
-        What has been done stays done; an end that is under way cannot be called off (409).
+        What has been done stays done; ends that are under way go on (409 where there is
+        nothing else).
         """
         return self._call(
             "POST",

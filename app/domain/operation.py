@@ -22,6 +22,7 @@ class Target(Model):
     """One application of an operation."""
 
     application: str
+    project: str = "default"
     id: str
     """The application's `id` when the operation began: another one is another wish."""
     generation: int
@@ -59,4 +60,5 @@ class OperationKeeping(Protocol):
         """As it is now, or when it is over within the time. Raises `NotFound`."""
 
     def cancel(self, identity: str) -> Operation:
-        """Undo what has not been done yet. Raises `Conflict` where that cannot be."""
+        """Undo what has not been done yet; ends that are under way go on. Raises `Conflict` where
+        there is nothing else."""

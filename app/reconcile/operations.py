@@ -98,7 +98,7 @@ class OperationKeeper:
         operation = self.get(identity)
         if operation.state != "running":
             raise Conflict(f"operation '{identity}' is over: {operation.state}")
-        if any(target.goal != "running" for target in operation.targets):
+        if all(target.goal != "running" for target in operation.targets):
             raise Conflict(
                 "an end that is under way cannot be called off",
                 remedy="wait for it, then start the application again",
@@ -106,7 +106,9 @@ class OperationKeeper:
         undone: list[str] = []
         with self._store.write() as transaction:
             targets = [
-                self._undo(transaction, target, undone) if target.state == "pending" else target
+                self._undo(transaction, target, undone)
+                if target.state == "pending" and target.goal == "running"
+                else target
                 for target in operation.targets
             ]
         over = self._finish(operation, targets, "cancelled")

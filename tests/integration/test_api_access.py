@@ -195,6 +195,15 @@ def test_a_confined_token_sees_and_changes_its_project_only(plane: Plane) -> Non
         event["application"] for event in plane.http.get("/v1/events", headers=mine).json()["items"]
     }
     assert seen == {"own"}
+    place = {}
+    for name, headers in (("own", mine), ("web", admin)):
+        removing = {**headers, "Prefer": "respond-async"}
+        gone = plane.http.delete(f"/v1/applications/{name}", headers=removing)
+        place[name] = gone.headers["operation-location"]
+    until(lambda: plane.http.get(place["own"], headers=mine).json()["state"] == "succeeded")
+    assert plane.http.get(place["web"], headers=mine).status_code == 404
+    told = plane.http.get("/v1/operations", headers=mine).json()["items"]
+    assert place["own"].endswith(told[0]["id"]) and {one["kind"] for one in told} == {"delete"}
     assert plane.http.delete("/v1/projects/ci", headers=admin).status_code == 409
 
 

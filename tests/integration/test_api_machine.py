@@ -257,9 +257,6 @@ class Machine(RuleBasedStateMachine):
             self.learn(name, spec, "stopped" if stays else "running")
 
     def gone(self, name: str) -> None:
-        for _ in range(200):
-            if self.plane.http.get(f"/v1/applications/{name}").status_code == 404:
-                break
         self.ask("GET", f"applications/{name}", 404)
         del self.apps[name]
 

@@ -19,7 +19,7 @@ ASYNC = {"Prefer": "respond-async"}
 
 
 class SlowAgent(FakeAgent):
-    """Starts and stops nothing until it is let."""
+    """Starts, stops and removes nothing until it is let."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,6 +32,10 @@ class SlowAgent(FakeAgent):
     def stop(self, name: str) -> Observed:
         assert self.let.wait(30)
         return super().stop(name)
+
+    def remove(self, name: str) -> None:
+        assert self.let.wait(30)
+        super().remove(name)
 
 
 @pytest.fixture
@@ -104,6 +108,32 @@ def test_progress_of_a_stack(plane: Plane, agent: SlowAgent) -> None:
     assert operation(plane, applied, wait=10)["done"] == 3
     again = plane.http.put("/v1/stacks/s", json={"name": "s", "applications": applications})
     assert again.status_code == 200 and not again.json().get("operation")
+
+
+def test_what_a_stack_no_longer_lists_is_part_of_its_operation(
+    plane: Plane, agent: SlowAgent
+) -> None:
+    agent.let.set()
+    both = {"name": "s", "applications": {name: {"command": ["nginx"]} for name in ("a", "b")}}
+    operation(plane, plane.http.put("/v1/stacks/s", json=both), wait=10)
+    agent.let.clear()
+    one = {"name": "s", "applications": {"a": {"command": ["nginx"]}}}
+    applied = plane.http.put("/v1/stacks/s?prune=true", json=one)
+    assert applied.status_code == 202
+    found = operation(plane, applied)
+    assert [(one["application"], one["goal"]) for one in found["targets"]] == [("b", "removed")]
+    assert (found["state"], plane.names()) == ("running", ["a", "b"])
+    refused = plane.http.post(f"{applied.headers['operation-location']}/cancel")
+    assert refused.status_code == 409
+
+    # The new one can be called off; the end that is under way goes on.
+    three = {"name": "s", "applications": {"c": {"command": ["nginx"]}}}
+    applied = plane.http.put("/v1/stacks/s?prune=true", json=three)
+    cancelled = plane.http.post(f"{applied.headers['operation-location']}/cancel").json()
+    states = {one["application"]: one["state"] for one in cancelled["targets"]}
+    assert states == {"a": "pending", "c": "cancelled"}
+    agent.let.set()
+    until(lambda: plane.names() == [])
 
 
 def test_cancelling_removes_what_is_new_and_stops_the_rest(plane: Plane, agent: SlowAgent) -> None:
