@@ -79,6 +79,8 @@ struct cse_sending {
 struct cse_interface {
     char name[16];
     uint32_t address, netmask, broadcast; /* network byte order */
+    uint32_t gateway;                     /* 0: none */
+    struct in6_addr gateway6;             /* the same */
     struct in6_addr address6[CSE_ADDRESSES6_MAX];
     uint8_t prefix6[CSE_ADDRESSES6_MAX];
     int count6;

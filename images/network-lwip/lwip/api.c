@@ -481,6 +481,8 @@ static int api_interfaces(struct cse_interface *list, int room)
     list[1].tx_packets = instance->tx_packets;
     list[1].rx_bytes = instance->rx_bytes;
     list[1].tx_bytes = instance->tx_bytes;
+    list[1].gateway = instance->gateway;
+    memcpy(&list[1].gateway6, instance->gateway6.addr, sizeof list[1].gateway6);
     instance_unlock(&saved);
     return 2;
 }

@@ -2,6 +2,7 @@
  * names, options, shutdown. Data calls of TCP are not taken: the descriptor is a real one.
  */
 #include "data.h"
+#include "netlink.h"
 #include "wait.h"
 
 #include <fcntl.h>
@@ -36,6 +37,7 @@ CSE_EXPORT int socket(int domain, int type, int protocol)
         net_escape("socket SOCK_RAW");
         return net_fail(-EPERM);
     }
+    if (domain == AF_NETLINK && protocol == NETLINK_ROUTE) return netlink_socket(type, protocol);
     if (internet)
         net_escape("socket AF_INET other");
     else if (domain == AF_NETLINK)
@@ -63,7 +65,7 @@ CSE_EXPORT int bind(int fd, const struct sockaddr *address, socklen_t length)
 {
     cse_socket s = net_find(fd);
     union cse_address taken;
-    if (s == 0) return libc(bind)(fd, address, length);
+    if (s == 0) return netlink_bind(fd, address, length);
     int failed = take_address(address, &length, &taken);
     if (failed == 0) failed = net_running()->bind(s, &taken, length);
     return failed == 0 ? 0 : net_fail(failed);
@@ -72,7 +74,7 @@ CSE_EXPORT int bind(int fd, const struct sockaddr *address, socklen_t length)
 CSE_EXPORT int listen(int fd, int backlog)
 {
     cse_socket s = net_find(fd);
-    if (s == 0) return libc(listen)(fd, backlog);
+    if (s == 0) return netlink_listen(fd, backlog);
     int failed = net_running()->listen(s, fd, backlog);
     return failed == 0 ? 0 : net_fail(failed);
 }
@@ -224,7 +226,7 @@ static int connect_private(int fd, cse_socket s, const struct sockaddr *address,
 CSE_EXPORT int connect(int fd, const struct sockaddr *address, socklen_t length)
 {
     cse_socket s = net_find(fd);
-    return s != 0 ? connect_private(fd, s, address, length) : libc(connect)(fd, address, length);
+    return s != 0 ? connect_private(fd, s, address, length) : netlink_connect(fd, address, length);
 }
 
 /* ---- names -------------------------------------------------------------------------------------
@@ -244,13 +246,14 @@ CSE_EXPORT int getsockname(int fd, struct sockaddr *address, socklen_t *length)
 {
     cse_socket s = net_find(fd);
     return s != 0 ? private_name(s, false, address, length)
-                  : libc(getsockname)(fd, address, length);
+                  : netlink_name(fd, false, address, length);
 }
 
 CSE_EXPORT int getpeername(int fd, struct sockaddr *address, socklen_t *length)
 {
     cse_socket s = net_find(fd);
-    return s != 0 ? private_name(s, true, address, length) : libc(getpeername)(fd, address, length);
+    return s != 0 ? private_name(s, true, address, length)
+                  : netlink_name(fd, true, address, length);
 }
 
 /* ---- options -----------------------------------------------------------------------------------
@@ -259,7 +262,7 @@ CSE_EXPORT int getpeername(int fd, struct sockaddr *address, socklen_t *length)
 CSE_EXPORT int getsockopt(int fd, int level, int name, void *value, socklen_t *length)
 {
     cse_socket s = net_find(fd);
-    if (s == 0) return libc(getsockopt)(fd, level, name, value, length);
+    if (s == 0) return netlink_getoption(fd, level, name, value, length);
     if (value == NULL || length == NULL) return net_fail(-EFAULT);
     int result = net_running()->getoption(s, level, name, value, length);
     if (result > 0) return libc(getsockopt)(fd, level, name, value, length);
@@ -274,7 +277,7 @@ CSE_EXPORT int getsockopt(int fd, int level, int name, void *value, socklen_t *l
 CSE_EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
 {
     cse_socket s = net_find(fd);
-    if (s == 0) return libc(setsockopt)(fd, level, name, value, length);
+    if (s == 0) return netlink_setoption(fd, level, name, value, length);
     if (value == NULL && length != 0) return net_fail(-EFAULT);
     int result = net_running()->setoption(s, level, name, value, length);
     if (result > 0) return libc(setsockopt)(fd, level, name, value, length);

@@ -5,6 +5,7 @@
  * stream.c. Every other descriptor passes through.
  */
 #include "data.h"
+#include "netlink.h"
 
 #include <sys/sendfile.h>
 #include <time.h>
@@ -12,14 +13,23 @@
 
 enum { FILE_PIECE = 65536 };
 
+/* A private socket, or a routing socket. */
+static cse_socket find(int fd)
+{
+    cse_socket s = net_find_data(fd);
+    return s != 0 ? s : netlink_find(fd);
+}
+
 static ssize_t receive(int fd, cse_socket s, struct msghdr *message, int flags)
 {
+    if (IS_NETLINK(s)) return netlink_receive(fd, s, message, flags);
     return CSE_SOCKET_IS_DATAGRAM(s) ? datagram_receive(fd, s, message, flags)
                                      : stream_receive(fd, s, message, flags);
 }
 
 static ssize_t transmit(int fd, cse_socket s, const struct msghdr *message, int flags)
 {
+    if (IS_NETLINK(s)) return netlink_transmit(s, message, flags);
     return CSE_SOCKET_IS_DATAGRAM(s) ? datagram_transmit(s, message, flags)
                                      : stream_transmit(fd, s, message, flags);
 }
@@ -42,28 +52,28 @@ static ssize_t receive_from(int fd, cse_socket s, void *buffer, size_t size, int
 CSE_EXPORT ssize_t recvfrom(int fd, void *restrict buffer, size_t size, int flags,
                             struct sockaddr *restrict from, socklen_t *restrict length)
 {
-    cse_socket s = net_find_data(fd);
+    cse_socket s = find(fd);
     if (s == 0) return libc(recvfrom)(fd, buffer, size, flags, from, length);
     return receive_from(fd, s, buffer, size, flags, from, length);
 }
 
 CSE_EXPORT ssize_t recv(int fd, void *buffer, size_t size, int flags)
 {
-    cse_socket s = net_find_data(fd);
+    cse_socket s = find(fd);
     if (s == 0) return libc(recv)(fd, buffer, size, flags);
     return receive_from(fd, s, buffer, size, flags, NULL, NULL);
 }
 
 CSE_EXPORT ssize_t read(int fd, void *buffer, size_t size)
 {
-    cse_socket s = net_find_data(fd);
+    cse_socket s = find(fd);
     if (s == 0) return libc(read)(fd, buffer, size);
     return receive_from(fd, s, buffer, size, 0, NULL, NULL);
 }
 
 CSE_EXPORT ssize_t readv(int fd, const struct iovec *parts, int count)
 {
-    cse_socket s = net_find_data(fd);
+    cse_socket s = find(fd);
     if (s == 0) return libc(readv)(fd, parts, count);
     struct msghdr message = {.msg_iov = (struct iovec *)parts, .msg_iovlen = (size_t)count};
     return receive(fd, s, &message, 0);
@@ -71,7 +81,7 @@ CSE_EXPORT ssize_t readv(int fd, const struct iovec *parts, int count)
 
 CSE_EXPORT ssize_t recvmsg(int fd, struct msghdr *message, int flags)
 {
-    cse_socket s = net_find_data(fd);
+    cse_socket s = find(fd);
     if (s == 0) return libc(recvmsg)(fd, message, flags);
     return receive(fd, s, message, flags);
 }
@@ -104,7 +114,7 @@ static int receive_many(int fd, cse_socket s, struct mmsghdr *list, unsigned cou
 CSE_EXPORT int recvmmsg(int fd, struct mmsghdr *list, unsigned count, mmsg_flags_in flags,
                         struct timespec *timeout)
 {
-    cse_socket s = net_find_data(fd);
+    cse_socket s = find(fd);
     if (s == 0) return libc(recvmmsg)(fd, list, count, flags, timeout);
     return receive_many(fd, s, list, count, (int)flags, timeout);
 }
@@ -147,28 +157,28 @@ static ssize_t send_to(int fd, cse_socket s, const void *buffer, size_t size, in
 CSE_EXPORT ssize_t sendto(int fd, const void *buffer, size_t size, int flags,
                           const struct sockaddr *to, socklen_t length)
 {
-    cse_socket s = net_find_data(fd);
+    cse_socket s = find(fd);
     if (s == 0) return libc(sendto)(fd, buffer, size, flags, to, length);
     return send_to(fd, s, buffer, size, flags, to, length);
 }
 
 CSE_EXPORT ssize_t send(int fd, const void *buffer, size_t size, int flags)
 {
-    cse_socket s = net_find_data(fd);
+    cse_socket s = find(fd);
     if (s == 0) return libc(send)(fd, buffer, size, flags);
     return send_to(fd, s, buffer, size, flags, NULL, 0);
 }
 
 CSE_EXPORT ssize_t write(int fd, const void *buffer, size_t size)
 {
-    cse_socket s = net_find_data(fd);
+    cse_socket s = find(fd);
     if (s == 0) return libc(write)(fd, buffer, size);
     return send_to(fd, s, buffer, size, 0, NULL, 0);
 }
 
 CSE_EXPORT ssize_t writev(int fd, const struct iovec *parts, int count)
 {
-    cse_socket s = net_find_data(fd);
+    cse_socket s = find(fd);
     if (s == 0) return libc(writev)(fd, parts, count);
     struct msghdr message = {.msg_iov = (struct iovec *)parts, .msg_iovlen = (size_t)count};
     return transmit(fd, s, &message, 0);
@@ -199,7 +209,7 @@ static void entrust_passed(const struct msghdr *message)
 
 CSE_EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 {
-    cse_socket s = net_find_data(fd);
+    cse_socket s = find(fd);
     if (s == 0) entrust_passed(message);
     if (s == 0) return libc(sendmsg)(fd, message, flags);
     return transmit(fd, s, message, flags);
@@ -207,7 +217,7 @@ CSE_EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 
 CSE_EXPORT int sendmmsg(int fd, struct mmsghdr *list, unsigned count, mmsg_flags_in flags)
 {
-    cse_socket s = net_find_data(fd);
+    cse_socket s = find(fd);
     for (unsigned i = 0; s == 0 && i < count; i++) entrust_passed(&list[i].msg_hdr);
     if (s == 0) return libc(sendmmsg)(fd, list, count, flags);
     for (unsigned i = 0; i < count; i++) {

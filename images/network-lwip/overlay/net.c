@@ -4,6 +4,7 @@
  * libcse-lwip.so beside this one), opened at the first internet socket: programs that
  * never open one pay for nothing. Called by every other file of the overlay.
  */
+#include "netlink.h"
 #include "ownfd.h"
 #include "wait.h"
 
@@ -163,6 +164,7 @@ const struct cse_stack *net_running(void)
 /* The overlay tells the stack of closes that it may have to act on. */
 static void after_close(uintptr_t s)
 {
+    if (IS_NETLINK(s)) netlink_closed();
     if (CSE_SOCKET_IS_DATAGRAM(s)) return;
     uint32_t ready = stack->readiness(s);
     if (!(ready & CSE_READY_RELAYED) || ready & CSE_LINGERS)
@@ -222,7 +224,7 @@ cse_socket net_find(int fd)
     uintptr_t known;
     uint32_t generation = 0;
     if (fd < 0 || cse_is_own_fd(fd)) return 0;
-    if (cse_fd_lookup(fd, &known, &generation)) return known;
+    if (cse_fd_lookup(fd, &known, &generation)) return IS_NETLINK(known) ? 0 : known;
     int saved_errno = errno;
     cse_socket s = find_slowly(fd, generation);
     errno = saved_errno;
