@@ -107,14 +107,7 @@ int fs_open(int dirfd, const char *path, int flags, mode_t mode)
     path = found == FS_INSIDE ? where.real : where.path;
     dirfd = AT_FDCWD;
     if (found == FS_INSIDE) flags = fs_sync_flags(where.mount, flags);
-    struct fs_archive *archive = found == FS_INSIDE && where.layer >= 0 && S_ISREG(where.mode)
-                                     ? where.mount->layers[where.layer].archive
-                                     : NULL;
-    int tree = archive != NULL && !creates ? fs_archive_tree_fd(archive) : -1;
-    if (tree >= 0) {
-        dirfd = tree;
-        path = where.rel;
-    }
+    if (found == FS_INSIDE && !creates && S_ISREG(where.mode)) dirfd = fs_nearest(&where, &path);
     int fd = libc(openat)(dirfd, path, flags, mode);
     if (fd >= 0 && found == FS_INSIDE) opened(&where, fd, flags, creates);
     return fd;

@@ -83,7 +83,8 @@ static int do_stat(int dirfd, const char *path, struct stat *status, int flags)
     if (!fs_maybe(dirfd, path)) return stat_outside(dirfd, path, status, flags);
     WITH_PATH_AT(dirfd, path, !(flags & AT_SYMLINK_NOFOLLOW), FS_USE_NAME, where, -1)
     if (!where_inside) return stat_outside(dirfd, path, status, flags);
-    int result = fs_next_fstatat(AT_FDCWD, where.real, status, flags | AT_SYMLINK_NOFOLLOW);
+    dirfd = fs_nearest(&where, &path);
+    int result = fs_next_fstatat(dirfd, path, status, flags | AT_SYMLINK_NOFOLLOW);
     if (result == 0) fs_fix_status(&where, status);
     if (result == 0) fs_show_owner(where.mount, status);
     if (result == 0 && where.mount->cow && where.layer == 0) fs_origin(-1, where.real, status);
@@ -239,7 +240,8 @@ CALL(statx, int, int dirfd, const char *path, int flags, unsigned mask, void *ou
     FAULT(FS_OP_STAT, dirfd, path, -1);
     WITH_PATH_AT(dirfd, path, !(flags & AT_SYMLINK_NOFOLLOW), FS_USE_NAME, where, -1)
     if (where_inside) {
-        int result = next_statx(AT_FDCWD, where.real, flags | AT_SYMLINK_NOFOLLOW, mask, out);
+        dirfd = fs_nearest(&where, &path);
+        int result = next_statx(dirfd, path, flags | AT_SYMLINK_NOFOLLOW, mask, out);
         if (result == 0) fix_statx(&where, out);
         if (result == 0 && where.mount->cow && where.layer == 0)
             fix_statx_origin(-1, where.real, out);

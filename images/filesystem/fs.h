@@ -238,6 +238,8 @@ void fs_archive_fill_libraries(struct fs_archive *archive);
 void fs_archive_fix(struct fs_archive *archive, uint32_t entry, struct stat *status);
 /* A descriptor of the skeleton's root, a shorter way to what is in it; negative: none. */
 int fs_archive_tree_fd(struct fs_archive *archive);
+/* Where the kernel finds where->real the soonest: a descriptor, and the path from there. */
+int fs_nearest(const struct fs_where *where, const char **path);
 /* The program's umask, as far as it is known; all bits where it is not. calls_attr.c */
 mode_t fs_umask(void);
 

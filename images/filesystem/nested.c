@@ -76,6 +76,23 @@ int fs_archive_enter(struct fs_archive **archive, uint32_t *entry)
     return 0;
 }
 
+/* Who walks a tree mostly asks for the neighbour of what was asked for last (a tmpfs lists in the
+ * order of the archive, who sorts by inode number goes the other way): that is found without a look
+ * at the table, whose lines are seldom in the processor's cache. */
+static uint32_t find(struct fs_archive *archive, const struct cse_index_header *index,
+                     const char *path, uint32_t length)
+{
+    uint32_t last = __atomic_load_n(&archive->last_found, __ATOMIC_RELAXED), number = CSE_NO_ENTRY;
+    for (uint32_t guess = last - 1; guess != last + 3 && number == CSE_NO_ENTRY; guess += 2)
+        if (guess < index->entry_count && entry_of(archive, guess)->path_length == length &&
+            memcmp(cse_index_text(index, entry_of(archive, guess)->path), path, length) == 0)
+            number = guess;
+    if (number == CSE_NO_ENTRY) number = cse_index_find(index, path, length);
+    if (number != CSE_NO_ENTRY && number != last)
+        __atomic_store_n(&archive->last_found, number, __ATOMIC_RELAXED);
+    return number;
+}
+
 int fs_archive_find(struct fs_archive **archive, const char *rel, uint32_t *entry)
 {
     const char *rest = rel;
@@ -84,7 +101,7 @@ int fs_archive_find(struct fs_archive **archive, const char *rel, uint32_t *entr
         const struct cse_index_header *index = fs_archive_index(*archive, &error);
         if (index == NULL) return error;
         uint32_t length = (uint32_t)strlen(rest), parent = CSE_NO_ENTRY, end = length;
-        *entry = cse_index_find(index, rest, length);
+        *entry = find(*archive, index, rest, length);
         if (*entry != CSE_NO_ENTRY) return 0;
         /* The longest part that is there says why the whole is not. */
         while (end-- > 0 && parent == CSE_NO_ENTRY)

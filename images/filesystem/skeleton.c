@@ -113,6 +113,17 @@ int fs_archive_tree_fd(struct fs_archive *archive)
     return none - 1;
 }
 
+int fs_nearest(const struct fs_where *where, const char **path)
+{
+    const struct fs_mount *mount = where->mount;
+    struct fs_archive *archive = where->layer >= 0 ? mount->layers[where->layer].archive : NULL;
+    bool shadow = S_ISDIR(where->mode) && mount->shadow != NULL;
+    int tree =
+        archive != NULL && !shadow && where->rel[0] != '\0' ? fs_archive_tree_fd(archive) : -1;
+    *path = tree >= 0 ? where->rel : where->real;
+    return tree >= 0 ? tree : AT_FDCWD;
+}
+
 /* The archive, opened once in a process; a forked child has its own offset in none of what reads it
  * (pread only), so it may go on with the same. -1: none to keep. */
 static int keep_source(struct fs_archive *archive)

@@ -17,9 +17,10 @@ struct fs_archive {
     pid_t opener;       /* the thread that is looking for it there */
     int lock_fd;        /* fs_archive_lock */
     int lock_word;
-    pid_t lock_owner; /* the process that lock_fd is of; 0: none yet, -1: being made */
-    int source;       /* 1 + the archive's own descriptor, kept for filling */
-    int tree_fd;      /* 1 + that of the tree's root: what is below is named from there */
+    pid_t lock_owner;    /* the process that lock_fd is of; 0: none yet, -1: being made */
+    int source;          /* 1 + the archive's own descriptor, kept for filling */
+    int tree_fd;         /* 1 + that of the tree's root: what is below is named from there */
+    uint32_t last_found; /* nested.c: the entry that was asked for last */
     char directory[PATH_MAX], tree[PATH_MAX];
     struct cse_tree_limits limits;
     struct cse_index_header *index; /* mapped, to read; NULL: not yet */
