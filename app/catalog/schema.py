@@ -191,6 +191,9 @@ def _explain(failure: ValidationError, prefix: str) -> Iterator[FieldError]:
         for deeper in _meant_branch(failure):
             yield from _explain(deeper, prefix)
         return
+    if "dependentSchemas" in failure.schema_path:
+        yield _without_effect(failure, prefix)
+        return
     pointer = pointer_to(failure.absolute_path, prefix)
     if failure.validator == "additionalProperties" and isinstance(failure.instance, dict):
         known = failure.schema.get("properties", {})  # type: ignore[union-attr]
@@ -211,6 +214,24 @@ def _explain(failure: ValidationError, prefix: str) -> Iterator[FieldError]:
                 )
     else:
         yield FieldError(pointer=pointer, detail=failure.message, remedy=_remedy(failure))
+
+
+def _without_effect(failure: ValidationError, prefix: str) -> FieldError:
+    """A setting that counts only beside others of a certain value."""
+    place, path = list(failure.schema_path), list(failure.absolute_path)
+    name = str(place[place.index("dependentSchemas") + 1])
+    if failure.validator == "const":  # it is the other setting that the failure is about
+        wanted = f"{path.pop()}: {failure.validator_value}"
+    else:
+        wanted = " and ".join(
+            f"{other}: {below['const']}"
+            for other, below in failure.schema["properties"].items()  # type: ignore[index]
+        )
+    return FieldError(
+        pointer=pointer_to([*path, name], prefix),
+        detail=f"'{name}' has no effect without {wanted}",
+        remedy=f"leave it out, or write {wanted}",
+    )
 
 
 def _meant_branch(failure: ValidationError) -> list[ValidationError]:

@@ -110,14 +110,20 @@ def test_another_root_is_refused_and_counted(mount: Make, tmp_path: Path) -> Non
         "for path in ('%s', '/none', '/etc/hostname'):\n"
         "  try: os.chroot(path); print('done')\n"
         "  except OSError as e: print(e.strerror)\n"
+        "import ctypes\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "print(libc.syscall({'x86_64': 155, 'aarch64': 41}[os.uname().machine], b'/', b'/tmp'))\n"
+        "print(os.strerror(ctypes.get_errno()))\n"
     )
     found = overlay.run(["python3", "-c", script % MOUNT])
     assert found.stdout.splitlines() == [
         "Operation not permitted",
         "No such file or directory",
         "Not a directory",
+        "-1",
+        "Operation not permitted",
     ]
-    assert escapes(overlay) == {"chroot (refused)": 1}
+    assert escapes(overlay) == {"chroot (refused)": 1, "pivot_root (refused)": 1}
 
 
 def test_a_link_from_outside_into_a_mount_is_counted(mount: Make, tmp_path: Path) -> None:

@@ -198,6 +198,21 @@ def test_archives_inside_each_other_are_refused(
     assert all(error.remedy for error in errors)
 
 
+@pytest.mark.parametrize("source", ["cow", "encrypted"])
+@pytest.mark.parametrize("sync", [{}, {"sync": "always"}, {"sync": "batch"}])
+def test_a_batch_without_batches_is_refused(source: str, sync: dict[str, str]) -> None:
+    kind = {"cow": {"from": "/srv"}, "encrypted": {"store": "/s", "key_file": "/k"}}[source]
+    mount = {"path": "/a", "source": source, **kind, "batch_ms": 50, **sync}
+    errors = SettingsSchema(ARCHIVES).check({"mounts": [mount]}, "/settings")
+    if sync == {"sync": "batch"}:
+        assert errors == []
+        return
+    (error,) = errors
+    assert error.pointer == "/settings/mounts/0/batch_ms"
+    assert error.detail == "'batch_ms' has no effect without sync: batch"
+    assert error.remedy == "leave it out, or write sync: batch"
+
+
 def test_layers_inside_their_own_mount_are_refused() -> None:
     layers = [{"source": "archive", "inside": "/a/x.zip"}, {"from": "/srv"}]
     mounts = [{"path": "/a", "source": "union", "layers": layers}]
