@@ -25,6 +25,8 @@ from app.domain.errors import AgentUnavailable
 
 _KEYBOARD = 0
 _BLOCK = 4096
+_END = b"\x04"
+_END_AGAIN_S, _END_SELDOM_S = 0.2, 2.0
 
 
 def run(client: Client, name: str, command: list[str]) -> int:
@@ -37,8 +39,12 @@ def run(client: Client, name: str, command: list[str]) -> int:
     except (OSError, InvalidHandshake) as error:
         raise AgentUnavailable(f"the server at {client.url} takes no terminal: {error}") from error
     with connection, _raw_keyboard(), _told_of_resizing(connection):
-        threading.Thread(target=_type, args=(connection,), daemon=True).start()
-        return _show(connection)
+        over = threading.Event()
+        threading.Thread(target=_type, args=(connection, over), daemon=True).start()
+        try:
+            return _show(connection)
+        finally:
+            over.set()
 
 
 def _show(connection: ClientConnection) -> int:
@@ -58,11 +64,21 @@ def _show(connection: ClientConnection) -> int:
     raise AgentUnavailable("the server closed the terminal before the command's end")
 
 
-def _type(connection: ClientConnection) -> None:
+def _type(connection: ClientConnection, over: threading.Event) -> None:
+    """What is typed; at its end (a pipe's or a file's) Ctrl-D, again and again until all is over.
+
+    One is not enough: after half a line it only ends that, for a program in the midst of something
+    it is lost when a shell takes the terminal back in another mode, and a shell within a shell
+    leaves the outer one to be ended. Whoever reads from now on is to find the end.
+    """
+    pause = _END_AGAIN_S
     with suppress(ConnectionClosed):
         while data := os.read(_KEYBOARD, _BLOCK):
             connection.send(data)
-        connection.send(b"\x04")  # the end of a file is Ctrl-D to a terminal
+        connection.send(_END)
+        while not over.wait(pause):
+            connection.send(_END)
+            pause = min(pause * 1.5, _END_SELDOM_S)
 
 
 @contextmanager
