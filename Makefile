@@ -117,7 +117,7 @@ format: setup ## apply the formats that `check` asks for
 	@.venv/bin/clang-format -i $(C_FILES)
 	@test ! -d $(DASHBOARD)/node_modules || { cd $(DASHBOARD) && npm run --silent format; }
 
-bench: native ## measure; prints ratios and writes build/bench/*.json. BENCH='start memory' for some
+bench: native ## measure; prints ratios and writes build/bench/*.json. BENCH='start network.memory' for some
 	@$(PY) -m tests.bench $(BENCH)
 
 bench-network: native ## the network element against the kernel and gVisor, with a plot. FIGURES='redis nginx' for some

@@ -96,6 +96,8 @@ class Wiring:
             self._remove_anchor(name)
             if not self._our_bridges():
                 self._remove_filters()
+                with self._shared_lock() as path:
+                    path.unlink()
 
     def networks(self) -> list[str]:
         """Names of those whose bridges are there."""
@@ -105,9 +107,9 @@ class Wiring:
 
     def remove_idle_networks(self) -> None:
         """All of this mark, if no application of any agent is plugged in."""
-        with self._lock, self._shared_lock():
+        with self._lock, self._shared_lock() as path:
             if self._our_bridges() and not self._ensured_filters().has_applications():
-                self.remove_all()
+                self._remove_everything(path)
 
     def plug(self, application: str, binding: NetworkBinding, ports: list[PublishedPort]) -> None:
         """Let the application's bridge port send as its address only, and publish its ports.
@@ -188,13 +190,18 @@ class Wiring:
 
     def remove_all(self) -> None:
         """Every interface and filter with this installation's mark."""
-        with self._lock:
-            self._disposal.finish()
-            for link in self._netlink.links():
-                if naming.is_ours(self._installation, link):
-                    self._netlink.delete(link.index)
-            self._bridges.clear()
-            self._remove_filters()
+        with self._lock, self._shared_lock() as path:
+            self._remove_everything(path)
+
+    def _remove_everything(self, lock: Path) -> None:
+        """With the lock held, which goes last."""
+        self._disposal.finish()
+        for link in self._netlink.links():
+            if naming.is_ours(self._installation, link):
+                self._netlink.delete(link.index)
+        self._bridges.clear()
+        self._remove_filters()
+        lock.unlink()
 
     def close(self) -> None:
         """Nothing goes away that is not going already."""
@@ -251,19 +258,19 @@ class Wiring:
             return self._bridges[network.name]
 
     @contextlib.contextmanager
-    def _shared_lock(self) -> Iterator[None]:
-        """Between the agents that share this mark: plugging in, and removing what is idle."""
+    def _shared_lock(self) -> Iterator[Path]:
+        """Between the agents that share this mark: plugging in, and removing what is idle. The file
+        is there as long as networks are; whoever holds it may remove it."""
         path = _LOCKS / f"cse-{self._installation}.lock"
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = _locked(path)
         except OSError as error:
             raise HostLacks(
                 f"{path}: {error.strerror}",
                 remedy="private stacks need an agent that runs as root; other elements do not",
             ) from error
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
+            yield path
         finally:
             os.close(fd)
 
@@ -399,6 +406,17 @@ class Wiring:
             filters.remove()
         filters.close()
         self._filters = None
+
+
+def _locked(path: Path) -> int:
+    """Of the file that has this name while the lock is held: another may have been removed."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(fd), path.stat()):
+                return fd
+        os.close(fd)
 
 
 def _set_sysctl(name: str, value: str) -> None:

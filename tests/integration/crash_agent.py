@@ -21,6 +21,7 @@ from fastapi.testclient import TestClient
 
 from app.main import serve_agent
 from app.settings import Settings, load
+from tests import subnets
 from tests.integration.crash_points import Counter, in_child, plane, scenario, settle
 
 _PATIENCE_S = 20.0
@@ -65,7 +66,7 @@ def live(settings: Settings) -> None:
 
 
 def main(state: str, elements: str, stride: str) -> None:
-    named = {"state_dir": Path(state), "elements_dir": Path(elements), "subnet": "10.218.0.0/24"}
+    named = {"state_dir": Path(state), "elements_dir": Path(elements), "subnet": subnets.free()}
     path = f"{state}/agent.sock"
     settings, remote = load({}, **named), load({}, **named, agent=f"unix:{path}")
 

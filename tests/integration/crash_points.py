@@ -35,6 +35,7 @@ from app.store.database import Database
 from app.wiring.filters import Filters
 from app.wiring.netlink import Netlink
 from app.wiring.wiring import Wiring
+from tests import subnets
 
 STEPS: list[tuple[Any, str]] = [
     (rundir, "build"),
@@ -202,7 +203,7 @@ def in_child(act: Callable[[], None]) -> int:
 
 
 def main(state: str, elements: str) -> None:
-    settings = load({}, state_dir=Path(state), elements_dir=Path(elements), subnet="10.219.0.0/24")
+    settings = load({}, state_dir=Path(state), elements_dir=Path(elements), subnet=subnets.free())
 
     def prepare() -> None:
         made, http = plane(settings)

@@ -20,8 +20,9 @@ from app.domain.launch import BoundMount, Launch
 from app.domain.network import NetworkBinding, NetworkSpec, mac_for
 from app.domain.observed import State
 from app.domain.ports import Agent
+from tests import subnets
 
-NETWORK = NetworkSpec.model_validate({"name": "agentest", "subnet": "10.218.0.0/24"})
+NETWORK = NetworkSpec.model_validate({"name": "agentest", "subnet": subnets.free()})
 
 
 def launch(name: str, *command: str, mounts: list[BoundMount] | None = None, **spec: Any) -> Launch:
@@ -112,8 +113,8 @@ def test_a_program_on_a_network_without_element_gets_the_kernels_stack(agent: Ag
         agent.start("b")
         from tests.integration.test_wiring import reachable
 
-        assert reachable("10.218.0.5", 80) and reachable("127.0.0.1", 28641)
-        assert "10.218.0.5" in agent.exec("b", ["ip", "address"]).stdout
+        assert reachable(str(NETWORK.subnet[5]), 80) and reachable("127.0.0.1", 28641)
+        assert str(NETWORK.subnet[5]) in agent.exec("b", ["ip", "address"]).stdout
         with pytest.raises(Conflict, match="used by b"):
             agent.remove_network("agentest")
     finally:

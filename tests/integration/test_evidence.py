@@ -24,10 +24,11 @@ from app.domain.network import NetworkBinding, NetworkSpec, mac_for
 from app.domain.observed import Claim
 from app.evidence import claims, escapes
 from app.evidence.subject import Linked, Subject
+from tests import subnets
 from tests.integration.test_wiring import reachable
 
 BUILT = Path(__file__).resolve().parents[2] / "build/elements/network-lwip"
-NETWORK = NetworkSpec.model_validate({"name": "evidence", "subnet": "10.216.0.0/24"})
+NETWORK = NetworkSpec.model_validate({"name": "evidence", "subnet": subnets.free()})
 LIBC = Path(f"/lib/{platform.machine()}-linux-gnu/libc.so.6")
 
 
@@ -78,7 +79,7 @@ def test_two_private_stacks_on_one_port(agent: LocalAgent) -> None:
     assert "web-b" in next(c.observation for c in found if c.claim == "text-shared")
     instance = agent.instances("web-a")[0]
     assert instance.started and instance.pids == [agent.observe()[0].pid]
-    assert instance.details["address"] == "10.216.0.2"
+    assert instance.details["address"] == str(NETWORK.subnet[2])
     fetched = agent.exec("web-a", ["curl", "-sI", "-m5", "http://web-b/"])
     assert fetched.stdout.startswith("HTTP/1.0 200"), fetched
     shown = subprocess.run(["ss", "-Hlt", "sport", "=", "80"], capture_output=True, text=True)
@@ -91,9 +92,9 @@ def test_an_instance_outlives_the_agent_and_serves_on(tmp_path: Path) -> None:
     first = LocalAgent(tmp_path)
     first.create(launch("web-c", 4, "python3", "-m", "http.server", "80"))
     first.start("web-c")
-    assert reachable("10.216.0.4", 80)
+    assert reachable(str(NETWORK.subnet[4]), 80)
     first.close()
-    assert reachable("10.216.0.4", 80)
+    assert reachable(str(NETWORK.subnet[4]), 80)
     second = LocalAgent(tmp_path)
     try:
         deadline = time.monotonic() + 5

@@ -22,11 +22,12 @@ from app.domain.network import NetworkBinding, NetworkSpec, Policy, link_local, 
 from app.wiring import naming, netns
 from app.wiring.netlink import Link, LinkRequest, Netlink
 from app.wiring.wiring import Wiring
+from tests import subnets
 
 pytestmark = pytest.mark.root
 
 MARK = f"wt{os.getpid()}"
-NETWORK = NetworkSpec.model_validate({"name": "wiretest", "subnet": "10.219.0.0/24"})
+NETWORK = NetworkSpec.model_validate({"name": "wiretest", "subnet": subnets.free()})
 
 
 def binding(host: int) -> NetworkBinding:
@@ -81,6 +82,7 @@ def wiring() -> Iterator[Wiring]:
     left = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True).stdout
     assert MARK not in left
     assert MARK not in subprocess.run(["ip", "link"], capture_output=True, text=True).stdout
+    assert not Path(f"/run/cse-{MARK}.lock").exists()
 
 
 def link_of(name: str) -> Link | None:
@@ -128,9 +130,10 @@ def test_tap_speaks_as_itself_only(wiring: Wiring) -> None:
         assert answered(tap, arp_request(own.mac, str(own.address), gateway))
         before = wiring.refused_packets()
         assert before is not None
-        other_mac = mac_for(IPv4Address("10.219.0.9"))
+        other = NETWORK.subnet[9]
+        other_mac = mac_for(other)
         assert not answered(tap, arp_request(other_mac, str(own.address), gateway), 0.2)
-        assert not answered(tap, arp_request(own.mac, "10.219.0.9", gateway), 0.2)
+        assert not answered(tap, arp_request(own.mac, str(other), gateway), 0.2)
         assert wiring.refused_packets() == before + 2
         link = link_of(naming.port_name(MARK, "a"))
         assert link is not None and link.mtu == 65520 and link.alias.endswith("application a")
@@ -336,3 +339,34 @@ def test_policy_says_which_ports_exchange_frames(wiring: Wiring, tmp_path: Path)
         for number, name in enumerate(places, start=10):
             wiring.unplug(name, binding(number), [])
             netns.remove(places[name])
+
+
+def test_the_lock_is_there_as_long_as_networks_are(wiring: Wiring) -> None:
+    lock = Path(f"/run/cse-{MARK}.lock")
+    wiring.ensure_network(NETWORK)
+    wiring.plug("a", binding(2), [])
+    assert lock.exists()
+    wiring.unplug("a", binding(2), [])
+    wiring.remove_network(NETWORK.name)
+    assert not lock.exists()
+
+
+def test_a_lock_that_is_removed_meanwhile_excludes_all_the_same(wiring: Wiring) -> None:
+    """Whoever waited for the removed file does not take it for the one that is there now."""
+    wiring.ensure_network(NETWORK)
+    inside, most = 0, 0
+
+    def come_and_go(number: int) -> None:
+        nonlocal inside, most
+        for _ in range(20):
+            with wiring._shared_lock() as path:
+                inside += 1
+                most = max(most, inside)
+                time.sleep(0.001)
+                if number == 0:
+                    path.unlink()
+                inside -= 1
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(come_and_go, range(4)))
+    assert most == 1
