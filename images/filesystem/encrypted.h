@@ -1,5 +1,5 @@
-/* What encrypted.c (the store unlocked, the plain tree) and sealing.c (changes, on their way back)
- * share. */
+/* What unlock.c (the store unlocked), encrypted.c (the plain tree) and sealing.c (changes, on their
+ * way back) share. */
 #ifndef CSE_FS_ENCRYPTED_H
 #define CSE_FS_ENCRYPTED_H
 
@@ -19,6 +19,8 @@ struct fs_encrypted {
 
 /* Unlocks the store at first use. 0 or negative errno. */
 int fs_encrypted_ready(struct fs_encrypted *encrypted);
+/* Owner, mode and times of what is in the store, for what shows it. */
+void fs_encrypted_copy_attributes(const char *to, const struct stat *status);
 /* The store's path of what is at `rel`; a long name's own file goes to `sidecar` ("" for others).
  */
 int fs_encrypted_path(const struct fs_encrypted *encrypted, const char *rel, char *out,

@@ -7,7 +7,7 @@
  * since: the stamp (identities and change times of the layers' directories) lies beside it in
  * m<n>.stamps/.
  */
-#include "fs.h"
+#include "stamps.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -22,8 +22,6 @@ struct linux_dirent64 {
     uint8_t d_type;
     char d_name[];
 };
-
-enum { SETTLED_NS = 40 * 1000 * 1000, STAMP_BYTES = 32 };
 
 int fs_each_name(const char *directory, int (*each)(const char *name, unsigned char type, void *),
                  void *context)
@@ -168,71 +166,6 @@ static int make_shadow(struct fs_where *where, char *path)
         raw(SYS_utimensat, AT_FDCWD, parent, times, 0);
     }
     return 0;
-}
-
-/* ---- stamps
- * ------------------------------------------------------------------------------------------ */
-
-static uint64_t mix(uint64_t hash, uint64_t value)
-{
-    hash ^= value + 0x9e3779b97f4a7c15u + (hash << 6) + (hash >> 2);
-    return hash * 0xff51afd7ed558ccdu;
-}
-
-/* What tells whether the merged listing could have changed. *settled: no layer changed just now,
- * so that a later change must show in the times. */
-static uint64_t stamp_of(const struct fs_where *where, bool *settled)
-{
-    char real[PATH_MAX];
-    struct stat status;
-    struct timespec now;
-    uint64_t hash = 1;
-    raw(SYS_clock_gettime, CLOCK_REALTIME, &now);
-    *settled = true;
-    for (int i = 0; i < where->mount->layer_count; i++) {
-        const struct fs_layer *layer = &where->mount->layers[i];
-        if (layer->archive != NULL || fs_layer_path(where->mount, i, where->rel, real) != 0)
-            continue;
-        if (raw_lstat(real, &status) == 0) {
-            hash = mix(mix(hash, status.st_ino), (uint64_t)status.st_ctim.tv_nsec);
-            hash = mix(mix(hash, (uint64_t)status.st_ctim.tv_sec), (uint64_t)i);
-            int64_t age = (now.tv_sec - status.st_ctim.tv_sec) * 1000000000L + now.tv_nsec -
-                          status.st_ctim.tv_nsec;
-            if (age < SETTLED_NS) *settled = false;
-        }
-        if (layer->whiteouts == NULL) continue;
-        snprintf(real, sizeof real, "%.2000s/%.2000s", layer->whiteouts, where->rel);
-        if (raw_lstat(real, &status) == 0)
-            hash =
-                mix(mix(hash, (uint64_t)status.st_ctim.tv_nsec), (uint64_t)status.st_ctim.tv_sec);
-    }
-    return hash;
-}
-
-static void stamp_path(const struct fs_mount *mount, const struct stat *shadow, char *out)
-{
-    snprintf(out, PATH_MAX, "%.4000s.stamps/%llx", mount->shadow,
-             (unsigned long long)shadow->st_ino);
-}
-
-static bool up_to_date(const char *path, uint64_t stamp)
-{
-    char text[STAMP_BYTES], wanted[STAMP_BYTES];
-    long length = raw(SYS_readlinkat, AT_FDCWD, path, text, sizeof text);
-    int expected = snprintf(wanted, sizeof wanted, "%llx", (unsigned long long)stamp);
-    return length == expected && memcmp(text, wanted, (size_t)expected) == 0;
-}
-
-static void write_stamp(const struct fs_mount *mount, const char *path, uint64_t stamp)
-{
-    char text[STAMP_BYTES], directory[PATH_MAX], fresh[PATH_MAX + 32];
-    snprintf(text, sizeof text, "%llx", (unsigned long long)stamp);
-    snprintf(directory, sizeof directory, "%.4000s.stamps", mount->shadow);
-    snprintf(fresh, sizeof fresh, "%s.%ld", path, raw(SYS_gettid));
-    fs_make_directories(directory, 01777);
-    if (raw(SYS_symlinkat, text, AT_FDCWD, fresh) != 0) return;
-    if (raw(SYS_renameat2, AT_FDCWD, fresh, AT_FDCWD, path, 0) != 0)
-        raw(SYS_unlinkat, AT_FDCWD, fresh, 0);
 }
 
 /* ---- the merged listing
@@ -473,9 +406,9 @@ static int bring_up_to_date(const struct fs_where *where, const char *shadow,
 {
     char stamp_at[PATH_MAX];
     bool settled;
-    uint64_t stamp = stamp_of(where, &settled);
-    stamp_path(where->mount, status, stamp_at);
-    if (up_to_date(stamp_at, stamp)) return 0;
+    uint64_t stamp = fs_stamp_of(where, &settled);
+    fs_stamp_path(where->mount, status, stamp_at);
+    if (fs_stamp_holds(stamp_at, stamp)) return 0;
     struct merge merge = {.where = where, .shadow = shadow};
     int error = fs_each_name(shadow, note_before, &merge);
     bool first = merge.before.count == 0;
@@ -488,7 +421,7 @@ static int bring_up_to_date(const struct fs_where *where, const char *shadow,
         struct timespec times[2] = {status->st_atim, status->st_mtim};
         raw(SYS_utimensat, AT_FDCWD, shadow, times, 0);
     }
-    if (settled) write_stamp(where->mount, stamp_at, stamp);
+    if (settled) fs_stamp_write(where->mount, stamp_at, stamp);
     return 0;
 }
 

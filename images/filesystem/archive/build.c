@@ -19,34 +19,6 @@
 #define CONTENTS ".contents"
 enum { RATIO_FROM_BYTES = 256 << 20, FIRST_BUCKETS = 1024, NAME_LIMIT = 4000 };
 
-int write_all(int fd, const void *data, size_t size, uint64_t offset)
-{
-    const char *at = data;
-    while (size > 0) {
-        ssize_t done = pwrite(fd, at, size, (off_t)offset);
-        if (done < 0 && errno == EINTR) continue;
-        if (done <= 0) return done == 0 ? EIO : errno;
-        at += done;
-        offset += (uint64_t)done;
-        size -= (size_t)done;
-    }
-    return 0;
-}
-
-int read_all(int fd, void *data, size_t size, uint64_t offset)
-{
-    char *at = data;
-    while (size > 0) {
-        ssize_t done = pread(fd, at, size, (off_t)offset);
-        if (done < 0 && errno == EINTR) continue;
-        if (done <= 0) return done == 0 ? EIO : errno;
-        at += done;
-        offset += (uint64_t)done;
-        size -= (size_t)done;
-    }
-    return 0;
-}
-
 /* ---- entries ------------------------------------------------------------------------------ */
 
 static uint32_t store_text(struct builder *b, const char *text, size_t length)

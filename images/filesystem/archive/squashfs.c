@@ -9,18 +9,15 @@
  * is entered once, whatever the image claims.
  */
 #include "build.h"
+#include "unpack.h"
 
 #include <errno.h>
 #include <limits.h>
-#include <lz4.h>
-#include <lzma.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zlib.h>
-#include <zstd.h>
 
 enum {
     SUPER_BYTES = 96,
@@ -35,7 +32,6 @@ enum {
 };
 enum { STORED = 1 << 24, META_STORED = 1 << 15, FRAGMENT_ENTRIES = 512 };
 #define NO_FRAGMENT UINT32_MAX
-enum compressor { GZIP = 1, LZMA, LZO, XZ, LZ4, ZSTD };
 enum type { DIRECTORY = 1, FILE_, LINK, LONG_DIRECTORY = 8, LONG_FILE, LONG_LINK };
 
 struct place { /* in a chain of metadata blocks */
@@ -86,28 +82,6 @@ static uint64_t u64(const unsigned char *at)
 
 /* ---- blocks -------------------------------------------------------------------------------- */
 
-/* Bytes that `from` unpacks to, at most `room`; -1: damaged. */
-static ssize_t unpack(enum compressor compressor, const unsigned char *from, size_t size,
-                      unsigned char *to, size_t room)
-{
-    if (compressor == GZIP) {
-        uLongf length = room;
-        return uncompress(to, &length, from, size) == Z_OK ? (ssize_t)length : -1;
-    }
-    if (compressor == LZ4) {
-        int length = LZ4_decompress_safe((const char *)from, (char *)to, (int)size, (int)room);
-        return length < 0 ? -1 : length;
-    }
-    if (compressor == ZSTD) {
-        size_t length = ZSTD_decompress(to, room, from, size);
-        return ZSTD_isError(length) ? -1 : (ssize_t)length;
-    }
-    uint64_t memory = UINT64_C(64) << 20;
-    size_t in = 0, out = 0;
-    lzma_ret got = lzma_stream_buffer_decode(&memory, 0, NULL, from, &in, size, to, &out, room);
-    return got == LZMA_OK ? (ssize_t)out : -1;
-}
-
 /* A data or fragment block into `to` of block_bytes; its length, or -1. `size` as the image has
  * it, with the mark of one that is stored as it is. */
 static ssize_t read_block(struct squashfs *s, uint64_t at, uint32_t size, unsigned char *to)
@@ -117,7 +91,7 @@ static ssize_t read_block(struct squashfs *s, uint64_t at, uint32_t size, unsign
     bool as_it_is = size & STORED;
     if (read_all(s->fd, as_it_is ? to : s->packed, stored, at) != 0) return -1;
     if (as_it_is) return stored;
-    return unpack((enum compressor)s->compressor, s->packed, stored, to, s->block_bytes);
+    return squashfs_unpack((enum compressor)s->compressor, s->packed, stored, to, s->block_bytes);
 }
 
 /* The metadata block at `at`; NULL: damaged. */
@@ -136,9 +110,9 @@ static const struct meta *read_meta(struct squashfs *s, uint64_t at)
     if (size == 0 || size > META_BYTES || size > s->size - at - 2) return NULL;
     bool as_it_is = u16(header) & META_STORED;
     if (read_all(s->fd, as_it_is ? meta->data : packed, size, at + 2) != 0) return NULL;
-    ssize_t length =
-        as_it_is ? (ssize_t)size
-                 : unpack((enum compressor)s->compressor, packed, size, meta->data, META_BYTES);
+    ssize_t length = as_it_is ? (ssize_t)size
+                              : squashfs_unpack((enum compressor)s->compressor, packed, size,
+                                                meta->data, META_BYTES);
     if (length <= 0) return NULL;
     meta->length = (uint32_t)length;
     meta->next = at + 2 + size;
