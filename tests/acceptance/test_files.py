@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app.cli.layer import unpack
 from tests.acceptance.world import World
 
 CHANGE = """
@@ -147,6 +148,30 @@ def test_commit_the_whole_tree_and_the_changes_alone(tree: World, tmp_path: Path
         "files", "sh", "-c", "cd /srv/tree; find . ! -type p | LC_ALL=C sort; cat kept/a"
     )
     assert seen.stdout == there.stdout and seen.returncode == 0
+
+
+def test_a_committed_layer_is_the_lower_of_another_application(tree: World, tmp_path: Path) -> None:
+    """`cse fs commit NAME PATH --layer DIR`: a directory, which both may change apart."""
+    answer = tree.api.get("/v1/applications/files/files/archive?path=/srv/tree&format=tar")
+    layer = tmp_path / "layer"
+    unpack(answer.iter_bytes(), layer)
+    mounts = [{"path": "/srv/again", "source": "cow", "from": str(layer)}]
+    tree.run(
+        "again", ["sleep", "infinity"], elements={"filesystem": {"settings": {"mounts": mounts}}}
+    )
+    show = (
+        "find . ! -type p -printf '%p %y %m %l\\n' | LC_ALL=C sort;"
+        " find . -type f -exec sha1sum {} + | LC_ALL=C sort"
+    )
+    there = tree.exec("files", "sh", "-c", f"cd /srv/tree; {show}")
+    seen = tree.exec("again", "sh", "-c", f"cd /srv/again; {show}")
+    assert seen.returncode == 0 and "./new/link l" in seen.stdout, seen.stderr
+    assert seen.stdout == there.stdout
+    change = "cd /srv/again; echo 2 > anew/own; rm c; cat anew/own; ls"
+    changed = tree.exec("again", "sh", "-c", change)
+    assert changed.stdout.startswith("2\n") and "\nc\n" not in changed.stdout
+    assert (layer / "anew/own").read_text() == "1\n" and (layer / "c").exists()
+    assert tree.exec("files", "cat", "/srv/tree/anew/own").stdout == "1\n"
 
 
 HOSTILE = """
