@@ -91,6 +91,9 @@ void cse_escape(const char *what);
  * dup2, close_range and closefrom. Returns the new number, or -1 with errno (`fd` is closed). */
 int cse_own_fd(int fd);
 void cse_own_close(int fd);
+/* Whether few numbers are left, as far as `fd`, the program's newest and so its highest but for
+ * gaps, can tell. */
+bool cse_own_crowded(int fd);
 bool cse_is_own_fd(int fd);
 
 /* ---- vfork.c: whose memory this is -------------------------------------------------------- */

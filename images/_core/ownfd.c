@@ -14,7 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { OWN_MAX = 1 << 20, OWN_ROOM = 65536, OWN_FEW = 128 };
+enum { OWN_MAX = 1 << 20, OWN_ROOM = 65536, OWN_FEW = 128, OWN_SPARE = 64 };
 
 /* One bit per descriptor number; shared by threads, copied by fork like the descriptors. */
 static uint64_t own_bits[OWN_MAX / 64];
@@ -90,6 +90,16 @@ void cse_own_close(int fd)
     set_bit(fd, false);
     libc(syscall)(SYS_close, fd);
     errno = saved_errno;
+}
+
+bool cse_own_crowded(int fd)
+{
+    struct rlimit limit;
+    rlim_t used = (rlim_t)fd + (rlim_t)__atomic_load_n(&own_count, __ATOMIC_RELAXED);
+    if (used < OWN_FEW || libc(syscall)(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &limit) != 0)
+        return false;
+    rlim_t spare = limit.rlim_cur / 8 < OWN_SPARE ? limit.rlim_cur / 8 : OWN_SPARE;
+    return used + spare > limit.rlim_cur;
 }
 
 int cse_own_next(int fd)

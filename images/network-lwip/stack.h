@@ -20,7 +20,7 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
-enum { CSE_STACK_VERSION = 6, CSE_ADDRESSES6_MAX = 3 };
+enum { CSE_STACK_VERSION = 7, CSE_ADDRESSES6_MAX = 3 };
 
 /* A socket: generation << 32 | index + 1 << 1 | datagram. 0 is no socket. */
 typedef uint64_t cse_socket;
@@ -111,6 +111,7 @@ enum { CSE_BELLS = 2 };
 struct cse_host {
     int (*own_fd)(int fd);
     void (*own_close)(int fd);
+    bool (*crowded)(int fd); /* few numbers are left beside the program's newest */
     void (*close_all_but_own)(void);
     const char *(*setting)(const char *key);
     long (*setting_number)(const char *key, long otherwise);

@@ -130,6 +130,11 @@ static bool no_field(const char *text, const char *key, char *out, size_t size)
 
 static void nothing(void) {}
 
+static bool never_crowded(int fd)
+{
+    return false;
+}
+
 static bool nobody_waits(cse_socket s, uint32_t mask)
 {
     return false;
@@ -138,6 +143,7 @@ static bool nobody_waits(cse_socket s, uint32_t mask)
 const struct cse_host fuzz_host = {
     .own_fd = own_fd,
     .own_close = own_close,
+    .crowded = never_crowded,
     .close_all_but_own = close_all_but_own,
     .setting = setting,
     .setting_number = setting_number,

@@ -41,10 +41,8 @@ static enum sock_kind kind_of(int type, int protocol)
     return protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6 ? KIND_PING : KIND_UDP;
 }
 
-static int api_socket(int family, int type, int protocol, int flags, cse_socket *made)
+static int make_socket(int family, int type, int protocol, int flags, cse_socket *made)
 {
-    int failed = pump_ensure();
-    if (failed != 0) return failed;
     sigset_t saved;
     instance_lock(&saved);
     struct sock *s = sock_new(kind_of(type, protocol), family);
@@ -58,6 +56,14 @@ static int api_socket(int family, int type, int protocol, int flags, cse_socket 
     }
     instance_unlock(&saved);
     return fd;
+}
+
+static int api_socket(int family, int type, int protocol, int flags, cse_socket *made)
+{
+    int failed = pump_ensure();
+    if (failed != 0) return failed;
+    int fd = make_socket(family, type, protocol, flags, made);
+    return room_after(fd) ? make_socket(family, type, protocol, flags, made) : fd;
 }
 
 static cse_socket api_find(uint64_t inode)
@@ -173,11 +179,9 @@ static int take_connection(struct sock *s, int flags, union cse_address *peer, c
     return fd;
 }
 
-static int api_accept(cse_socket handle, int fd, bool token, int flags, union cse_address *peer,
+static int accept_one(cse_socket handle, int fd, bool token, int flags, union cse_address *peer,
                       cse_socket *made)
 {
-    int failed = pump_ensure();
-    if (failed != 0) return failed;
     return WITH_SOCKET(handle, {
         if (s->state != LISTENING)
             result = -EINVAL;
@@ -186,6 +190,17 @@ static int api_accept(cse_socket handle, int fd, bool token, int flags, union cs
         else
             result = take_connection(s, flags, peer, made);
     });
+}
+
+static int api_accept(cse_socket handle, int fd, bool token, int flags, union cse_address *peer,
+                      cse_socket *made)
+{
+    int failed = pump_ensure();
+    if (failed != 0) return failed;
+    int taken = accept_one(handle, fd, token, flags, peer, made);
+    if (!room_after(taken)) return taken;
+    /* What could not be taken has a new token. */
+    return token ? CSE_RELAYED : accept_one(handle, fd, false, flags, peer, made);
 }
 
 /* ---- connect ------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ static bool is_wanted(const struct sock *s)
 }
 
 /* A keeper waits for nothing. */
-static bool held_here_alone(const struct sock *s)
+bool direct_held_here_alone(const struct sock *s)
 {
     if (s->owner != me.slot || sock_end(s) < 0 || me.confined) return false;
     for (int word = 0; word < HOLDER_WORDS; word++) {
@@ -109,7 +109,7 @@ static bool held_here_alone(const struct sock *s)
 
 void direct_start(struct sock *s)
 {
-    if (s->kind != KIND_TCP || !is_wanted(s) || !held_here_alone(s)) return;
+    if (s->kind != KIND_TCP || !is_wanted(s) || !direct_held_here_alone(s)) return;
     s->told = 0;
     s->direct = true;
     direct_publish(s);
@@ -143,7 +143,7 @@ static int bytes_in(int fd)
 /* Nothing is on its way in the pair, and no other process could be waiting there. */
 static bool may_start(const struct sock *s, int fd)
 {
-    if (!is_wanted(s) || s->hang_up || s->relay_news || !held_here_alone(s)) return false;
+    if (!is_wanted(s) || s->hang_up || s->relay_news || !direct_held_here_alone(s)) return false;
     if (s->state == LISTENING) return s->tokens == 0 && bytes_in(fd) == 0;
     if (s->state != CONNECTED || s->tx_eof || s->stash != NULL || s->junk != 0 || s->reset_wanted ||
         s->rx_first != NULL || s->fin_delivered || s->tcp == NULL)

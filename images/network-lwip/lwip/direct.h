@@ -13,6 +13,7 @@ void direct_relay(cse_socket handle);
 
 uint32_t direct_publish(struct sock *s); /* its readiness, for those without the lock */
 void direct_wish(struct sock *s);        /* an option that only direct mode honours */
+bool direct_held_here_alone(const struct sock *s);
 void direct_start(struct sock *s);       /* if this process alone holds it */
 /* This process waits for connections of a listener without tokens. */
 bool direct_listens(struct sock *s, int fd);

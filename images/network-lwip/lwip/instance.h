@@ -308,6 +308,7 @@ void process_gone(uint16_t slot); /* another process died: its sockets find a ne
 void process_watch(void);         /* follow changes of the table: pidfds, leader */
 bool process_claim_leader(void);
 void process_ring(uint16_t slot);
+uint16_t process_next_owner(const struct sock *s);
 bool process_bury(void);
 void process_register_fork_handlers(void);
 void process_open_bell(void);
@@ -321,6 +322,10 @@ void fresh_add(struct sock *s);
 void fresh_forget(struct sock *s);
 int fresh_settle(void);
 void fresh_closed(cse_socket handle);
+
+/* room.c */
+bool room_make(void);
+bool room_after(int fd);
 
 /* pump.c */
 int pump_ensure(void); /* starts the thread; without the lock */
@@ -348,6 +353,7 @@ void sock_drop_rx(struct sock *s);
 void sock_set_state(struct sock *s, enum sock_state state);
 void sock_close_end(uint32_t index);
 void sock_sweep_ends(void);
+void sock_hand_over(struct sock *s); /* to who else has its stack end */
 void sock_orphaned(struct sock *s);
 bool sock_just_closed(struct sock *s);
 void sock_bound(struct sock *s); /* its local port is known from now on */

@@ -18,6 +18,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -112,7 +113,7 @@ static enum outcome give(const cse_socket *list, size_t count, size_t *at)
 
 /* Its own child has nothing but the keeper to fork, which so becomes a child of init's: the
  * program shall have no child that it does not know. */
-static bool fork_keeper(void)
+static bool fork_keeper(const cse_socket *list, size_t count)
 {
     sigset_t child, saved, pending;
     sigemptyset(&child);
@@ -125,7 +126,7 @@ static bool fork_keeper(void)
     if (between == 0) {
         keeper_next = true;
         pid_t keeper = fork();
-        if (keeper == 0) keeper_run();
+        if (keeper == 0) keeper_run(list, count);
         process_quit(keeper > 0 ? 0 : 1);
     }
     making = false;
@@ -148,8 +149,7 @@ void keeper_entrust(const cse_socket *list, size_t count)
         enum outcome outcome = me.slot != NO_PROCESS ? give(list, count, &at) : GIVEN;
         instance_unlock(&saved);
         if (outcome == GIVEN) return;
-        /* It is forked with all that this process has. */
-        if (outcome == NOBODY && fork_keeper()) return;
+        if (outcome == NOBODY && fork_keeper(list + at, count - at)) return;
         struct timespec pause = {0, TRY_MS * 1000000L};
         syscall(SYS_nanosleep, &pause, NULL);
     }
@@ -197,23 +197,30 @@ void keeper_before_exec(void)
 
 /* ---- the keeper ----------------------------------------------------------------------------- */
 
+/* It did not come: this process had no number for it. */
+static void lose(struct sock *s)
+{
+    s->holders[me.slot / 64] &= ~bit_of(me.slot);
+    if (s->owner == me.slot) sock_orphaned(s);
+}
+
 /* Stack ends that came for us; what has ended meanwhile is closed. If their last other holder is
  * gone, they are ours to pump already. */
-void keeper_take(const struct note *note, int *fds, size_t count)
+void keeper_take(const struct note *note, const int *fds, size_t count)
 {
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < LWIP_MAX(count, note->count); i++) {
         uint32_t index = i < note->count ? note->index[i] : SOCKETS_MAX;
         struct sock *s = index < SOCKETS_MAX ? instance->sockets[index] : NULL;
-        bool good = fds[i] >= 0 && s != NULL && s->generation == note->generation[i] &&
-                    s->state != ENDED && sock_end(s) < 0 && me.slot != NO_PROCESS &&
-                    (s->holders[me.slot / 64] & bit_of(me.slot)) != 0;
-        if (!good) {
-            if (fds[i] >= 0) host->own_close(fds[i]);
-            continue;
-        }
+        int fd = i < count ? fds[i] : -1;
+        bool wanted = s != NULL && s->generation == note->generation[i] && s->state != ENDED &&
+                      sock_end(s) < 0 && me.slot != NO_PROCESS &&
+                      (s->holders[me.slot / 64] & bit_of(me.slot)) != 0;
+        if (wanted && fd < 0) lose(s);
+        if (!wanted && fd >= 0) host->own_close(fd);
+        if (!wanted || fd < 0) continue;
         if (me.ends[index].fd > 0) sock_close_end(index);
         me.ends[index] = (struct end){
-            .fd = fds[i], .generation = s->generation, .program_fd = -1, .inode = s->inode};
+            .fd = fd, .generation = s->generation, .program_fd = -1, .inode = s->inode};
         if (index >= me.top) me.top = index + 1;
         if (s->owner != me.slot) continue;
         s->adopt = true;
@@ -234,15 +241,37 @@ static bool is_needed(void)
     return alone && (instance->sockets_live > 0 || tcp_unfinished());
 }
 
-/* No signal that the program's group gets ends it: it lives as long as its sockets. */
-void keeper_run(void)
+/* What else the process that forked it has is no concern of this one. */
+static void keep_only(const cse_socket *list, size_t count)
 {
+    for (uint32_t i = 0; i < me.top; i++) {
+        struct sock *s = instance->sockets[i];
+        bool wanted = false;
+        if (s == NULL || sock_end(s) < 0 || s->owner == me.slot || me.slot == NO_PROCESS) continue;
+        for (size_t at = 0; at < count && !wanted; at++) wanted = list[at] == sock_handle(s);
+        if (wanted) continue;
+        s->holders[me.slot / 64] &= ~bit_of(me.slot);
+        sock_close_end(i);
+    }
+}
+
+/* No signal that the program's group gets ends it: it lives as long as its sockets. */
+void keeper_run(const cse_socket *list, size_t count)
+{
+    struct rlimit limit;
     sigset_t all;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, NULL);
     prctl(PR_SET_NAME, "cse-keeper");
     syscall(SYS_chdir, "/");
     host->close_all_but_own();
+    if (syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, &limit, NULL);
+    }
+    instance_lock(NULL);
+    keep_only(list, count);
+    instance_unlock(NULL);
     for (bool needed = true; needed;) {
         struct timespec pause = {LOOK_MS / 1000, LOOK_MS % 1000 * 1000000L};
         if (me.pump_runs)

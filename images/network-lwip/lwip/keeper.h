@@ -7,10 +7,10 @@
 /* These sockets are about to be in hands that have no stack end of them. Without the lock. */
 void keeper_entrust(const cse_socket *list, size_t count);
 void keeper_before_exec(void); /* the same for all that is inherited */
-bool keeper_has(const struct sock *s);
-/* The program of a forked process from now on; it does not return. */
-void keeper_run(void) __attribute__((noreturn));
+/* The program of a forked process from now on; it does not return. It keeps these alone. */
+void keeper_run(const cse_socket *list, size_t count) __attribute__((noreturn));
 void keeper_mark(uint16_t slot, bool on);
+bool keeper_has(const struct sock *s);
 /* In fork's handlers: this thread's fork is that of a keeper, or on the way to it. */
 bool keeper_is_made(void);
 extern bool keeper_next; /* and the next child is it */

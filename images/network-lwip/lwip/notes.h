@@ -35,7 +35,7 @@ void notes_hear(void);
  * already, they close. */
 void wire_answer(const struct sockaddr_un *to, socklen_t length);
 void wire_take_grants(const struct note *note, int *fds, size_t count);
-void keeper_take(const struct note *note, int *fds, size_t count);
+void keeper_take(const struct note *note, const int *fds, size_t count);
 void spawned_take(const struct note *note, const int *fds, size_t count);
 
 #endif

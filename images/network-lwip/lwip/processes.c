@@ -142,7 +142,7 @@ static void recount_tokens(struct sock *s)
 }
 
 /* Of those that have its stack end; a keeper if there is nobody else. */
-static uint16_t next_owner(const struct sock *s)
+uint16_t process_next_owner(const struct sock *s)
 {
     uint16_t keeper = NO_PROCESS;
     for (int word = 0; word < HOLDER_WORDS; word++) {
@@ -181,7 +181,7 @@ void process_gone(uint16_t slot)
             continue;
         }
         s->pending = false;
-        s->owner = next_owner(s);
+        s->owner = process_next_owner(s);
         if (s->owner != NO_PROCESS) {
             s->adopt = true;
             direct_stop(s);
@@ -266,6 +266,7 @@ static void watch_others(void)
             process_gone(i);
             continue;
         }
+        if (fd < 0 && errno == EMFILE) continue; /* with the next change (room.c) */
         me.watched[i] = fd;
         me.watched_pid[i] = p->pid;
         if (fd >= 0) pump_watch_fd(fd, PUMP_PROCESS + i);
@@ -310,7 +311,8 @@ static void reserve_child(void)
         struct sock *s = held_here(i);
         if (s == NULL) continue;
         s->holders[child_slot / 64] |= UINT64_C(1) << (child_slot % 64);
-        direct_stop(s); /* parent and child may both wait for it */
+        /* Parent and child may both wait for it; not a keeper. */
+        if (!keeper_is_made()) direct_stop(s);
     }
 }
 

@@ -251,6 +251,19 @@ int sock_make_pair(struct sock *s, int flags)
     return pair[0];
 }
 
+/* Others have its stack end and go on with it; this process has it no more. */
+void sock_hand_over(struct sock *s)
+{
+    unlink_pending(s);
+    direct_forget(s);
+    fresh_forget(s);
+    s->holders[me.slot / 64] &= ~(UINT64_C(1) << (me.slot % 64));
+    s->owner = process_next_owner(s);
+    s->adopt = true;
+    sock_notify(s);
+    sock_close_end(s->index);
+}
+
 /* ---- events -------------------------------------------------------------------------------- */
 
 void sock_notify(struct sock *s)

@@ -75,6 +75,7 @@ static void close_all_but_own(void)
 static const struct cse_host host = {
     .own_fd = cse_own_fd,
     .own_close = cse_own_close,
+    .crowded = cse_own_crowded,
     .close_all_but_own = close_all_but_own,
     .setting = cse_setting,
     .setting_number = cse_setting_number,
