@@ -32,6 +32,9 @@ CSE_BEFORE_SANITIZERS
 
 void (*cse_after_close)(uintptr_t value);
 
+/* F_SETFL was done. */
+extern void cse_flags_set(int fd) __attribute__((weak));
+
 static void before_close(int fd, void *stream)
 {
     if (cse_before_close != NULL && fd >= 0) cse_before_close(fd, stream);
@@ -137,6 +140,7 @@ static int guarded_fcntl(int fd, int command, void *argument)
     }
     int result = libc(fcntl)(fd, command, argument);
     if (result >= 0 && (command == F_DUPFD || command == F_DUPFD_CLOEXEC)) cse_fd_copy(fd, result);
+    if (result >= 0 && command == F_SETFL && cse_flags_set != NULL) cse_flags_set(fd);
     return result;
 }
 

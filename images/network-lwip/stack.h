@@ -102,6 +102,7 @@ enum { CSE_FEW = -1002 };            /* -EAGAIN, but some bytes are there: fewer
 /* Beside EPOLL* in the readiness of a TCP socket: */
 #define CSE_NOT_CONNECTED (1u << 27) /* data calls fail: ask `refusal` */
 #define CSE_LINGERS       (1u << 26) /* closing it may have to wait */
+#define CSE_SHARED        (1u << 24) /* programs that were not forked may have it */
 #define CSE_READY_GONE    (1u << 25) /* to `ready`: and there will be no more to say of it */
 
 enum { CSE_BELLS = 2 };
@@ -144,6 +145,8 @@ struct cse_stack {
     int (*socket)(int family, int type, int protocol, int flags, cse_socket *made);
     /* The socket whose program end has this inode, or 0. */
     cse_socket (*find)(uint64_t inode);
+    /* That inode, of a socket that was made just now. */
+    uint64_t (*inode)(cse_socket s);
     int (*bind)(cse_socket s, const union cse_address *address, socklen_t length);
     /* `fd` is the program's end, which must not look writable from then on. */
     int (*listen)(cse_socket s, int fd, int backlog);

@@ -1,6 +1,7 @@
 /* The implementation's table of functions (stack.h), as the overlay calls them: each takes the
  * lock, finds the socket, and lets the part of the stack concerned do the work.
  */
+#include "api.h"
 #include "core.h"
 #include "direct.h"
 #include "keeper.h"
@@ -19,21 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { JUNK_PIECE = 2048, RESOLVE_MS = 2000 };
-
-/* Runs BODY with the lock and `s`; RESULT is what it sets, -EBADF without such a socket. */
-#define WITH_SOCKET(handle, ...)                                                                   \
-    ({                                                                                             \
-        sigset_t saved_;                                                                           \
-        int result = -EBADF;                                                                       \
-        instance_lock(&saved_);                                                                    \
-        struct sock *s = sock_get(handle);                                                         \
-        if (s != NULL) {                                                                           \
-            __VA_ARGS__                                                                            \
-        }                                                                                          \
-        instance_unlock(&saved_);                                                                  \
-        result;                                                                                    \
-    })
+enum { RESOLVE_MS = 2000 };
 
 static enum sock_kind kind_of(int type, int protocol)
 {
@@ -64,6 +51,13 @@ static int api_socket(int family, int type, int protocol, int flags, cse_socket 
     if (failed != 0) return failed;
     int fd = make_socket(family, type, protocol, flags, made);
     return room_after(fd) ? make_socket(family, type, protocol, flags, made) : fd;
+}
+
+/* Without the lock: of a socket that the caller has made just now. */
+static uint64_t api_inode(cse_socket handle)
+{
+    const struct sock *s = sock_get(handle);
+    return s != NULL ? s->inode : 0;
 }
 
 static cse_socket api_find(uint64_t inode)
@@ -121,26 +115,6 @@ static int api_bind(cse_socket handle, const union cse_address *address, socklen
     return WITH_SOCKET(handle, { result = start_bind(s, address, length); });
 }
 
-/* Fills the program's end until poll does not show it writable, which takes little after its buffer
- * was made small; tcp_deliver skips these bytes. */
-static void fill_with_junk(struct sock *s, int fd)
-{
-    static const char junk[JUNK_PIECE];
-    int least = 0;
-    syscall(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDBUF, &least, (socklen_t)sizeof least);
-    s->small_pair = true;
-    for (;;) {
-        long sent =
-            syscall(SYS_sendto, fd, junk, sizeof junk, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
-        if (sent <= 0) return;
-        s->junk += (size_t)sent;
-        struct pollfd writable = {fd, POLLOUT, 0};
-        struct timespec now = {0, 0};
-        if (syscall(SYS_ppoll, &writable, 1, &now, NULL, 0) != 1 || !(writable.revents & POLLOUT))
-            return;
-    }
-}
-
 static int api_listen(cse_socket handle, int fd, int backlog)
 {
     return WITH_SOCKET(handle, {
@@ -150,7 +124,7 @@ static int api_listen(cse_socket handle, int fd, int backlog)
             result = -EINVAL;
         else
             result = listen_start(s, backlog);
-        if (result == 0 && s->junk == 0) fill_with_junk(s, fd);
+        if (result == 0 && s->junk == 0) pair_fill(s, fd);
         if (result == 0 && !s->direct) direct_start(s);
     });
 }
@@ -201,94 +175,6 @@ static int api_accept(cse_socket handle, int fd, bool token, int flags, union cs
     if (!room_after(taken)) return taken;
     /* What could not be taken has a new token. */
     return token ? CSE_RELAYED : accept_one(handle, fd, false, flags, peer, made);
-}
-
-/* ---- connect ------------------------------------------------------------------------------------
- */
-
-static int connect_result(struct sock *s)
-{
-    if (s->state == CONNECTED) return 0;
-    int error = s->error != 0 ? s->error : ECONNABORTED;
-    s->error = 0;
-    return -error;
-}
-
-static int start_connect(struct sock *s, int fd, const union cse_address *address, socklen_t length,
-                         bool nonblocking)
-{
-    struct endpoint to;
-    int failed = address != NULL ? address_destination(s, address, length, true, &to) : 0;
-    if (s->kind != KIND_TCP) {
-        const struct endpoint *peer = address != NULL ? &to : NULL;
-        if (failed == 0 && s->kind == KIND_PING && !s->bound) failed = ping_bind(s, &s->local);
-        if (failed != 0) return failed;
-        return s->kind == KIND_PING ? udp_set_peer(s, peer) : udp_connect_to(s, peer);
-    }
-    if (s->state == LISTENING) return -EISCONN;
-    if (s->state == CONNECTING) return -EALREADY;
-    if (s->state == CONNECTED && s->connect_open) { /* the first to ask how it went */
-        s->connect_open = false;
-        return 0;
-    }
-    if (s->state == CONNECTED || (s->state == ENDED && !s->connect_failed)) return -EISCONN;
-    if (s->state == ENDED) return connect_result(s);
-    if (failed != 0) return failed;
-    failed = tcp_start_connect(s, &to);
-    if (failed != 0) return failed;
-    s->waited_for = !nonblocking;
-    s->connect_open = nonblocking;
-    if (nonblocking) fill_with_junk(s, fd);
-    direct_start(s);
-    return -EINPROGRESS;
-}
-
-static int api_connect(cse_socket handle, int fd, const union cse_address *address,
-                       socklen_t length, bool nonblocking)
-{
-    return WITH_SOCKET(handle, { result = start_connect(s, fd, address, length, nonblocking); });
-}
-
-/* Where to wait while it connects; looked up anew each time, since a reset moves it. */
-static uint32_t *connecting_word(cse_socket handle)
-{
-    sigset_t saved;
-    instance_lock(&saved);
-    struct sock *s = sock_get(handle);
-    uint32_t *word = s != NULL && s->state == CONNECTING ? &s->state : NULL;
-    if (word != NULL) s->waited_for = true;
-    instance_unlock(&saved);
-    return word;
-}
-
-/* The program goes on while it connects. */
-static int stop_waiting(cse_socket handle, int fd, int why)
-{
-    return WITH_SOCKET(handle, {
-        result = why;
-        if (s->state == CONNECTING && s->waited_for) {
-            s->waited_for = false;
-            s->connect_open = true;
-            fill_with_junk(s, fd);
-        }
-    });
-}
-
-/* A futex, because its rules for signals and time-outs are those of connect(2). */
-static int api_connect_wait(cse_socket handle, int fd, int timeout_ms)
-{
-    struct timespec limit = {timeout_ms / 1000, (timeout_ms % 1000) * 1000000L};
-    uint32_t *word;
-    while ((word = connecting_word(handle)) != NULL) {
-        long woken = syscall(SYS_futex, word, FUTEX_WAIT, CONNECTING,
-                             timeout_ms < 0 ? NULL : &limit, NULL, 0);
-        if (woken < 0 && errno == EINTR) return stop_waiting(handle, fd, -EINTR);
-        if (woken < 0 && errno == ETIMEDOUT) return stop_waiting(handle, fd, -EINPROGRESS);
-    }
-    return WITH_SOCKET(handle, {
-        s->waited_for = s->connect_open = false;
-        result = connect_result(s);
-    });
 }
 
 /* Above 0: it is connected meanwhile, or was. */
@@ -508,6 +394,7 @@ static const struct cse_stack stack = {
     .running = instance_running,
     .socket = api_socket,
     .find = api_find,
+    .inode = api_inode,
     .bind = api_bind,
     .listen = api_listen,
     .accept = api_accept,

@@ -11,6 +11,7 @@
  * Called through stack.h by the overlay's stream.c, epoll.c and poll.c, and by tcp.c and pump.c.
  */
 #include "direct.h"
+#include "keeper.h"
 #include "pump.h"
 #include "wire.h"
 
@@ -24,14 +25,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum {
-    WIRE_READS = 256,
-    DEVICE_LOOKS = 2,
-    TRY_AGAIN = 16,
-    NEGLECTS_MAX = 5,
-    FOR_GOOD = 6,
-    TRY_AT_ONCE = 1 << 20
-};
+enum { DEVICE_LOOKS = 2, TRY_AGAIN = 16, NEGLECTS_MAX = 5, FOR_GOOD = 6, TRY_AT_ONCE = 1 << 20 };
 
 static struct process *self(void)
 {
@@ -52,6 +46,7 @@ static uint32_t compute(const struct sock *s)
 {
     uint32_t mask = s->linger_on && s->linger_seconds > 0 ? CSE_LINGERS : 0;
     bool failed = s->state == ENDED && s->connect_failed;
+    if (keeper_has(s)) mask |= CSE_SHARED;
     if (s->kind == KIND_TCP && (s->state == FRESH || s->state == LISTENING || failed))
         mask |= CSE_NOT_CONNECTED;
     /* What a pair cannot show. */
@@ -194,14 +189,6 @@ bool direct_listens(struct sock *s, int fd)
     return s->direct;
 }
 
-/* While it connected, the program's end was made to look full. */
-static void widen_pair(struct sock *s, int fd)
-{
-    int bytes = PAIR_BUFFER;
-    syscall(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDBUF, &bytes, (socklen_t)sizeof bytes);
-    s->small_pair = false;
-}
-
 /* ---- data ----------------------------------------------------------------------------------- */
 
 /* Copies what waits into the program's buffers; the number of bytes. */
@@ -327,7 +314,8 @@ ssize_t direct_transmit(cse_socket handle, int fd, const struct iovec *parts, in
     for (int i = 0; i < count; i++) wanted += parts[i].iov_len;
     instance_lock(&saved);
     struct sock *s = sock_get(handle);
-    if (s != NULL && s->small_pair && s->state == CONNECTED) widen_pair(s, fd);
+    if (s != NULL && s->small_pair && s->state == CONNECTED) pair_widen(s, fd);
+    if (s != NULL && s->direct && s->state == CONNECTING) result = -EAGAIN;
     if (s != NULL && usable(s, fd) && acknowledged(s) && !s->reset_wanted &&
         s->state == CONNECTED) {
         if (s->tx_eof || s->tcp == NULL)
@@ -375,15 +363,20 @@ static bool waits_here(const struct sock *s)
     return s->rx_first != NULL && (s->rx_bytes >= s->receive_low || s->fin_received);
 }
 
+/* The peer has finished, and the program has read what came before. */
+void direct_mirror_end(struct sock *s)
+{
+    int fd = sock_end(s);
+    if (s->rx_first != NULL || !s->fin_received || s->fin_delivered || fd < 0) return;
+    s->fin_delivered = true;
+    syscall(SYS_shutdown, fd, SHUT_WR);
+}
+
 /* In the owner, from sock_deliver: what the pair mirrors, and who waits is told. */
 void direct_deliver(struct sock *s)
 {
-    int fd = sock_end(s);
-    if (s->rx_first == NULL && s->fin_received && !s->fin_delivered && fd >= 0) {
-        s->fin_delivered = true;
-        syscall(SYS_shutdown, fd, SHUT_WR);
-    }
-    uint32_t mask = direct_publish(s) & ~(CSE_LINGERS | CSE_NOT_CONNECTED);
+    if (!s->fresh) direct_mirror_end(s);
+    uint32_t mask = direct_publish(s) & ~(CSE_LINGERS | CSE_NOT_CONNECTED | CSE_SHARED);
     uint32_t news = mask & ~s->told;
     s->told = mask;
     if (s->rx_news) news |= mask & (EPOLLIN | EPOLLRDNORM);
@@ -400,7 +393,7 @@ void direct_deliver(struct sock *s)
 
 /* What lies in the arena for long, and is not asked for by calls that we see, may be waited for by
  * others. */
-static void look_for_neglect(void)
+void direct_look_for_neglect(void)
 {
     struct sock *s = self()->unread;
     uint64_t now = clock_us() / 1000;
@@ -419,74 +412,6 @@ static void look_for_neglect(void)
     }
 }
 
-/* ---- waiting -------------------------------------------------------------------------------- */
-
-/* What wakes the instance's peers must give; under the lock. */
-static void decide_wake(void)
-{
-    enum wake wanted = WAKE_PUMP;
-    if (instance->sleepers > 0) wanted = WAKE_THREAD;
-    if (instance->spinners > 0 || (instance->ticking && instance->sleepers == 0))
-        wanted = WAKE_NONE;
-    bool same = wanted == instance->wake_wanted;
-    /* A peer that has rung has taken the wish: others who sleep still have it. */
-    if (same && wanted == WAKE_NONE && instance->wake_changes == instance->wires.changes) return;
-    instance->wake_wanted = wanted;
-    instance->wake_changes = instance->wires.changes;
-    wire_want(wanted);
-}
-
-/* Runs the stack once: what lies in the rings, and what follows from it. Under the lock. */
-bool direct_turn(void)
-{
-    bool any = false;
-    instance->visits++;
-    wire_follow();
-    if (wire_pending()) any = wire_read(WIRE_READS);
-    if (me.device_ready) {
-        me.device_ready = false;
-        any |= device_read(WIRE_READS);
-    }
-    instance_settle();
-    return any;
-}
-
-static void count(uint32_t *all, uint32_t *mine, int by)
-{
-    *all += (uint32_t)by;
-    *mine += (uint32_t)by;
-}
-
-/* The three states of a thread that waits, entered under the lock. Before it sleeps the caller
- * looks once more whether something came. */
-bool direct_polls(void)
-{
-    return instance->wires.up > 0;
-}
-
-uint32_t direct_spin_us(void)
-{
-    return __atomic_load_n(&instance->spin_us, __ATOMIC_RELAXED);
-}
-
-void direct_spin(bool on)
-{
-    if (me.slot == NO_PROCESS) return;
-    count(&instance->spinners, &self()->spinners, on ? 1 : -1);
-    decide_wake();
-}
-
-void direct_sleep(bool on)
-{
-    if (me.slot == NO_PROCESS) return;
-    if (on && me.bells_given) {
-        me.bells_given = false;
-        pump_requeue_device();
-    }
-    count(&instance->sleepers, &self()->sleepers, on ? 1 : -1);
-    decide_wake();
-}
-
 /* A socket is about to go. */
 void direct_forget(struct sock *s)
 {
@@ -495,70 +420,4 @@ void direct_forget(struct sock *s)
     while (*at != NULL && *at != s) at = &(*at)->unread_next;
     if (*at == s) *at = s->unread_next;
     s->unread = false;
-}
-
-/* In process_gone: a dead process neither spins nor sleeps. */
-void direct_forget_process(struct process *p)
-{
-    instance->sleepers -= p->sleepers;
-    instance->spinners -= p->spinners;
-    p->sleepers = p->spinners = 0;
-    for (struct sock *s = p->unread; s != NULL; s = s->unread_next) s->unread = false;
-    p->unread = NULL;
-    decide_wake();
-}
-
-/* ---- the pump's part ------------------------------------------------------------------------- */
-
-/* True while the pump must look every millisecond: the program's threads use the library and may
- * be computing just now, or data lies unread. Called by the leader's pump before it sleeps. */
-bool direct_tick(bool leads)
-{
-    if (self()->unread != NULL) look_for_neglect();
-    bool unread = self()->unread != NULL;
-    if (!leads) return unread;
-    bool active = instance->visits != me.seen_visits;
-    me.seen_visits = instance->visits;
-    instance->ticking = active;
-    instance->wake_changes--; /* a wire may have been mapped here just now: all are told */
-    decide_wake();
-    return active || unread;
-}
-
-/* While threads of the program come and go they read the rings themselves. */
-bool direct_leaves_to_pump(void)
-{
-    return !instance->ticking || instance->visits == me.seen_visits;
-}
-
-/* True if threads have found packets at the device since the pump last asked: it does not wait for
- * the device then, and looks every millisecond as for the wires. */
-bool direct_finds(void)
-{
-    bool found = instance->device_finds != me.seen_finds;
-    me.seen_finds = instance->device_finds;
-    return found;
-}
-
-bool direct_leaves_device(void)
-{
-    return instance->device_finds == me.seen_finds;
-}
-
-/* What wakes a sleeping thread: the thread bell, and the device. */
-void direct_bells(int fds[CSE_BELLS])
-{
-    me.bells_given = true;
-    fds[0] = me.bells[1];
-    fds[1] = me.tap;
-}
-
-/* The eventfd is cleared; the device is looked at in the next turn. */
-void direct_heard(int bell)
-{
-    uint64_t count;
-    if (bell == 0)
-        syscall(SYS_read, me.bells[1], &count, sizeof count);
-    else
-        me.device_ready = true;
 }

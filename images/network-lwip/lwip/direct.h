@@ -1,4 +1,4 @@
-/* What tcp.c, pump.c, processes.c and api.c need of direct mode (direct.c). */
+/* What tcp.c, pump.c, processes.c and api.c need of direct mode (direct.c, turn.c). */
 #ifndef CSE_DIRECT_H
 #define CSE_DIRECT_H
 
@@ -14,14 +14,16 @@ void direct_relay(cse_socket handle);
 uint32_t direct_publish(struct sock *s); /* its readiness, for those without the lock */
 void direct_wish(struct sock *s);        /* an option that only direct mode honours */
 bool direct_held_here_alone(const struct sock *s);
-void direct_start(struct sock *s);       /* if this process alone holds it */
+void direct_start(struct sock *s); /* if this process alone holds it */
 /* This process waits for connections of a listener without tokens. */
 bool direct_listens(struct sock *s, int fd);
 void direct_tell_relayed(struct sock *s);
 void direct_stop(struct sock *s);
 void direct_deliver(struct sock *s);
+void direct_mirror_end(struct sock *s);
 void direct_half_close(struct sock *s);
 void direct_forget(struct sock *s);
+void direct_look_for_neglect(void);
 
 bool direct_turn(void);
 bool direct_polls(void);

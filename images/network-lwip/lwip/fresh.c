@@ -2,8 +2,9 @@
  *
  * A connection that lives for a moment needs no pump: its calls are served in the program's
  * threads, and the overlay tells of its close. So a stack end comes into the pump's epoll only when
- * it is relayed, or SETTLE_MS old: from then on a close that no overlay saw is noticed too. Called
- * by sock.c, direct.c, the pump and, through stack.h, the overlay.
+ * it is relayed, or SETTLE_MS old: from then on a close that no overlay saw is noticed too. Until
+ * then its pair does not show either that it is connecting, or that the peer has finished. Called
+ * by pair.c, direct.c, the pump and, through stack.h, the overlay.
  */
 #include "direct.h"
 
@@ -53,14 +54,24 @@ void fresh_add(struct sock *s)
     if (me.pump_wakes_ms > s->fresh_ms + SETTLE_MS) process_ring(me.slot);
 }
 
+/* The pump watches it from now on: what its end did not show for as long as nobody could have
+ * looked is made up for. */
+void fresh_over(struct sock *s)
+{
+    if (!s->fresh) return;
+    unlist(s);
+    if (s->state == CONNECTING && s->connect_open && s->junk == 0) pair_fill_own(s);
+    if (s->direct) direct_mirror_end(s);
+}
+
 /* In this process's pump, before it sleeps: ms until there is something to do, -1: nothing. */
 int fresh_settle(void)
 {
     uint64_t now = clock_us() / 1000;
     struct sock *s;
     while ((s = self()->fresh) != NULL && now >= s->fresh_ms + SETTLE_MS) {
-        unlist(s);
         pump_watch(s);
+        fresh_forget(s);
     }
     return s != NULL ? (int)(s->fresh_ms + SETTLE_MS - now) : -1;
 }

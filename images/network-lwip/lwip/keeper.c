@@ -10,6 +10,7 @@
  * of its sockets. Called by processes.c, and through stack.h by the overlay's sendmsg.
  */
 #include "keeper.h"
+#include "direct.h"
 #include "notes.h"
 #include "pump.h"
 
@@ -82,8 +83,10 @@ static enum outcome send_note(uint16_t keeper, const struct note *note, const in
     if (failed == ECONNREFUSED) process_gone(keeper);
     if (failed == ECONNREFUSED || failed == ETOOMANYREFS) return NOBODY;
     if (failed != 0) return NOT_YET;
-    for (int i = 0; i < note->count; i++)
+    for (int i = 0; i < note->count; i++) {
         instance->sockets[note->index[i]]->holders[keeper / 64] |= bit_of(keeper);
+        direct_publish(instance->sockets[note->index[i]]);
+    }
     return GIVEN;
 }
 
@@ -251,6 +254,7 @@ static void keep_only(const cse_socket *list, size_t count)
         for (size_t at = 0; at < count && !wanted; at++) wanted = list[at] == sock_handle(s);
         if (wanted) continue;
         s->holders[me.slot / 64] &= ~bit_of(me.slot);
+        direct_publish(s);
         sock_close_end(i);
     }
 }

@@ -78,7 +78,7 @@ void pump_watch(struct sock *s)
     struct end *end = &me.ends[s->index];
     if (me.epoll < 0 || end->watched || end->fd <= 0) return;
     buffers_fit_pair(s);
-    fresh_forget(s);
+    fresh_over(s);
     end->watched = true;
     control(s, EPOLL_CTL_ADD, 0);
 }

@@ -222,7 +222,7 @@ void reset_ends(void)
     me.epoch = instance->epoch;
     for (uint32_t i = 0; i < me.top; i++) {
         if (me.ends[i].fd <= 0 || me.ends[i].generation == instance->generations[i]) continue;
-        tcp_spoil_end(&me.ends[i]);
+        pair_spoil(&me.ends[i]);
         sock_close_end(i);
     }
 }

@@ -106,7 +106,7 @@ void sock_drop_rx(struct sock *s)
     s->rx_bytes = s->rx_offset = 0;
 }
 
-static void unlink_pending(struct sock *s)
+void sock_unlist(struct sock *s)
 {
     if (!s->pending || s->owner == NO_PROCESS) return;
     struct process *p = &instance->processes[s->owner];
@@ -129,7 +129,7 @@ static void dismantle(struct sock *s)
     sock_drop_rx(s);
     heap_free(s->stash);
     s->stash = NULL;
-    unlink_pending(s);
+    sock_unlist(s);
     if (me.ends[s->index].generation == s->generation) sock_close_end(s->index);
     instance->generations[s->index]++;
     instance->stale_changes++; /* copies elsewhere are stale from here on */
@@ -190,78 +190,6 @@ struct sock *sock_by_inode(uint64_t inode)
     struct sock *s = *hash_place(inode);
     while (s != NULL && s->inode != inode) s = s->hash_next;
     return s;
-}
-
-/* ---- the pair ------------------------------------------------------------------------------ */
-
-int sock_end(const struct sock *s)
-{
-    const struct end *end = &me.ends[s->index];
-    return end->fd > 0 && end->generation == s->generation ? end->fd : -1;
-}
-
-void sock_close_end(uint32_t index)
-{
-    struct end *end = &me.ends[index];
-    if (end->fd <= 0) return;
-    /* Out of the epoll set first: a copy of it in another process would keep it reporting. */
-    if (end->watched && me.epoll >= 0) {
-        char event[16] = {0};
-        syscall(SYS_epoll_ctl, me.epoll, 2 /* EPOLL_CTL_DEL */, end->fd, event);
-    }
-    host->own_close(end->fd);
-    host->ready((uint64_t)end->generation << 32 | (uint64_t)(index + 1) << 1, CSE_READY_GONE);
-    memset(end, 0, sizeof *end);
-}
-
-/* Closes stack ends of sockets that are gone. */
-void sock_sweep_ends(void)
-{
-    for (uint32_t i = 0; i < me.top; i++)
-        if (me.ends[i].fd > 0 && me.ends[i].generation != instance->generations[i])
-            sock_close_end(i);
-}
-
-int sock_make_pair(struct sock *s, int flags)
-{
-    int pair[2], type = s->kind == KIND_TCP ? SOCK_STREAM : SOCK_SEQPACKET;
-    if (syscall(SYS_socketpair, AF_UNIX, type | (flags & (SOCK_CLOEXEC | SOCK_NONBLOCK)), 0, pair) <
-        0)
-        return -errno;
-    struct stat status;
-    fstat(pair[0], &status);
-    int fd = host->own_fd(pair[1]);
-    if (fd < 0) {
-        int failed = -errno;
-        syscall(SYS_close, pair[0]);
-        return failed;
-    }
-    s->inode = status.st_ino;
-    sock_know(s);
-    s->owner = me.slot;
-    s->holders[me.slot / 64] |= UINT64_C(1) << (me.slot % 64);
-    if (me.ends[s->index].fd > 0) sock_close_end(s->index);
-    me.ends[s->index] = (struct end){
-        .fd = fd, .generation = s->generation, .program_fd = pair[0], .inode = s->inode};
-    if (s->index >= me.top) me.top = s->index + 1;
-    if (s->kind == KIND_TCP && instance->direct_mode)
-        fresh_add(s);
-    else
-        pump_watch(s);
-    return pair[0];
-}
-
-/* Others have its stack end and go on with it; this process has it no more. */
-void sock_hand_over(struct sock *s)
-{
-    unlink_pending(s);
-    direct_forget(s);
-    fresh_forget(s);
-    s->holders[me.slot / 64] &= ~(UINT64_C(1) << (me.slot % 64));
-    s->owner = process_next_owner(s);
-    s->adopt = true;
-    sock_notify(s);
-    sock_close_end(s->index);
 }
 
 /* ---- events -------------------------------------------------------------------------------- */
@@ -352,19 +280,6 @@ void sock_unbound(struct sock *s)
         s->port_prev->port_next = s->port_next;
     else
         *port_place(s->local.port) = s->port_next;
-}
-
-/* The program may have closed this socket a moment ago, before the pump heard of it: what has hung
- * up is taken down at once. True if it is gone. */
-bool sock_just_closed(struct sock *s)
-{
-    struct pollfd end = {sock_end(s), 0, 0};
-    struct timespec now = {0, 0};
-    uint32_t index = s->index;
-    if (end.fd < 0 || s->owner != me.slot) return false;
-    if (syscall(SYS_ppoll, &end, 1, &now, NULL, 0) != 1 || !(end.revents & POLLHUP)) return false;
-    pump_serve(s, EPOLLHUP | EPOLLIN);
-    return instance->sockets[index] != s || s->state == ENDED;
 }
 
 int sock_check_bind(struct sock *s, const struct endpoint *wanted)

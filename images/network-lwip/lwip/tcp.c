@@ -166,8 +166,8 @@ err_t lwip_tcp_event(void *arg, struct tcp_pcb *pcb, enum lwip_event event, stru
         sock_set_state(s, CONNECTED);
         tcp_apply_options(s);
         buffers_established(pcb, s);
-        s->tx_ready = true;
         if (!s->direct) direct_start(s);
+        s->tx_ready = !(s->direct && s->fresh); /* the pump looks when it begins to watch */
         sock_notify(s);
         return ERR_OK;
     case LWIP_EVENT_ERR:
@@ -280,31 +280,9 @@ static bool write_to_program(struct sock *s, int fd)
     return true;
 }
 
-static void skip_junk(struct sock *s, int fd)
-{
-    while (s->junk > 0) {
-        size_t wanted = s->junk < READ_BYTES ? s->junk : READ_BYTES;
-        long got = syscall(SYS_recvfrom, fd, me.scratch, wanted, MSG_DONTWAIT, NULL, NULL);
-        if (got <= 0) break;
-        s->junk -= (size_t)got;
-    }
-}
-
-/* The stack end is about to be closed, and the program shall see ECONNRESET: AF_UNIX says so when
- * something was left unread. Its end is only written to if it is still the one we know. */
-void tcp_spoil_end(const struct end *end)
-{
-    struct stat status;
-    int copy = (int)syscall(SYS_fcntl, end->program_fd, 1030 /* F_DUPFD_CLOEXEC */, 3);
-    if (copy < 0) return;
-    if (fstat(copy, &status) == 0 && status.st_ino == end->inode)
-        syscall(SYS_sendto, copy, "", 1L, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
-    syscall(SYS_close, copy);
-}
-
 void tcp_reset_program(struct sock *s, int error)
 {
-    if (sock_end(s) >= 0 && error != 0) tcp_spoil_end(&me.ends[s->index]);
+    if (sock_end(s) >= 0 && error != 0) pair_spoil(&me.ends[s->index]);
     sock_retire(s);
 }
 
@@ -318,7 +296,7 @@ void tcp_deliver(struct sock *s)
         if (s->hang_up) tcp_finish(s);
         return;
     }
-    if (s->junk != 0 && s->state == CONNECTED) skip_junk(s, fd);
+    if (s->junk != 0 && s->state == CONNECTED) pair_skip_junk(s, fd);
     if (s->direct) {
         direct_deliver(s);
         tcp_take(s); /* what was written past us, and the hang-up */

@@ -8,14 +8,17 @@
  * pump goes on, whose thread has no filter. A filter that a program puts on itself by an
  * instruction of its own is not seen.
  */
-#include "net.h"
+#include "patience.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -70,6 +73,15 @@ static long fork_by_number(long number, const unsigned long *words)
     return net_fail(-EPERM);
 }
 
+/* The stack behind us makes its own calls through here, inside its lock: none of these. */
+static bool sets_patience(long number, const unsigned long *words)
+{
+    if (number == SYS_setsockopt)
+        return words[1] == SOL_SOCKET && (words[2] == SO_RCVTIMEO || words[2] == SO_SNDTIMEO);
+    return (number == SYS_fcntl && words[1] == F_SETFL) ||
+           (number == SYS_ioctl && words[1] == FIONBIO);
+}
+
 /* These read more words than some callers pass. */
 CSE_BEFORE_SANITIZERS
 
@@ -99,7 +111,9 @@ CSE_EXPORT long syscall(long number, ...)
         before_filter();
     }
     if (is_fork(number, words)) return fork_by_number(number, words);
-    return libc(syscall)(number, words[0], words[1], words[2], words[3], words[4], words[5]);
+    long result = libc(syscall)(number, words[0], words[1], words[2], words[3], words[4], words[5]);
+    if (sets_patience(number, words)) patience_forget(net_find_data((int)words[0]));
+    return result;
 }
 
 CSE_BEFORE_SANITIZERS_END

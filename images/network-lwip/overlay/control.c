@@ -3,6 +3,7 @@
  */
 #include "data.h"
 #include "netlink.h"
+#include "patience.h"
 #include "wait.h"
 
 #include <fcntl.h>
@@ -280,7 +281,11 @@ CSE_EXPORT int setsockopt(int fd, int level, int name, const void *value, sockle
     if (s == 0) return netlink_setoption(fd, level, name, value, length);
     if (value == NULL && length != 0) return net_fail(-EFAULT);
     int result = net_running()->setoption(s, level, name, value, length);
-    if (result > 0) return libc(setsockopt)(fd, level, name, value, length);
+    if (result > 0) {
+        result = libc(setsockopt)(fd, level, name, value, length);
+        patience_forget(s);
+        return result;
+    }
     return result == 0 ? 0 : net_fail(result);
 }
 

@@ -347,35 +347,36 @@ static int wait_in(struct set *set, struct epoll_event *events, int max, bool at
                    uint64_t deadline_ns, const sigset_t *mask)
 {
     const struct cse_stack *stack = net_running();
+    sigset_t saved;
+    bool spun = false; /* in vain */
+    stack->enter(&saved);
     for (;;) {
-        sigset_t saved;
-        bool late = at_once || (deadline_ns != WAIT_FOREVER && wait_now_ns() >= deadline_ns);
-        stack->enter(&saved);
         stack->turn();
+        bool late = at_once || (deadline_ns != WAIT_FOREVER && wait_now_ns() >= deadline_ns);
         int count = harvest(set, events, max);
-        bool spins = count == 0 && !late && stack->polls();
+        bool spins = count == 0 && !late && !spun && stack->polls() && stack->spin_us() != 0;
+        /* The kernel's part is asked now and then while there is enough to do here. */
+        bool ask =
+            late || ((spins || count > 0) && wait_now_ns() >= set->kernel_ns + KERNEL_DUE_NS);
+        bool sleeps = count == 0 && !spins && !ask;
+        if (sleeps && !wait_lie_down(&set->waiter)) continue;
         wait_spinning(spins);
         stack->leave(&saved);
-        /* The kernel's part is asked now and then while there is enough to do here. */
-        if (count > 0 || !late) {
-            bool due = wait_now_ns() >= set->kernel_ns + KERNEL_DUE_NS;
-            if (!due && count > 0) return count;
-            if (!due && spins && wait_spin(&set->waiter, 0)) continue;
+        int left_ms = sleeps ? wait_left_ms(deadline_ns) : 0;
+        if ((ask || sleeps) && count < max)
+            count = ask_kernel(set, events, count, max, left_ms, mask);
+        if (count == 0 && spins) spun = !wait_spin(&set->waiter, 0);
+        if (count != 0 && !spins && !sleeps) return count;
+        if (late) return count;
+        int saved_errno = errno;
+        stack->enter(&saved);
+        if (sleeps) wait_get_up(&set->waiter), spun = false;
+        if (count != 0) {
+            wait_spinning(false);
+            stack->leave(&saved);
+            errno = saved_errno;
+            return count;
         }
-        if (count < max) {
-            int had = count;
-            count = ask_kernel(set, events, count, max, 0, mask);
-            if (count != 0 && had == 0 && !late) {
-                stack->enter(&saved);
-                wait_spinning(false);
-                stack->leave(&saved);
-            }
-        }
-        if (count != 0 || late) return count;
-        if ((spins && wait_spin(&set->waiter, 0)) || !wait_lie_down(&set->waiter)) continue;
-        count = ask_kernel(set, events, 0, max, wait_left_ms(deadline_ns), mask);
-        wait_get_up(&set->waiter);
-        if (count != 0) return count;
     }
 }
 

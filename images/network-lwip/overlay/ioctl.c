@@ -1,7 +1,7 @@
 /* ioctl on private sockets: the interfaces of the private stack (SIOCGIF*), as interfaces.c lists
  * them, and FIONREAD of datagram sockets. All else is the kernel's, on the real descriptor.
  */
-#include "net.h"
+#include "patience.h"
 
 #include <net/if.h>
 #include <net/if_arp.h>
@@ -104,7 +104,11 @@ CSE_EXPORT int ioctl(int fd, int what_signed, ...)
     bool interface = what >= SIOCGIFNAME && what <= SIOCGIFTXQLEN;
     cse_socket s = interface || what == FIONREAD ? net_find(fd) : 0;
     if (cse_is_own_fd(fd)) return net_fail(-EBADF);
-    if (s == 0) return libc(ioctl)(fd, what, argument);
+    if (s == 0) {
+        int result = libc(ioctl)(fd, what, argument);
+        if (what == FIONBIO) patience_forget(net_find_data(fd));
+        return result;
+    }
     if (what == FIONREAD && CSE_SOCKET_IS_DATAGRAM(s)) return next_datagram(fd, argument);
     if (!interface) return libc(ioctl)(fd, what, argument);
     if (argument == NULL) return net_fail(-EFAULT);

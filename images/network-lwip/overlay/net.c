@@ -177,7 +177,8 @@ static void after_close(uintptr_t s)
 void net_remember(int fd, cse_socket s)
 {
     if (!confined) cse_after_close = after_close;
-    struct cse_identity identity = cse_identity_of(fd);
+    struct cse_identity identity = {sockets_device, IS_NETLINK(s) ? 0 : stack->inode(s)};
+    if (identity.device == 0 || identity.inode == 0) identity = cse_identity_of(fd);
     sockets_device = identity.device;
     cse_fd_forget(fd);
     cse_fd_remember(fd, 0, identity, s);

@@ -2,6 +2,7 @@
  * stack at once and this file does the waiting; a relayed socket's descriptor carries them itself.
  */
 #include "data.h"
+#include "patience.h"
 #include "wait.h"
 
 #include <fcntl.h>
@@ -12,21 +13,11 @@
 #include <sys/mman.h>
 #include <sys/time.h>
 
-enum { PARTS_MAX = 1024, SOCKETS = 65536, DISCARD_BYTES = 16384 };
+enum { PARTS_MAX = 1024, DISCARD_BYTES = 16384 };
 
-static bool nonblocking(int fd, int flags)
+static bool nonblocking(int fd, cse_socket s, int flags)
 {
-    return (flags & MSG_DONTWAIT) || (libc(fcntl)(fd, F_GETFL) & O_NONBLOCK);
-}
-
-/* When SO_RCVTIMEO or SO_SNDTIMEO says to give up. */
-static uint64_t deadline_of(int fd, int option)
-{
-    struct timeval limit = {0, 0};
-    socklen_t size = sizeof limit;
-    if (libc(getsockopt)(fd, SOL_SOCKET, option, &limit, &size) != 0) return WAIT_FOREVER;
-    if (limit.tv_sec == 0 && limit.tv_usec == 0) return WAIT_FOREVER;
-    return wait_now_ns() + (uint64_t)limit.tv_sec * 1000000000u + (uint64_t)limit.tv_usec * 1000u;
+    return (flags & MSG_DONTWAIT) || patience_nonblocking(fd, s);
 }
 
 /* What is left of a vector after `done` bytes; the number of parts. */
@@ -107,8 +98,9 @@ static ssize_t discard_relayed(int fd, cse_socket s, size_t wanted, int flags)
 int stream_wait(int fd, cse_socket s, uint32_t events, int flags, int option, uint64_t *deadline,
                 bool *asked)
 {
-    if (nonblocking(fd, flags)) return net_fail(-EAGAIN);
-    if (!*asked) *deadline = deadline_of(fd, option);
+    uint64_t limit;
+    if (flags & MSG_DONTWAIT || !patience_of(fd, s, option, &limit)) return net_fail(-EAGAIN);
+    if (!*asked) *deadline = limit;
     *asked = true;
     int woken = wait_one(s, events, *deadline);
     if (woken < 0 && errno == EINTR && *deadline == WAIT_FOREVER && net_signal_restarts()) return 0;
@@ -144,29 +136,13 @@ static ssize_t receive_all(int fd, cse_socket s, struct iovec *parts, int count,
     return (ssize_t)done;
 }
 
-/* Sockets that were found blocking when last asked, by index: the generation. A thread may spin on
- * one before it asks again. */
-static uint32_t *blocking;
-
-static uint32_t *blocking_place(cse_socket s)
-{
-    if (blocking == NULL) {
-        void *table = mmap(NULL, SOCKETS * sizeof *blocking, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (table == MAP_FAILED) return NULL;
-        blocking = table;
-    }
-    return &blocking[(((uint32_t)s >> 1) - 1) % SOCKETS];
-}
-
 static ssize_t receive_some(int fd, cse_socket s, struct msghdr *message, int flags)
 {
     const struct cse_stack *stack = net_running();
-    uint32_t *known = blocking_place(s), generation = (uint32_t)(s >> 32);
     uint64_t deadline = WAIT_FOREVER;
     bool asked = false;
     int count = (int)message->msg_iovlen;
-    int spin = flags & MSG_DONTWAIT || known == NULL || *known != generation ? 0 : CSE_SPIN_NEXT;
+    int spin = flags & MSG_DONTWAIT || !patience_is_known(s) ? 0 : CSE_SPIN_NEXT;
     for (;;) {
         ssize_t got = stack->receive(s, fd, message->msg_iov, count, flags | spin);
         if (got == -EAGAIN && (spin & CSE_SPIN_NEXT)) {
@@ -180,12 +156,10 @@ static ssize_t receive_some(int fd, cse_socket s, struct msghdr *message, int fl
         if (got == CSE_RELAYED) return receive_relayed(fd, s, message, flags);
         if (got >= 0) return got;
         if (got != -EAGAIN && got != CSE_FEW) return net_fail((int)got);
-        if (known != NULL) *known = 0;
         if (stream_wait(fd, s, EPOLLIN, flags, SO_RCVTIMEO, &deadline, &asked) != 0) {
             if (got != CSE_FEW) return -1;
             flags |= MSG_DONTWAIT; /* what there is, below SO_RCVLOWAT */
         }
-        if (known != NULL) *known = generation;
         spin = 0;
     }
 }
@@ -205,7 +179,7 @@ ssize_t stream_receive(int fd, cse_socket s, struct msghdr *message, int flags)
     if (ready & CSE_READY_RELAYED && flags & MSG_TRUNC)
         return discard_relayed(fd, s, wanted, flags);
     if (ready & CSE_READY_RELAYED && flags != 0) return receive_relayed(fd, s, message, flags);
-    bool all = (flags & MSG_WAITALL) && !(flags & MSG_PEEK) && !nonblocking(fd, flags);
+    bool all = (flags & MSG_WAITALL) && !(flags & MSG_PEEK) && !nonblocking(fd, s, flags);
     ssize_t got = all ? receive_all(fd, s, message->msg_iov, count, wanted, flags)
                       : receive_some(fd, s, message, flags);
     if (got >= 0) {
@@ -254,7 +228,7 @@ ssize_t stream_transmit(int fd, cse_socket s, const struct msghdr *message, int 
             return sent >= 0 ? (ssize_t)done + sent : done > 0 ? (ssize_t)done : -1;
         }
         if (sent >= 0) done += (size_t)sent;
-        if (sent >= 0 && (done >= wanted || nonblocking(fd, flags))) return (ssize_t)done;
+        if (sent >= 0 && (done >= wanted || nonblocking(fd, s, flags))) return (ssize_t)done;
         if (sent < 0 && sent != -EAGAIN) {
             if (done > 0) return (ssize_t)done;
             return sent == -EPIPE ? broken_pipe(flags) : net_fail((int)sent);

@@ -1,11 +1,9 @@
-/* Threads that wait for private sockets in direct mode: their lists, their spinning, their sleep.
+/* Threads that wait for private sockets in direct mode: their spinning, and their sleep.
  *
- * The stack says `ready` of a socket; that finds the watches on it and puts them on their waiters'
- * lists. A waiter is a thread inside one call (wait_many), or one of the program's epoll sets
- * (epoll.c). Who waits runs the stack itself: it polls the wires for a short while, as long as that
- * pays, then sleeps in a kernel epoll that holds the stack's bells, so that the first packet wakes
- * it without a detour. What another thread finds for a sleeping waiter is told by its eventfd. All
- * lists are guarded by the stack's lock (enter, leave), which fork leaves in order.
+ * A waiter is a thread inside one call (wait_many), or one of the program's epoll sets (epoll.c).
+ * Who waits runs the stack itself: it polls the wires for a short while, as long as that pays, then
+ * sleeps in a kernel epoll that holds the stack's bells, so that the first packet wakes it without
+ * a detour. What another thread finds for a sleeping waiter is told by its eventfd (watch.c).
  */
 #include "wait.h"
 
@@ -18,7 +16,6 @@
 #include <unistd.h>
 
 enum {
-    SOCKETS = 65536,
     SPIN_LEAST_NS = 4000,
     SPIN_FIRST_NS = 30000,
     SPIN_RETRY = 64,
@@ -27,129 +24,10 @@ enum {
 };
 
 char wait_marks[3];
-static struct watch **by_socket; /* SOCKETS of them, touched lazily */
 
 static const struct cse_stack *stack_of_us(void)
 {
     return net_running();
-}
-
-/* ---- lists --------------------------------------------------------------------------------- */
-
-static struct watch **place_of(cse_socket s)
-{
-    if (by_socket == NULL) {
-        void *table = mmap(NULL, SOCKETS * sizeof *by_socket, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (table == MAP_FAILED) return NULL;
-        by_socket = table;
-    }
-    return &by_socket[(((uint32_t)s >> 1) - 1) % SOCKETS];
-}
-
-void wait_add(struct watch *watch)
-{
-    struct watch **place = place_of(watch->socket);
-    if (place == NULL) return;
-    watch->socket_next = *place;
-    *place = watch;
-}
-
-static void unlist(struct watch *watch)
-{
-    struct waiter *w = watch->waiter;
-    if (!watch->listed) return;
-    if (watch->ready_next != NULL)
-        watch->ready_next->ready_before = watch->ready_before;
-    else
-        w->ready_last = watch->ready_before;
-    if (watch->ready_before != NULL)
-        watch->ready_before->ready_next = watch->ready_next;
-    else
-        __atomic_store_n(&w->ready_first, watch->ready_next, __ATOMIC_RELEASE);
-    watch->listed = false;
-}
-
-void wait_remove(struct watch *watch)
-{
-    struct watch **at = place_of(watch->socket);
-    while (at != NULL && *at != NULL && *at != watch) at = &(*at)->socket_next;
-    if (at != NULL && *at == watch) *at = watch->socket_next;
-    unlist(watch);
-}
-
-struct watch *wait_find(const struct waiter *w, cse_socket s, int fd)
-{
-    struct watch **place = place_of(s);
-    struct watch *watch = place != NULL ? *place : NULL;
-    while (watch != NULL && (watch->waiter != w || watch->fd != fd || watch->socket != s))
-        watch = watch->socket_next;
-    return watch;
-}
-
-void wait_push(struct watch *watch)
-{
-    struct waiter *w = watch->waiter;
-    if (watch->listed) return;
-    watch->listed = true;
-    watch->ready_next = NULL;
-    watch->ready_before = w->ready_last;
-    if (w->ready_last != NULL)
-        w->ready_last->ready_next = watch;
-    else
-        __atomic_store_n(&w->ready_first, watch, __ATOMIC_RELEASE);
-    w->ready_last = watch;
-}
-
-struct watch *wait_pop(struct waiter *w)
-{
-    struct watch *watch = w->ready_first;
-    if (watch != NULL) unlist(watch);
-    return watch;
-}
-
-void wait_rouse(struct watch *watch)
-{
-    uint64_t one = 1;
-    wait_push(watch);
-    if (watch->waiter->sleeping > 0)
-        libc(syscall)(SYS_write, watch->waiter->wake, &one, sizeof one);
-}
-
-/* Whether this watch's waiter is to look at it. */
-static bool concerns(const struct watch *watch, uint32_t mask)
-{
-    if (mask & (CSE_READY_RELAYED | CSE_READY_GONE)) return !watch->in_set; /* else: the kernel's */
-    return (mask & (watch->events | EPOLLERR | EPOLLHUP)) != 0;
-}
-
-bool wait_ready(cse_socket s, uint32_t mask)
-{
-    bool awaited = false;
-    struct watch **place = by_socket != NULL ? place_of(s) : NULL;
-    struct watch *next = NULL;
-    for (struct watch *watch = place != NULL ? *place : NULL; watch != NULL; watch = next) {
-        next = watch->socket_next;
-        if (watch->socket != s) continue;
-        if (watch->in_set) epoll_changed(watch, mask);
-        if (watch->in_set && mask & CSE_READY_GONE) {
-            epoll_gone(watch);
-            continue;
-        }
-        if (!concerns(watch, mask)) continue;
-        wait_rouse(watch);
-        awaited = true;
-    }
-    return awaited;
-}
-
-void wait_closed(cse_socket s)
-{
-    sigset_t saved;
-    if (by_socket == NULL || __atomic_load_n(place_of(s), __ATOMIC_RELAXED) == NULL) return;
-    stack_of_us()->enter(&saved);
-    wait_ready(s, CSE_READY_GONE);
-    stack_of_us()->leave(&saved);
 }
 
 /* ---- a waiter's kernel side ------------------------------------------------------------------ */
@@ -398,37 +276,24 @@ void wait_counted_as_spinning(bool on)
     if (t != NULL) t->spinning = on;
 }
 
-/* Between the announcement and the last look nothing can come unseen. */
+/* Inside the lock, and nothing is ready. False if something came just now: what comes after the
+ * announcement rings a bell. */
 bool wait_lie_down(struct waiter *w)
 {
-    const struct cse_stack *stack = stack_of_us();
-    sigset_t saved;
-    stack->enter(&saved);
     wait_spinning(false);
-    stack->turn();
-    bool sleeps = w->ready_first == NULL;
-    if (sleeps) {
-        w->sleeping++;
-        this_thread()->asleep = w;
-        stack->sleep(true);
-    }
-    stack->leave(&saved);
-    if (!sleeps || !stack->pending()) return sleeps;
+    w->sleeping++;
+    this_thread()->asleep = w;
+    stack_of_us()->sleep(true);
+    if (!stack_of_us()->pending()) return true;
     wait_get_up(w);
     return false;
 }
 
 void wait_get_up(struct waiter *w)
 {
-    const struct cse_stack *stack = stack_of_us();
-    int saved_errno = errno;
-    sigset_t saved;
-    stack->enter(&saved);
     w->sleeping--;
     this_thread()->asleep = NULL;
-    stack->sleep(false);
-    stack->leave(&saved);
-    errno = saved_errno;
+    stack_of_us()->sleep(false);
 }
 
 /* ---- waiting in one call ----------------------------------------------------------------------
@@ -471,25 +336,41 @@ static int sleep_in(struct waiter *w, struct pollfd *kernel, int kernel_count, u
     return result < 0 ? -1 : 0;
 }
 
+/* Without the lock, which this thread has before and after. */
+static int sleep_outside(struct waiter *w, struct pollfd *kernel, int kernel_count,
+                         uint64_t deadline_ns, const sigset_t *mask, sigset_t *saved)
+{
+    stack_of_us()->leave(saved);
+    int result = sleep_in(w, kernel, kernel_count, deadline_ns, mask);
+    int saved_errno = errno;
+    stack_of_us()->enter(saved);
+    errno = saved_errno;
+    return result;
+}
+
+/* Inside the lock, which is let go of to spin and to sleep. */
 static int wait_with(struct waiter *w, struct thread *t, struct pollfd *kernel, int kernel_count,
-                     uint64_t deadline_ns, const sigset_t *mask)
+                     uint64_t deadline_ns, const sigset_t *mask, sigset_t *saved)
 {
     const struct cse_stack *stack = stack_of_us();
-    bool asked_kernel = kernel_count == 0;
+    bool asked_kernel = kernel_count == 0, spun = false;
     for (;;) {
-        sigset_t saved;
-        stack->enter(&saved);
         stack->turn();
         bool ready = any_ready(t->watches, t->used);
         while (wait_pop(w) != NULL) {}
-        bool late = deadline_ns != WAIT_FOREVER && wait_now_ns() >= deadline_ns;
-        bool spins = !ready && !late && asked_kernel && stack->polls();
-        if (spins) wait_spinning(true);
-        stack->leave(&saved);
         if (ready) return 1;
-        if (spins && wait_spin(w, 0)) continue;
+        bool late = deadline_ns != WAIT_FOREVER && wait_now_ns() >= deadline_ns;
+        if (!late && !spun && asked_kernel && stack->polls() && stack->spin_us() != 0) {
+            wait_spinning(true);
+            stack->leave(saved);
+            spun = !wait_spin(w, 0);
+            stack->enter(saved);
+            continue;
+        }
+        spun = false;
         if (!wait_lie_down(w)) continue;
-        int result = sleep_in(w, kernel, kernel_count, asked_kernel ? deadline_ns : 1, mask);
+        int result =
+            sleep_outside(w, kernel, kernel_count, asked_kernel ? deadline_ns : 1, mask, saved);
         asked_kernel = true;
         wait_get_up(w);
         if (result != 0) return result;
@@ -514,10 +395,8 @@ int wait_many(const struct wish *wishes, int count, struct pollfd *kernel, int k
                                              .fd = -1};
         wait_add(&t->watches[t->used]);
     }
-    stack->leave(&saved);
-    int result = wait_with(w, t, kernel, kernel_count, deadline_ns, mask);
+    int result = wait_with(w, t, kernel, kernel_count, deadline_ns, mask, &saved);
     int saved_errno = errno;
-    stack->enter(&saved);
     wait_spinning(false);
     while (t->used > 0) wait_remove(&t->watches[--t->used]);
     stack->leave(&saved);

@@ -1,4 +1,4 @@
-/* Threads that wait for private sockets (wait.c), for stream.c, epoll.c and poll.c. */
+/* Threads that wait for private sockets (watch.c, wait.c), for stream.c, epoll.c and poll.c. */
 #ifndef CSE_WAIT_H
 #define CSE_WAIT_H
 
@@ -57,7 +57,8 @@ void wait_counted_as_spinning(bool on);
 /* Polls for a short time, as long as that has been of use; true if something came, for this waiter
  * or this socket if given. */
 bool wait_spin(const struct waiter *w, cse_socket s);
-/* Announces sleep; false if something came meanwhile. Ends it. */
+/* Inside the lock, after a turn that left nothing to do. Announces sleep; false if something came
+ * just now. Ends it. */
 bool wait_lie_down(struct waiter *w);
 void wait_get_up(struct waiter *w);
 
