@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -133,3 +134,11 @@ def picture(page: Page, name: str) -> Path:
     path = PICTURES / f"{name}.png"
     page.screenshot(path=path)
     return path
+
+
+def keep_figure(name: str, value: object) -> None:
+    """Beside the pictures, in build/browser/figures.json."""
+    path = PICTURES / "figures.json"
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**known, name: value}, indent=2))

@@ -64,7 +64,8 @@ class Server:
         if self._require_token or self.plain:
             return
         network = {"name": NETWORK, "subnet": SUBNET}
-        assert self.api.put(f"/v1/networks/{NETWORK}", json=network).status_code == 200
+        answer = self.api.put(f"/v1/networks/{NETWORK}", json=network)
+        assert answer.status_code == 200, answer.text
 
     def _make_token(self, environment: dict[str, str]) -> None:
         command = [CSE, "token", "create", "first", "--scope", "admin", "--offline"]
