@@ -20,6 +20,14 @@ from app.domain.resources import Page
 
 _FILES = "give it the element filesystem; its program must be one that the library can be linked to"
 
+_UNITS = {
+    **dict.fromkeys(("loss", "reorder", "duplicate", "corrupt", "share"), " %"),
+    "rate": " bit/s",
+    "full_after": " bytes",
+    "for": " s",
+}
+
+
 router = APIRouter(prefix="/v1/applications/{name}/faults", tags=["faults"], responses=RESPONSES)
 everywhere = APIRouter(prefix="/v1/faults", tags=["faults"], responses=RESPONSES)
 
@@ -216,5 +224,20 @@ def _holding(
 
 
 def _said(spec: FaultSpec) -> str:
+    """As in `loss 5 %, delay 20 ms, for 30 s`, for people who read events."""
     given = spec.model_dump(mode="json", exclude_defaults=True)
-    return ", ".join(f"{key} {value}" for key, value in given.items())
+    file = given.pop("file", {})
+    if "rate" in file:
+        file["share"] = file.pop("rate")
+    if "op" in file:
+        file["op"] = " ".join(file["op"])
+    return ", ".join(_worded(key, value) for key, value in [*file.items(), *given.items()])
+
+
+def _worded(key: str, value: object) -> str:
+    if isinstance(value, bool):
+        return key
+    if key in ("delay", "jitter") and isinstance(value, float):
+        return f"{key} {value * 1000:g} ms"
+    unit = _UNITS.get(key, "")
+    return f"{key} {value:g}{unit}" if isinstance(value, float) else f"{key} {value}{unit}"

@@ -30,10 +30,18 @@ TALKER = (
 class Server:
     """`cse serve` with a state directory of its own."""
 
-    def __init__(self, state: Path, *, require_token: bool = False, plain: bool = False) -> None:
+    def __init__(
+        self,
+        state: Path,
+        *,
+        require_token: bool = False,
+        plain: bool = False,
+        examples: Path = ROOT / "examples",
+    ) -> None:
         """`plain`: applications use the network `default`, as `make run` has it."""
         self.state = state
         self.plain = plain
+        self.examples = examples
         self.token = ""
         self._require_token = require_token
         self.port = free_port()
@@ -48,6 +56,7 @@ class Server:
             "CSE_STATE_DIR": str(self.state),
             "CSE_LISTEN": f"127.0.0.1:{self.port}",
             "CSE_SUBNET": PLAIN_SUBNET,
+            "CSE_EXAMPLES_DIR": str(self.examples),
         }
         if self._require_token:
             environment["CSE_REQUIRE_TOKEN"] = "true"

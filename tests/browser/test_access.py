@@ -77,6 +77,39 @@ def test_tokens_are_made_shown_once_and_revoked(visitor: Page, locked: Server) -
     assert secret not in visitor.content()
 
 
+def test_project_bounds_what_its_token_may_have(visitor: Page, locked: Server) -> None:
+    log_in(visitor, locked.token)
+    visitor.get_by_role("link", name="Access").click()
+    projects = visitor.get_by_role("region", name="Projects")
+    projects.get_by_label("Name of the project").fill("small")
+    projects.get_by_label("At most: applications").fill("0")
+    projects.get_by_role("button", name="New project").click()
+    expect(projects.get_by_role("row", name="small")).to_contain_text("0 of 0", timeout=SLOW_MS)
+    projects.get_by_label("Name of the project").fill("small")
+    projects.get_by_label("At most: memory").fill("1GiB")
+    projects.get_by_role("button", name="Change project").click()
+    expect(projects.get_by_role("row", name="small")).to_contain_text("1 GiB", timeout=SLOW_MS)
+    visitor.reload()
+    visitor.get_by_label("Name of a new token").fill("tenant")
+    visitor.get_by_label("Scope").select_option("operate")
+    visitor.get_by_label("For which project").select_option("small")
+    visitor.get_by_role("button", name="New token").click()
+    shown = visitor.get_by_text("This is shown once").locator("..")
+    expect(shown).to_contain_text("cse_", timeout=SLOW_MS)
+    headers = {"Authorization": f"Bearer {shown.locator('.mono').inner_text()}"}
+    with httpx.Client(base_url=locked.url, headers=headers) as tenant:
+        assert tenant.get("/v1/session").json()["project"] == "small"
+        spec = {"name": "one", "command": ["sleep", "9"], "project": "small"}
+        refused = tenant.post("/v1/applications", json=spec)
+        assert refused.status_code == 422, refused.text
+    row = visitor.get_by_role("row", name="tenant")
+    row.get_by_role("button", name="Revoke").click()
+    visitor.get_by_role("dialog").get_by_role("button", name="Revoke").click()
+    expect(row).to_contain_text("revoked", timeout=SLOW_MS)
+    projects.get_by_role("button", name="Remove project small").click()
+    expect(projects.get_by_role("row", name="small")).to_have_count(0, timeout=SLOW_MS)
+
+
 def test_reader_is_offered_nothing_that_changes_something(visitor: Page, locked: Server) -> None:
     spec = {"name": "seen", "command": ["sleep", "600"]}
     assert locked.api.post("/v1/applications", json=spec).status_code in (201, 202)

@@ -35,6 +35,7 @@ PAGES = {
     "change": ("/create?from=web", "unchanged"),
     "networks": ("/networks", "everybody with everybody"),
     "volumes": ("/volumes", "Volumes"),
+    "secrets": ("/secrets", "No secrets"),
     "catalogue": ("/catalogue", "network-lwip"),
     "events": ("/events", "started, pid"),
     "doctor": ("/doctor", "bubblewrap"),

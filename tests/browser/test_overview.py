@@ -66,7 +66,9 @@ def test_follows_events_without_being_asked(page: Page, server: Server, watch: W
 def test_lost_server_is_said_and_comes_back_by_itself(
     page: Page, server: Server, watch: Watch
 ) -> None:
-    watch.allow("ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|ERR_CONNECTION_RESET|ERR_EMPTY")
+    watch.allow(
+        "ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|ERR_CONNECTION_RESET|ERR_EMPTY|ERR_CONTENT_LENGTH"
+    )
     page.goto("/")
     connection = page.get_by_role("navigation").get_by_role("status")
     expect(connection).to_contain_text("Live", timeout=SLOW_MS)

@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 from tests.acceptance.world import until
 from tests.browser.conftest import SLOW_MS, Watch, picture
 from tests.browser.server import Server
+from tests.browser.test_looks import findings
 
 pytestmark = [pytest.mark.browser, pytest.mark.native, pytest.mark.root]
 
@@ -70,6 +71,7 @@ def test_stack_with_copies_is_made_changed_and_removed(
     expect(members.get_by_role("button", name="crew")).to_contain_text("× 3")
     expect(outcome).to_contain_text("crew-3", timeout=SLOW_MS)
     picture(page, "stack-form")
+    assert findings(page) == []
     outcome.get_by_role("button", name="Create").click()
     bar = page.get_by_role("region", name="Stack crew")
     expect(bar).to_contain_text("4 applications, all running", timeout=SLOW_MS)

@@ -96,3 +96,16 @@ def test_more_than_an_instance_can_hold_is_refused(plane: Plane) -> None:
         add(plane, "web", loss=1)
     answer = plane.http.post("/v1/applications/web/faults", json={"loss": 1})
     assert answer.status_code == 409 and "16 faults" in answer.text
+
+
+def test_events_say_a_fault_as_people_do(plane: Plane) -> None:
+    plane.create("web", elements={"net-a": {}, "files": {"settings": {"mounts": []}}})
+    add(plane, "web", loss="5%", delay="20ms", **{"for": "5m"})
+    file = {"path": "/srv/**", "op": "write,fsync", "errno": "EIO", "rate": "10%"}
+    add(plane, "web", file=file, seed=3)
+    events = plane.http.get("/v1/events?application=web").json()["items"]
+    told = [one["message"].partition(": ")[2] for one in events if one["kind"] == "fault-started"]
+    assert told == [
+        "loss 5 %, delay 20 ms, for 300 s",
+        "path /srv/**, op write fsync, errno EIO, share 10 %, seed 3",
+    ]
