@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePath
 from typing import Literal
 
 from app.domain.observed import Claim
@@ -80,12 +81,27 @@ def _text_shared(case: Case) -> Finding:
     same: list[str] = []
     different: list[str] = []
     for name, pids in case.other_users.items():
-        theirs = proc.mappings(pids[0]) or []
-        shared = any(one.file == text.file and "x" in one.mode for one in theirs)
-        (same if shared else different).append(name)
+        seen = {_maps(pid, text) for pid in pids} - {None}
+        if seen:
+            (different if False in seen else same).append(name)
     if different:
         return "fails", f"{place}; another copy is mapped by {', '.join(different)}"
+    if not same:
+        return "holds", f"{place}; no other application has it mapped now"
     return "holds", f"{place}; the same device and inode in {', '.join(same)}"
+
+
+def _maps(pid: int, text: proc.Mapping) -> bool | None:
+    """Whether it maps this file, or another one of its name; None: neither, or it has ended."""
+    texts = [one for one in proc.mappings(pid) or [] if "x" in one.mode]
+    theirs = [one for one in texts if _name(one) == _name(text)]
+    if not theirs:
+        return None
+    return all(one.file == text.file for one in theirs)
+
+
+def _name(mapping: proc.Mapping) -> str:
+    return PurePath(mapping.path.removesuffix(" (deleted)")).name
 
 
 def _data_private(case: Case) -> Finding:

@@ -167,6 +167,23 @@ def test_a_shared_arena_and_another_copy_of_the_text_are_found(tmp_path: Path) -
     assert found["text-shared"].verdict == "holds"
 
 
+def test_another_application_whose_processes_come_and_go_has_no_other_copy(
+    tmp_path: Path,
+) -> None:
+    """One that was there when the processes were counted, and has ended when it is read."""
+    over = subprocess.Popen(["true"])
+    over.wait()
+
+    class Fleeting(Subject):
+        def users_of(self, linked: Linked) -> list[int]:
+            return [over.pid]
+
+    me = subject([os.getpid()], LIBC, tmp_path)
+    other = Fleeting(**{**me.__dict__, "name": "visitor", "pids": [over.pid]})
+    found = {claim.claim: claim for claim in claims.check(me, [other])}
+    assert found["text-shared"].verdict == "holds", found["text-shared"].observation
+
+
 def test_escape_tables_are_read_and_never_trusted(tmp_path: Path) -> None:
     row = struct.Struct("=QQ40sQ")
     rows = [
