@@ -92,7 +92,7 @@ def visit(page: Page) -> None:
     page.get_by_role("button", name="tuesday.txt").click()
     take(page, "files")
     shown(page, "/create", "dark", "What would happen")
-    page.get_by_role("button", name="redis-sentinel").click()
+    page.get_by_role("button", name="fleet").click()
     page.get_by_role("main").get_by_text("linked with its own services").first.wait_for()
     take(page, "create")
 
