@@ -49,7 +49,7 @@ class Containers:
 
     def has(self, launch: Launch) -> bool:
         """Whether it was created before; Conflict where the name is somebody else's."""
-        self._open()
+        self.open()
         name = container.container_name(launch.name)
         try:
             found = self.inspect(name)
@@ -67,7 +67,7 @@ class Containers:
 
     def id_of(self, name: str) -> str:
         """The container's id; NotFound where this installation has no such application."""
-        self._open()
+        self.open()
         with self._lock:
             known = self._ids.get(name)
         if known is not None:
@@ -104,7 +104,7 @@ class Containers:
 
     def all(self) -> list[dict[str, Any]]:
         """The answer of `inspect` for each, asked for only where it may have changed."""
-        self._open()
+        self.open()
         found = []
         for row in self._rows():
             if row.get("State") == "removing":
@@ -129,7 +129,7 @@ class Containers:
         if self._watch is not None:
             self._watch.forget(identity)
 
-    def _open(self) -> None:
+    def open(self) -> None:
         """Once: remove what an agent that was killed has left half-made, then follow events.
 
         Not before the first use, so that a host without Docker is quiet.

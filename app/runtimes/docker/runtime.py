@@ -27,10 +27,11 @@ from app.runtimes.docker import container, inspected, processes, streams
 from app.runtimes.docker.beside import AsideContainer, ExecutedCommand
 from app.runtimes.docker.containers import Containers
 from app.runtimes.docker.engine import Engine, Refused
-from app.runtimes.docker.imagefiles import ImageFiles, inspect
+from app.runtimes.docker.imagefiles import Image, ImageFiles, inspect
 from app.runtimes.docker.terminal import ContainerTerminal
 
 _NOTICE_WAIT_S = 2.0
+_SAME_IMAGE_S = 0.5
 _DEFAULT_GRACE_S = 10.0
 _HOLD = Path(__file__).resolve().parents[3] / "build" / "bin" / platform.machine() / "cse-hold"
 
@@ -56,6 +57,7 @@ class DockerRuntime:
         self._engine = Engine()
         self._containers = Containers(self._engine, self._state, installation, changed)
         self._asides = Asides()
+        self._images: dict[str, tuple[float, Image]] = {}
 
     def close(self) -> None:
         """Stop following events; applications are not affected."""
@@ -72,8 +74,10 @@ class DockerRuntime:
         """See `Runtime.create`."""
         container.check(launch)
         name = launch.name
-        if self._containers.has(launch):
+        # Only what was sealed can be there whole; otherwise Docker tells whether the name is free.
+        if rundir.load(self._state, name) is not None and self._containers.has(launch):
             return
+        self._containers.open()
         with self._files(launch) as files:
             owner = files.owner()
             program = self._examine(launch, files)
@@ -84,12 +88,21 @@ class DockerRuntime:
             directory = rundir.build(self._state, linked, target, owner=owner)
             hold = self._bring_hold(directory) if kernel and launch.network else None
             body = container.body(launch, directory, self._installation, owner, hold)
-            with self._engine.doing(f"create '{name}'"):
-                self._engine().create_container_from_config(body, container.container_name(name))
+            self._create(launch, body)
             rundir.seal(directory.path, launch)
         except BaseException:
             with contextlib.suppress(CseError):
                 self.remove(name)
+            raise
+
+    def _create(self, launch: Launch, body: dict[str, Any]) -> None:
+        try:
+            with self._engine.doing(f"create '{launch.name}'"):
+                name = container.container_name(launch.name)
+                self._engine().create_container_from_config(body, name)
+        except Refused as error:
+            if error.status == 409:
+                self._containers.has(launch)  # says whose the name is
             raise
 
     def start(self, name: str) -> Observed:
@@ -228,9 +241,19 @@ class DockerRuntime:
         return identity
 
     def _files(self, launch: Launch) -> ImageFiles:
-        image = inspect(self._engine, str(launch.spec.image))
+        image = self._image(str(launch.spec.image))
         cache = self._state / "cache" / "images"
         return ImageFiles(self._engine, cache, self._installation, launch, image)
+
+    def _image(self, reference: str) -> Image:
+        """A start asks three times within milliseconds, and each answer takes Docker two of them;
+        the name may be another image's by the time of the create in any case."""
+        known = self._images.get(reference)
+        if known is not None and time.monotonic() - known[0] < _SAME_IMAGE_S:
+            return known[1]
+        image = inspect(self._engine, reference)
+        self._images[reference] = (time.monotonic(), image)
+        return image
 
     def _examine(self, launch: Launch, files: ImageFiles) -> preflight.Program:
         spec = launch.spec
