@@ -35,3 +35,21 @@ def test_same_as_the_kernel(lab: Lab, program: Path, case: str, mode: str) -> No
     ).stdout
     assert bare
     assert lab.host().check("env", f"CSE_NETWORK_MODE={mode}", str(program), case) == bare
+
+
+@pytest.mark.parametrize("mode", ["direct", "relay"])
+def test_who_sleeps_before_the_first_private_socket_comes(
+    lab: Lab, tmp_path: Path, mode: str
+) -> None:
+    built = tmp_path / "latecomer"
+    source = SOURCE.with_name("latecomer.c")
+    subprocess.run(["gcc", "-O1", "-w", "-pthread", str(source), "-o", str(built)], check=True)
+    bare = subprocess.run(
+        ["unshare", "-n", "sh", "-c", f"ip link set lo up; exec {built}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+    assert bare == "connect: 0\n20 messages\n"
+    assert lab.host().check("env", f"CSE_NETWORK_MODE={mode}", str(built)) == bare

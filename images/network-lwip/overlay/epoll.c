@@ -142,6 +142,9 @@ static struct set *make_set(int epfd)
                 all_sets = set;
             }
             __atomic_store_n(&sets[epfd], set, __ATOMIC_RELEASE);
+            /* Who sleeps in the kernel's set already is to wait for private sockets as well. */
+            uint64_t one = 1;
+            libc(syscall)(SYS_write, set->waiter.wake, &one, sizeof one);
         }
     }
     stack->leave(&saved);
@@ -385,11 +388,40 @@ static uint64_t deadline_ms(int timeout_ms)
     return timeout_ms < 0 ? WAIT_FOREVER : wait_now_ns() + (uint64_t)timeout_ms * UINT64_C(1000000);
 }
 
+static bool has_mark(const struct epoll_event *events, int count)
+{
+    for (int i = 0; i < count; i++) {
+        const char *data = events[i].data.ptr;
+        if (data >= wait_marks && data < wait_marks + sizeof wait_marks) return true;
+    }
+    return false;
+}
+
+/* A thread slept in the kernel's set, and a private socket may have come into it meanwhile: the
+ * bells that came with it are not the program's, and it goes on to wait as one should. */
+static int wait_anew(int epfd, struct epoll_event *events, int got, int max, uint64_t deadline_ns,
+                     const sigset_t *mask)
+{
+    struct set *set = got > 0 ? find_set(epfd) : NULL;
+    if (set == NULL && has_mark(events, got)) { /* it is just being made */
+        sigset_t saved;
+        net_running()->enter(&saved);
+        set = find_set(epfd);
+        net_running()->leave(&saved);
+    }
+    if (set == NULL || !wait_begin()) return got;
+    got = wait_filter(&set->waiter, events, got);
+    return got > 0 ? got : wait_in(set, events, max, false, deadline_ns, mask);
+}
+
 CSE_EXPORT int epoll_wait(int epfd, struct epoll_event *events, int max, int timeout)
 {
     struct set *set = find_set(epfd);
-    if (set == NULL || max <= 0 || !wait_begin())
-        return libc(epoll_wait)(epfd, events, max, timeout);
+    if (set == NULL || max <= 0 || !wait_begin()) {
+        uint64_t deadline = timeout > 0 ? deadline_ms(timeout) : WAIT_FOREVER;
+        int got = libc(epoll_wait)(epfd, events, max, timeout);
+        return timeout == 0 ? got : wait_anew(epfd, events, got, max, deadline, NULL);
+    }
     return wait_in(set, events, max, timeout == 0, deadline_ms(timeout), NULL);
 }
 
@@ -397,8 +429,11 @@ CSE_EXPORT int epoll_pwait(int epfd, struct epoll_event *events, int max, int ti
                            const sigset_t *mask)
 {
     struct set *set = find_set(epfd);
-    if (set == NULL || max <= 0 || !wait_begin())
-        return libc(epoll_pwait)(epfd, events, max, timeout, mask);
+    if (set == NULL || max <= 0 || !wait_begin()) {
+        uint64_t deadline = timeout > 0 ? deadline_ms(timeout) : WAIT_FOREVER;
+        int got = libc(epoll_pwait)(epfd, events, max, timeout, mask);
+        return timeout == 0 ? got : wait_anew(epfd, events, got, max, deadline, mask);
+    }
     return wait_in(set, events, max, timeout == 0, deadline_ms(timeout), mask);
 }
 
@@ -409,14 +444,15 @@ CSE_EXPORT int epoll_pwait2(int epfd, struct epoll_event *events, int max,
 {
     struct set *set = find_set(epfd);
     pwait2_call *next = libc_as(pwait2_call *, "epoll_pwait2");
-    if (set == NULL || max <= 0 || !wait_begin()) {
-        if (next == NULL) return net_fail(-ENOSYS);
-        return next(epfd, events, max, timeout, mask);
-    }
     uint64_t deadline = WAIT_FOREVER;
+    bool at_once = timeout != NULL && timeout->tv_sec == 0 && timeout->tv_nsec == 0;
     if (timeout != NULL)
         deadline = wait_now_ns() + (uint64_t)timeout->tv_sec * UINT64_C(1000000000) +
                    (uint64_t)timeout->tv_nsec;
-    bool at_once = timeout != NULL && timeout->tv_sec == 0 && timeout->tv_nsec == 0;
+    if (set == NULL || max <= 0 || !wait_begin()) {
+        if (next == NULL) return net_fail(-ENOSYS);
+        int got = next(epfd, events, max, timeout, mask);
+        return at_once ? got : wait_anew(epfd, events, got, max, deadline, mask);
+    }
     return wait_in(set, events, max, at_once, deadline, mask);
 }
