@@ -16,17 +16,13 @@ export type FileChange = Schemas['FileChange'];
 export type FileEntry = Schemas['FileEntry'];
 export type Explanation = Schemas['Explanation'];
 export type Change = FileChange['change'];
-export type Finding = Schemas['Finding'];
-export type Instance = Schemas['Instance'];
 export type LogLine = { time: string; stream: 'stdout' | 'stderr'; text: string };
 export type Network = Schemas['NetworkSpec'];
 export type Plan = Schemas['Plan'];
 export type Problem = Schemas['Problem'];
 export type Session = Schemas['Session'];
-export type Socket = Schemas['SocketEntry'];
 export type State = Application['status']['state'];
 export type Usage = Schemas['Usage'];
-export type Volume = Schemas['VolumeSpec'];
 
 const RETRY_MS = 250;
 
