@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Fetches third-party source: Debian's source packages, pinned by SHA-256 in sources.json.
+"""Fetches third-party source, pinned by SHA-256 in sources.json: Debian's source packages, and what
+a Python project's source archive carries where Debian's release has no version that would do.
 
 Called by images/Makefile (`fetch.py NAME` makes build/sources/NAME, patched, and touches
 .fetched in it) and by people: `fetch.py --pin NAME [SOURCE]` writes the pin of Debian's present
@@ -18,7 +19,9 @@ import argparse
 import fcntl
 import functools
 import hashlib
+import html
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -26,6 +29,7 @@ import sys
 import tarfile
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urldefrag, urljoin
 
 RELEASE = "trixie"
 IMAGES = Path(__file__).resolve().parent
@@ -52,10 +56,20 @@ class FetchError(Exception):
 class Pin(NamedTuple):
     """One source package: which, and what its files contain."""
 
-    debian_source: str
     version: str
     files: dict[str, str]
     """File name → SHA-256: upstream's tar files and, mostly, Debian's (patches)."""
+    debian_source: str = ""
+    """Its name in Debian; empty: the next two say."""
+    python_project: str = ""
+    """Whose source archive, from the package index, carries it."""
+    folder: str = ""
+    """Where it is in there."""
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.debian_source or self.python_project} {self.version}"
 
 
 def read_pins() -> dict[str, Pin]:
@@ -157,7 +171,7 @@ def pool_uris(pin: Pin, name: str) -> list[str]:
 def download(pin: Pin, name: str) -> None:
     """One file into build/downloads, by apt's own downloader, which knows the machine's proxies."""
     reasons = []
-    for uri in pool_uris(pin, name):
+    for uri in pool_uris(pin, name) if pin.debian_source else index_uris(pin, name):
         try:
             run(
                 [
@@ -172,6 +186,37 @@ def download(pin: Pin, name: str) -> None:
         except FetchError as error:
             reasons.append(str(error))
     raise FetchError("\n".join(reasons))
+
+
+# ---- the machine's own package index of Python -------------------------------------------------
+
+
+def package_index() -> str:
+    """The one that pip is configured for here, or has by itself."""
+    if given := os.environ.get("PIP_INDEX_URL"):
+        return given
+    pip = [sys.executable, "-m", "pip"]
+    for line in run([*pip, "config", "list"]).splitlines():
+        if match := re.fullmatch(r"(?:global|install|download)\.index-url='(.*)'", line):
+            return match[1]
+    words = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
+    return run([sys.executable, "-c", words]).strip()
+
+
+def index_uris(pin: Pin, name: str) -> list[str]:
+    """Where the index has a file (the simple repository API: a page of links)."""
+    page = f"{package_index().rstrip('/')}/{pin.python_project}/"
+    listing = DOWNLOADS / f".{pin.python_project}.html"
+    run([APT_HELPER, "download-file", page, str(listing)])
+    found = []
+    for link in re.findall(r'href="([^"]+)"', listing.read_text(errors="replace")):
+        uri = urldefrag(urljoin(page, html.unescape(link))).url
+        if uri.rpartition("/")[2] == name:
+            found.append(uri)
+    listing.unlink()
+    if not found:
+        raise FetchError(f"the package index has no {name}")
+    return found
 
 
 class Apt:
@@ -214,7 +259,7 @@ class Apt:
             if version and files:
                 rows = [line.split() for line in files[1].splitlines()]
                 tars = {row[2]: row[0] for row in rows if re.search(r"\.tar\.\w+$", row[2])}
-                pins[version[1]] = Pin(source, version[1], tars)
+                pins[version[1]] = Pin(version[1], tars, source)
         if not pins:
             raise FetchError(f"{RELEASE} has no source package '{source}'")
         return sorted(pins.values(), key=functools.cmp_to_key(_newest_first))
@@ -248,7 +293,7 @@ def have_files(pin: Pin) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)  # `make -j` starts several of us
         if not missing(pin):
             return
-        print(f"fetching {pin.debian_source} {pin.version}", file=sys.stderr, flush=True)
+        print(f"fetching {pin.title}", file=sys.stderr, flush=True)
         reasons = ""
         for name in missing(pin):
             try:
@@ -259,10 +304,14 @@ def have_files(pin: Pin) -> None:
     if lacking:
         wanted = "\n".join(f"  {pin.files[name]}  {name}" for name in lacking)
         raise FetchError(
-            f"could not get Debian's source package {pin.debian_source} {pin.version}.\n"
+            f"could not get the source package {pin.title}.\n"
             f"{reasons}With these files (SHA-256, name) in {DOWNLOADS} it goes on without it:\n"
-            f"{wanted}\n"
-            f"Another version is pinned by: images/fetch.py --pin NAME {pin.debian_source}"
+            f"{wanted}"
+            + (
+                f"\nAnother version is pinned by: images/fetch.py --pin NAME {pin.debian_source}"
+                if pin.debian_source
+                else ""
+            )
         )
 
 
@@ -281,7 +330,16 @@ def recipe(name: str, pin: Pin) -> str:
 
 
 def unpack(pin: Pin, to: Path) -> None:
-    """Upstream's tree with Debian's patches, as source format 3.0 (quilt) defines it."""
+    """Upstream's tree with Debian's patches, as source format 3.0 (quilt) defines it; of a Python
+    project's archive the folder."""
+    if pin.python_project:
+        whole = to.with_name(f"{to.name}.whole")
+        shutil.rmtree(whole, ignore_errors=True)
+        for name in pin.files:
+            extract(DOWNLOADS / name, whole)
+        shutil.move(whole / pin.folder, to)
+        shutil.rmtree(whole)
+        return
     to.mkdir()
     for name in sorted(pin.files):
         if match := re.search(r"\.orig(?:-([\w-]+))?\.tar\.", name):
@@ -356,7 +414,7 @@ def write_pin(name: str, source: str, *, upstream_only: bool) -> None:
             print(f"{source} {pin.version} is listed but cannot be had: {error}", file=sys.stderr)
             continue
         entries = json.loads(PINS.read_text()) if PINS.exists() else {}
-        entries[name] = pin._asdict()
+        entries[name] = {key: value for key, value in pin._asdict().items() if value}
         PINS.write_text(json.dumps(dict(sorted(entries.items())), indent=2) + "\n")
         print(f"{name}: {source} {pin.version}, {len(pin.files)} files")
         return

@@ -80,15 +80,15 @@ LIBRARIES += $(FS)/libcse-fs.so $(FS)/libcse-archive.so
 FS_SODIUM_FROM := $(call source,libsodium)/src/libsodium
 FS_SODIUM := $(addprefix src/libsodium/,\
                $(addprefix crypto_aead/aegis256/,aead_aegis256 aegis256_aesni aegis256_armcrypto aegis256_soft) \
-               crypto_core/softaes/softaes crypto_aead/xchacha20poly1305/sodium/aead_xchacha20poly1305 \
-               crypto_aead/chacha20poly1305/sodium/aead_chacha20poly1305 crypto_core/hchacha20/core_hchacha20 \
+               crypto_core/softaes/softaes crypto_aead/xchacha20poly1305/aead_xchacha20poly1305 \
+               crypto_aead/chacha20poly1305/aead_chacha20poly1305 crypto_core/hchacha20/core_hchacha20 \
                $(addprefix crypto_generichash/blake2b/,generichash_blake2 ref/generichash_blake2b ref/blake2b-ref \
                  ref/blake2b-compress-ref ref/blake2b-compress-ssse3 ref/blake2b-compress-sse41 ref/blake2b-compress-avx2) \
                crypto_kdf/crypto_kdf crypto_kdf/blake2b/kdf_blake2b \
                $(addprefix crypto_onetimeauth/poly1305/,onetimeauth_poly1305 donna/poly1305_donna sse2/poly1305_sse2) \
                $(addprefix crypto_stream/,chacha20/stream_chacha20 chacha20/ref/chacha20_ref \
                  chacha20/dolbeau/chacha20_dolbeau-ssse3 chacha20/dolbeau/chacha20_dolbeau-avx2 xchacha20/stream_xchacha20) \
-               crypto_verify/sodium/verify randombytes/randombytes randombytes/sysrandom/randombytes_sysrandom \
+               crypto_verify/verify randombytes/randombytes randombytes/sysrandom/randombytes_sysrandom \
                $(addprefix sodium/,codecs runtime utils))
 FS_SODIUM_aarch64 := -DHAVE_ARMCRYPTO -DHAVE_GETAUXVAL -DHAVE_SYS_AUXV_H
 FS_SODIUM_x86_64 := -DHAVE_WMMINTRIN_H -DHAVE_EMMINTRIN_H -DHAVE_TMMINTRIN_H -DHAVE_SMMINTRIN_H -DHAVE_AVXINTRIN_H -DHAVE_AVX_ASM \

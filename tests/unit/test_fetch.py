@@ -158,7 +158,7 @@ def test_pinned_files_are_taken_from_the_pools_of_both_archives(fetch: ModuleTyp
     found = [
         uri
         for source in ("zlib", "libzstd")
-        for uri in fetch.pool_uris(fetch.Pin(source, "1-1", {}), f"{source}_1.tar.gz")
+        for uri in fetch.pool_uris(fetch.Pin("1-1", {}, source), f"{source}_1.tar.gz")
     ]
     assert found == [
         "http://a.example/debian/pool/main/z/zlib/zlib_1.tar.gz",
@@ -166,3 +166,34 @@ def test_pinned_files_are_taken_from_the_pools_of_both_archives(fetch: ModuleTyp
         "http://a.example/debian/pool/main/libz/libzstd/libzstd_1.tar.gz",
         "http://a.example/security/pool/updates/main/libz/libzstd/libzstd_1.tar.gz",
     ]
+
+
+def test_a_folder_of_a_python_projects_source(
+    fetch: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "carrier-1.tar.xz"
+    content = {"carrier-1/src/thing/main.c": "one\n", "carrier-1/setup.py": ""}
+    digest = _tar(fetch.DOWNLOADS / "put-by", content)
+    archive = (fetch.DOWNLOADS / "put-by").read_bytes()
+    page = (
+        '<a href="https://b.example/carrier-0.tar.xz#sha256=0">carrier-0.tar.xz</a>'
+        f'<a href="../../files/{name}#sha256={digest}" data-x="">{name}</a>'
+    )
+
+    def run(command: list[str], **_: object) -> str:
+        assert command[1] == "download-file"
+        wanted = {
+            "https://a.example/simple/carrier/": page.encode(),
+            f"https://a.example/files/{name}": archive,
+        }
+        Path(command[3]).write_bytes(wanted[command[2]])
+        return ""
+
+    monkeypatch.setenv("PIP_INDEX_URL", "https://a.example/simple/")
+    monkeypatch.setattr(fetch, "run", run)
+    pin = {"python_project": "carrier", "version": "1", "folder": "src/thing"}
+    fetch.IMAGES.mkdir(exist_ok=True)
+    fetch.PINS.write_text(json.dumps({"thing": {**pin, "files": {name: digest}}}))
+    fetch.fetch("thing")
+    assert (fetch.SOURCES / "thing/main.c").read_text() == "one\n"
+    assert [path.name for path in fetch.SOURCES.iterdir()] == ["thing"]
