@@ -4,13 +4,13 @@ a Python project's source archive carries where Debian's release has no version 
 
 Called by images/Makefile (`fetch.py NAME` makes build/sources/NAME, patched, and touches
 .fetched in it) and by people: `fetch.py --pin NAME [SOURCE]` writes the pin of Debian's present
-version. Uses the standard library only, because it also runs where no venv is.
+version. Uses the standard library, and of a Python project's index what pip is configured for.
 
-Where the files come from is the machine's own affair: the mirror in its apt configuration. They
-are taken from its pool by name: lists name the newest version only, and mirrors were seen to list
-one long before they had it, while their pool still had the older. What the files contain is ours:
-one whose hash differs is never used. Files put into build/downloads by hand serve as well, so a
-machine without network can build.
+Where the files come from is the machine's own affair: the mirror in its apt configuration, the
+index of its pip. Debian's are taken from the mirror's pool by name: lists name the newest version
+only, and mirrors were seen to list one long before they had it, while their pool still had the
+older. What the files contain is ours: one whose hash differs is never used. Files put into
+build/downloads by hand serve as well, so a machine without network can build.
 """
 
 from __future__ import annotations
