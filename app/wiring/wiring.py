@@ -48,38 +48,50 @@ class Wiring:
         self._group = naming.group_of(installation)
         self._bridges: dict[str, Link] = {}
         self._disposal = Disposal(naming.ending_group_of(installation))
+        self._held: Path | None = None  # the lock between agents, by the thread that has ours
 
     def ensure_network(self, network: NetworkSpec) -> str:
         """Make or adjust the bridge, its address, NAT and filters; returns the bridge's name."""
-        with self._lock:
-            bridge = self._find_bridge(network.name) or self._make_bridge(network)
-            alias = naming.network_alias(self._installation, network.name)
-            if bridge.mtu != network.mtu or not bridge.up or bridge.alias != alias:
-                self._netlink.change(LinkRequest(bridge.name, mtu=network.mtu, alias=alias))
-            present = [address for index, address in self._netlink.addresses()
-                       if index == bridge.index]  # fmt: skip
-            for address in present:
-                if address != network.gateway:
-                    self._netlink.delete_address(bridge.index, address)
-            if network.gateway not in present:
-                self._netlink.add_address(bridge.index, network.gateway)
-            self._ensure_ipv6(network, bridge)
-            self._ensure_anchor(network, bridge)
-            _set_sysctl("ip_forward", "1")
-            _set_sysctl(f"conf/{bridge.name}/route_localnet", "1")
-            filters = self._ensured_filters()
-            gateways: list[Gateway] = [network.gateway]
-            if network.gateway6 is not None:
-                gateways.append(network.gateway6)
-            filters.add_network(bridge.name, bridge.mac, gateways, nat=network.nat)
-            pairs = self._permitted_ports(network.policy)
-            filters.set_policy(network.subnet, pairs)
-            self._bridges[network.name] = bridge
-            return bridge.name
+        with self._shared_lock() as lock:
+            try:
+                return self._ensure_network(network)
+            except BaseException:
+                if not self._our_bridges():
+                    lock.unlink()
+                raise
+
+    def _ensure_network(self, network: NetworkSpec) -> str:
+        bridge = self._find_bridge(network.name)
+        if bridge is None:
+            self._forget_filters()  # they went with it if another agent removed it
+            bridge = self._make_bridge(network)
+        alias = naming.network_alias(self._installation, network.name)
+        if bridge.mtu != network.mtu or not bridge.up or bridge.alias != alias:
+            self._netlink.change(LinkRequest(bridge.name, mtu=network.mtu, alias=alias))
+        present = [address for index, address in self._netlink.addresses()
+                   if index == bridge.index]  # fmt: skip
+        for address in present:
+            if address != network.gateway:
+                self._netlink.delete_address(bridge.index, address)
+        if network.gateway not in present:
+            self._netlink.add_address(bridge.index, network.gateway)
+        self._ensure_ipv6(network, bridge)
+        self._ensure_anchor(network, bridge)
+        _set_sysctl("ip_forward", "1")
+        _set_sysctl(f"conf/{bridge.name}/route_localnet", "1")
+        filters = self._ensured_filters()
+        gateways: list[Gateway] = [network.gateway]
+        if network.gateway6 is not None:
+            gateways.append(network.gateway6)
+        filters.add_network(bridge.name, bridge.mac, gateways, nat=network.nat)
+        pairs = self._permitted_ports(network.policy)
+        filters.set_policy(network.subnet, pairs)
+        self._bridges[network.name] = bridge
+        return bridge.name
 
     def remove_network(self, name: str) -> None:
         """What `ensure_network` made; with the last network, the filter tables too."""
-        with self._lock:
+        with self._shared_lock() as lock:
             self._bridges.pop(name, None)
             bridge = self._find_bridge(name)
             if bridge is not None:
@@ -96,8 +108,7 @@ class Wiring:
             self._remove_anchor(name)
             if not self._our_bridges():
                 self._remove_filters()
-                with self._shared_lock() as path:
-                    path.unlink()
+                lock.unlink()
 
     def networks(self) -> list[str]:
         """Names of those whose bridges are there."""
@@ -107,8 +118,10 @@ class Wiring:
 
     def remove_idle_networks(self) -> None:
         """All of this mark, if no application of any agent is plugged in."""
-        with self._lock, self._shared_lock() as path:
-            if self._our_bridges() and not self._ensured_filters().has_applications():
+        with self._shared_lock() as path:
+            if not self._our_bridges():  # another agent was quicker
+                path.unlink()
+            elif not self._ensured_filters().has_applications():
                 self._remove_everything(path)
 
     def plug(self, application: str, binding: NetworkBinding, ports: list[PublishedPort]) -> None:
@@ -116,7 +129,7 @@ class Wiring:
 
         Raises Conflict where a port of the host is taken; then nothing was changed.
         """
-        with self._lock, self._shared_lock():
+        with self._shared_lock():
             self._ports.keep(application, ports)
             try:
                 self._live_bridge(binding.network)
@@ -190,7 +203,7 @@ class Wiring:
 
     def remove_all(self) -> None:
         """Every interface and filter with this installation's mark."""
-        with self._lock, self._shared_lock() as path:
+        with self._shared_lock() as path:
             self._remove_everything(path)
 
     def _remove_everything(self, lock: Path) -> None:
@@ -259,20 +272,26 @@ class Wiring:
 
     @contextlib.contextmanager
     def _shared_lock(self) -> Iterator[Path]:
-        """Between the agents that share this mark: plugging in, and removing what is idle. The file
-        is there as long as networks are; whoever holds it may remove it."""
-        path = _LOCKS / f"cse-{self._installation}.lock"
-        try:
-            fd = _locked(path)
-        except OSError as error:
-            raise HostLacks(
-                f"{path}: {error.strerror}",
-                remedy="private stacks need an agent that runs as root; other elements do not",
-            ) from error
-        try:
-            yield path
-        finally:
-            os.close(fd)
+        """Between the agents that share this mark: making networks, plugging in, and removing what
+        is idle. The file is there as long as networks are; whoever holds it may remove it."""
+        with self._lock:
+            if self._held is not None:
+                yield self._held
+                return
+            path = _LOCKS / f"cse-{self._installation}.lock"
+            try:
+                fd = _locked(path)
+            except OSError as error:
+                raise HostLacks(
+                    f"{path}: {error.strerror}",
+                    remedy="private stacks need an agent that runs as root; other elements do not",
+                ) from error
+            self._held = path
+            try:
+                yield path
+            finally:
+                self._held = None
+                os.close(fd)
 
     def _our_bridges(self) -> list[Link]:
         prefix = naming.network_alias(self._installation, "")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 
 import pytest
@@ -349,6 +349,11 @@ def test_the_lock_is_there_as_long_as_networks_are(wiring: Wiring) -> None:
     wiring.unplug("a", binding(2), [])
     wiring.remove_network(NETWORK.name)
     assert not lock.exists()
+    wiring.remove_idle_networks()
+    assert not lock.exists()
+    with pytest.raises(Conflict):
+        wiring.ensure_network(NETWORK.model_copy(update={"subnet": IPv4Network("127.0.0.0/24")}))
+    assert not lock.exists()
 
 
 def test_a_lock_that_is_removed_meanwhile_excludes_all_the_same(wiring: Wiring) -> None:
@@ -358,15 +363,35 @@ def test_a_lock_that_is_removed_meanwhile_excludes_all_the_same(wiring: Wiring) 
 
     def come_and_go(number: int) -> None:
         nonlocal inside, most
-        for _ in range(20):
-            with wiring._shared_lock() as path:
-                inside += 1
-                most = max(most, inside)
-                time.sleep(0.001)
-                if number == 0:
-                    path.unlink()
-                inside -= 1
+        with closing(Wiring(MARK)) as agent:
+            for _ in range(20):
+                with agent._shared_lock() as path:
+                    inside += 1
+                    most = max(most, inside)
+                    time.sleep(0.001)
+                    if number == 0:
+                        path.unlink()
+                    inside -= 1
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(come_and_go, range(4)))
     assert most == 1
+
+
+def test_a_network_is_made_while_another_agent_removes_what_is_idle(wiring: Wiring) -> None:
+    """As two `cse run` do, one of which begins when the other ends."""
+
+    def make(_: int) -> None:
+        with closing(Wiring(MARK)) as agent:
+            for _ in range(15):
+                agent.ensure_network(NETWORK)
+
+    def remove(_: int) -> None:
+        with closing(Wiring(MARK)) as agent:
+            for _ in range(15):
+                agent.remove_idle_networks()
+
+    with ThreadPoolExecutor(3) as pool:
+        done = [pool.submit(make, 0), pool.submit(make, 1), pool.submit(remove, 2)]
+        for one in done:
+            one.result()
