@@ -6,8 +6,8 @@
  * Each of the two threads of a process has names of its own, which lie among everybody's in the
  * directories d0 to d4 and move between them, so that what it sees follows from its own steps
  * alone. Every answer (result, errno, size, content, names in a directory) goes into a digest.
- * Prints a line for each thread, and with STORM_LOG set each step on standard error. Files of the
- * tree that the run begins with (d*_/base*) are only changed by thread 0 of process 0.
+ * Prints a line for each thread, and each step on standard error. Files of the tree that the run
+ * begins with (d*_/base*) are only changed by thread 0 of process 0.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -57,10 +57,9 @@ static void saw(struct actor *a, const char *what, const char *path, long result
     long outcome[2] = {result, result == -1 ? errno : 0};
     mix(a, what, strlen(what));
     mix(a, outcome, sizeof outcome);
-    if (getenv("STORM_LOG") != NULL)
-        dprintf(2, "%d.%d %ld %s %s %s = %ld %s [%llx]\n", a->process, a->thread, a->step, what,
-                path + strlen(top), a->other, result, outcome[1] ? strerror((int)outcome[1]) : "",
-                (unsigned long long)a->digest);
+    dprintf(2, "%d.%d %ld %s %s %s = %ld %s [%llx]\n", a->process, a->thread, a->step, what,
+            path + strlen(top), a->other, result, outcome[1] ? strerror((int)outcome[1]) : "",
+            (unsigned long long)a->digest);
 }
 
 static void pick(struct actor *a, char *out)
