@@ -7,6 +7,7 @@ images/_shim/spec.c.
 from __future__ import annotations
 
 import os
+import platform
 import resource
 import shutil
 import signal
@@ -21,6 +22,7 @@ from app.runtimes.namespace.view import EMPTY
 from app.runtimes.preflight import DEFAULT_PATH
 from app.runtimes.rundir import INSIDE, Memory, RunDirectory
 
+BUILT = Path(__file__).resolve().parents[3] / "build" / "bin" / platform.machine() / "bwrap"
 _OPEN_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
 """As this process was started with them: the agent raises its own (see `raise_open_files`)."""
 _MAX_COPIED_ENTRIES = 512
@@ -28,17 +30,28 @@ _MAX_COPIED_ENTRIES = 512
 
 
 def find_bubblewrap() -> str:
-    """Its path; HostLacks where it is not installed."""
+    """Its path; HostLacks where there is none.
+
+    The one built with this product starts twice as fast as distributions' (images/_bwrap). Not as
+    root, the distribution's comes first: it may be the only program that its security policy lets
+    make user namespaces.
+    """
+    built = str(BUILT) if os.access(BUILT, os.X_OK) else None
+    found = (built or _installed()) if os.geteuid() == 0 else (_installed() or built)
+    if found is None:
+        raise HostLacks(
+            "bubblewrap (bwrap) is not installed",
+            remedy="run 'make native', install the package 'bubblewrap', or use runtime: docker",
+        )
+    return found
+
+
+def _installed() -> str | None:
     path = f"{DEFAULT_PATH}:{os.environ.get('PATH', '')}"
     found = _which(path)
     if found is None or not os.access(found, os.X_OK):
         _which.cache_clear()
         found = _which(path)
-    if found is None:
-        raise HostLacks(
-            "bubblewrap (bwrap) is not installed",
-            remedy="install the package 'bubblewrap', or use runtime: docker",
-        )
     return found
 
 
