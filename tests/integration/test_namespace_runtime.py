@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import signal
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -263,6 +266,41 @@ def test_mounts_that_come_and_go_on_the_host_do_not_fail_a_start(
         for place in places:
             while subprocess.run(["umount", place], capture_output=True).returncode == 0:
                 pass
+
+
+def test_every_mount_of_the_host_is_read_only_and_without_devices(
+    runtime: NamespaceRuntime, tmp_path: Path
+) -> None:
+    """Also what is mounted below others; what is made for the application alone may be written."""
+    run(runtime, launch("a", "cat", "/proc/self/mountinfo"))
+    found = {}
+    for line in texts(runtime, "a"):
+        fields = line.split()
+        found[fields[4]] = set(fields[5].split(","))
+    own = ("/dev", "/tmp", "/run", "/var/tmp", "/proc")
+    hosts = {place: flags for place, flags in found.items() if not place.startswith(own)}
+    assert "/" in hosts and len(hosts) > 3
+    for place, flags in hosts.items():
+        assert {"ro", "nosuid", "nodev"} <= flags, place
+    assert "rw" in found["/tmp"] and "nodev" in found["/tmp"]
+
+
+def _slice_ns(pid: int) -> int:
+    """What sched_getattr says (Linux 6.12 and later; before: 0)."""
+    attributes = ctypes.create_string_buffer(56)
+    call = {"x86_64": 315, "aarch64": 275}[platform.machine()]
+    assert ctypes.CDLL(None).syscall(call, pid, attributes, 56, 0) == 0
+    return int(struct.unpack_from("<Q", attributes, 24)[0])
+
+
+def test_the_supervisor_need_not_wait_for_its_program_to_yield(runtime: NamespaceRuntime) -> None:
+    runtime.create(launch("a", "sleep", "60"))
+    started = runtime.start("a")
+    found = status.read(runtime._directory("a"))
+    assert found is not None and started.pid is not None
+    if (usual := _slice_ns(os.getpid())) == 0:
+        pytest.skip("this kernel does not tell slices")
+    assert _slice_ns(found.shim_pid) < usual == _slice_ns(started.pid)
 
 
 def test_unknown_names_and_other_ids_are_refused(runtime: NamespaceRuntime) -> None:
