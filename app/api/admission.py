@@ -57,8 +57,7 @@ def known(services: Services) -> Known:
 def known_to(services: Services, spec: ApplicationSpec) -> Known:
     """As `known`; the network alone where it exists and nothing else is named: most starts."""
     if not spec.depends_on and all(mount.volume is None for mount in spec.mounts):
-        with services.store.read() as transaction:
-            network = transaction.networks.find(spec.network.name)
+        network = services.store.network(spec.network.name)
         if network is not None:
             return Known(networks={network.name: network}, volumes={})
     return known(services)
@@ -167,7 +166,7 @@ def check_project(
                 )
             ]
         )
-    project = transaction.projects.find(spec.project)
+    project = services.store.project(transaction, spec.project)
     if project is None:
         names = {one.name: one for one in transaction.projects.all()}
         raise InvalidFields([_unknown("project", spec.project, names, "/project", prefix)])

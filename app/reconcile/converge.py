@@ -83,8 +83,7 @@ class Converger:
 
     def converge(self, name: str) -> None:
         """Do what is to be done; an error becomes the application's condition and an event."""
-        with self._store.read(only=name) as transaction:
-            record = transaction.applications.find(name)
+        record = self._store.application(name)
         self._noted(name, record)
         status = self._view.status(name)
         steps = plan(record, status.observed, self._store.installation)

@@ -97,6 +97,8 @@ class Projects:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.touched = False
+        """Whether anything of them was written."""
 
     def all(self) -> list[ProjectSpec]:
         """By name."""
@@ -123,11 +125,13 @@ class Projects:
     def put(self, spec: ProjectSpec) -> None:
         """Add or change."""
         table = project_table
+        self.touched = True
         self._connection.execute(delete(table).where(table.c.name == spec.name))
         self._connection.execute(insert(table).values(name=spec.name, spec=spec.model_dump_json()))
 
     def remove(self, name: str) -> None:
         """The caller has made sure that it is empty."""
+        self.touched = True
         self._connection.execute(delete(project_table).where(project_table.c.name == name))
 
 

@@ -64,6 +64,8 @@ class Applications:
         self._connection = connection
         self.touched = False
         """Whether anything of them was written."""
+        self.inserted: ApplicationRecord | None = None
+        """The one that was, where nothing else was."""
 
     def all(self) -> list[ApplicationRecord]:
         """By name."""
@@ -120,9 +122,8 @@ class Applications:
             "created": moment,
             "updated": moment,
         }
-        self.touched = True
         self._connection.execute(_INSERT, values)
-        return ApplicationRecord.model_construct(
+        record = ApplicationRecord.model_construct(
             **{
                 **values,
                 "spec": spec,
@@ -133,6 +134,8 @@ class Applications:
                 "updated": datetime.fromisoformat(moment),
             }
         )
+        self._touch(record)
+        return record
 
     def replace(
         self,
@@ -173,7 +176,7 @@ class Applications:
     ) -> ApplicationRecord:
         """Ask for another state; `new_run`: start the program even where it has run and ended."""
         record = self.get(name)
-        self.touched = True
+        self._touch()
         values = {
             "wanted": name,
             "state": desired,
@@ -186,7 +189,7 @@ class Applications:
 
     def remove_all(self, records: list[ApplicationRecord]) -> None:
         """Ask for the end of all of these, as they were read in this transaction."""
-        self.touched = True
+        self._touch()
         moment = now()
         rows = [
             {
@@ -230,18 +233,18 @@ class Applications:
     def mark_run(self, name: str, application_id: str, done: int) -> None:
         """The start number `done` has been made."""
         values = {"wanted": name, "wanted_id": application_id, "done": done}
-        self.touched = True
+        self._touch()
         self._connection.execute(_MARK_RUN, values)
 
     def set_coverage(self, name: str, application_id: str, coverage: Coverage) -> None:
         """What the agent found out about the program when it made the application."""
         change = update(table).where(table.c.name == name, table.c.id == application_id)
-        self.touched = True
+        self._touch()
         self._connection.execute(change.values(coverage=coverage.model_dump_json()))
 
     def forget(self, name: str) -> None:
         """Remove the record and give back address and ports."""
-        self.touched = True
+        self._touch()
         self._connection.execute(_FORGET, {"wanted": name})
         self._connection.execute(_FORGET_FAULTS, {"wanted": name})
         addresses.release(self._connection, name)
@@ -286,8 +289,12 @@ class Applications:
             return None
         return addresses.allocate(self._connection, network, spec.name, spec.network.address)
 
-    def _update(self, name: str, **values: object) -> None:
+    def _touch(self, inserted: ApplicationRecord | None = None) -> None:
+        self.inserted = None if self.touched else inserted
         self.touched = True
+
+    def _update(self, name: str, **values: object) -> None:
+        self._touch()
         self._connection.execute(update(table).where(table.c.name == name).values(**values))
 
 

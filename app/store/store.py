@@ -11,10 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
+from app.domain.access import ProjectSpec
 from app.domain.errors import Conflict, HostLacks, NotFound
 from app.domain.explain import did_you_mean
 from app.domain.network import NetworkSpec
@@ -30,6 +31,8 @@ from app.store.operations import Answers, Operations
 from app.store.records import ApplicationRecord
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _SHARED_S = 1.0
 """So long another server's change may stay unseen in lists."""
@@ -121,6 +124,7 @@ class Networks:
                 remedy="remove these applications first",
             )
         table = tables.addresses
+        self.touched = True
         self._connection.execute(delete(table).where(table.c.network == name))
         self._connection.execute(delete(tables.networks).where(tables.networks.c.name == name))
 
@@ -198,9 +202,32 @@ class Transaction:
 
 
 class _Snapshot(NamedTuple):
-    written: int
+    state: object
     taken: float
     records: Mapping[str, ApplicationRecord]
+
+
+class _Kept(Generic[T]):
+    """What was read by name and is still so, because nothing of its kind was written since."""
+
+    def __init__(self, *, keeps: bool) -> None:
+        """Not `keeps`: somebody else may write unseen."""
+        self._keeps = keeps
+        self._values: dict[str, T] = {}
+
+    def get(self, name: str, read: Callable[[], T | None]) -> T | None:
+        """From here, or by `read`; what is not there is looked for each time."""
+        values = self._values  # before it is read: a change meanwhile makes it another one
+        if name in values:
+            return values[name]
+        value = read()
+        if value is not None and self._keeps:
+            values[name] = value
+        return value
+
+    def changed(self) -> None:
+        """Read all of it anew."""
+        self._values = {}
 
 
 class Store:
@@ -209,9 +236,14 @@ class Store:
     def __init__(self, url: str, *, event_history: int = 10_000) -> None:
         self._database = Database(url)
         self._event_history = event_history
-        self._written = 0
-        """Counts commits that concern applications: what was read before is old then."""
+        self._state = object()
+        """Another one after each commit that concerns applications: what was read before is old
+        then. (Of numbers counted by several threads, one could come back.)"""
         self._known: _Snapshot | None = None
+        self._newest: tuple[object, ApplicationRecord] | None = None
+        """State of the store → the application that it was reached by."""
+        self._networks: _Kept[NetworkSpec] = _Kept(keeps=not self._database.is_shared)
+        self._projects: _Kept[ProjectSpec] = _Kept(keeps=not self._database.is_shared)
         self._listeners: list[Callable[[], object]] = []
         self._listeners_lock = threading.Lock()
         self._bookkeeping: list[tuple[str | None, Callable[[Transaction], object]]] = []
@@ -237,32 +269,65 @@ class Store:
             yield transaction
             if transaction.events.added:
                 transaction.events.trim(self._event_history)
-        if transaction.applications.touched or transaction.networks.touched:
-            self._written += 1
+            self._forget_changed(transaction)  # for whoever writes next; after the commit for all
+        self._forget_changed(transaction)
         if transaction.events.added:
             with self._listeners_lock:
                 listeners = list(self._listeners)
             for listener in listeners:
                 listener()
 
+    def _forget_changed(self, transaction: Transaction) -> None:
+        if transaction.networks.touched:
+            self._networks.changed()
+        if transaction.projects.touched:
+            self._projects.changed()
+        if transaction.applications.touched or transaction.networks.touched:
+            self._state = state = object()
+            inserted = transaction.applications.inserted
+            if inserted is not None and not self._database.is_shared:
+                self._newest = (state, inserted)
+
     @contextmanager
-    def read(self, only: str | None = None) -> Iterator[Transaction]:
-        """A consistent view. `only`: nothing but this application is looked at, so that what was
-        put off of others need not be written for it."""
-        if only is None or any(name == only for name, _ in self._bookkeeping.copy()):
-            self.flush()
+    def read(self) -> Iterator[Transaction]:
+        """A consistent view."""
+        self.flush()
         with self._database.read() as connection:
             yield Transaction(connection)
+
+    def application(self, name: str) -> ApplicationRecord | None:
+        """One as it is now; what was put off of others need not be written for that."""
+        if any(other == name for other, _ in self._bookkeeping.copy()):
+            self.flush()
+        if (newest := self._newest) is not None:
+            state, record = newest
+            if state is self._state and record.name == name:
+                return record
+        with self._database.read() as connection:
+            return Applications(connection).find(name)
+
+    def network(self, name: str) -> NetworkSpec | None:
+        """None where there is none of this name."""
+
+        def find() -> NetworkSpec | None:
+            with self._database.read() as connection:
+                return Networks(connection).find(name)
+
+        return self._networks.get(name, find)
+
+    def project(self, transaction: Transaction, name: str) -> ProjectSpec | None:
+        """None where there is none of this name."""
+        return self._projects.get(name, lambda: transaction.projects.find(name))
 
     def applications(self) -> Mapping[str, ApplicationRecord]:
         """All of them by name, read anew only after a change: the same objects until then."""
         self.flush()
-        written, known = self._written, self._known
+        state, known = self._state, self._known
         if known is not None and self._is_current(known):
             return known.records
         with self.read() as transaction:
             records = {record.name: record for record in transaction.applications.all()}
-        self._known = _Snapshot(written, time.monotonic(), records)
+        self._known = _Snapshot(state, time.monotonic(), records)
         return records
 
     def application_at_hand(self, name: str) -> ApplicationRecord | None:
@@ -275,7 +340,7 @@ class Store:
     def _is_current(self, known: _Snapshot) -> bool:
         """Another server of the same database may write unseen; of SQLite there is one."""
         fresh = not self._database.is_shared or time.monotonic() - known.taken < _SHARED_S
-        return known.written == self._written and fresh
+        return known.state is self._state and fresh
 
     def later(
         self,

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine, text
 
+from app.domain.access import ProjectSpec, Quotas
 from app.domain.application import ApplicationSpec
 from app.domain.errors import Conflict, CseError, HostLacks, InvalidSpecification, NotFound
 from app.domain.network import NetworkSpec
@@ -296,3 +297,89 @@ def test_what_is_put_off_is_written_without_anyone_asking_and_at_the_end(tmp_pat
     second = Store(url)
     assert told(second) == ["one", "two"]
     second.close()
+
+
+def test_an_application_is_read_as_it_is_now(store: Store) -> None:
+    """Whatever was kept of the last write."""
+    assert store.application("a") is None
+    add(store, spec("a"))
+    fresh = store.application("a")
+    assert fresh is not None and fresh.desired == "running"
+    with store.read() as transaction:
+        assert transaction.applications.get("a") == fresh
+    add(store, spec("b"))
+    assert store.application("a") == fresh
+    with store.write() as transaction:
+        transaction.applications.set_desired("a", "stopped")
+    stopped = store.application("a")
+    assert stopped is not None and stopped.desired == "stopped"
+    with store.write() as transaction:
+        transaction.applications.insert(store.installation, spec("c"), SMALL)
+        transaction.applications.set_desired("c", "stopped")
+    both = store.application("c")
+    assert both is not None and both.desired == "stopped"
+    add(store, spec("d"))
+    store.later(lambda transaction: transaction.applications.forget("d"), of="d")
+    assert store.application("d") is None
+
+
+def test_what_a_failed_write_made_is_not_kept(store: Store) -> None:
+    with pytest.raises(RuntimeError), store.write() as transaction:
+        transaction.applications.insert(store.installation, spec("a"), SMALL)
+        transaction.networks.put(SMALL.model_copy(update={"mtu": 1300}))
+        raise RuntimeError
+    assert store.application("a") is None
+    assert store.network("small") == SMALL
+
+
+def test_networks_and_projects_are_read_anew_after_a_change(store: Store) -> None:
+    def project(name: str) -> ProjectSpec | None:
+        with store.write() as transaction:
+            return store.project(transaction, name)
+
+    assert store.network("small") == SMALL and store.network("other") is None
+    narrow = SMALL.model_copy(update={"mtu": 1300})
+    with store.write() as transaction:
+        transaction.networks.put(narrow)
+        transaction.projects.put(ProjectSpec(name="p"))
+    assert store.network("small") == narrow
+    assert project("p") == ProjectSpec(name="p") and project("q") is None
+    wider = ProjectSpec(name="p", quotas=Quotas(applications=3))
+    with store.write() as transaction:
+        transaction.projects.put(wider)
+        transaction.networks.remove("small")
+    assert project("p") == wider and store.network("small") is None
+    with store.write() as transaction:
+        transaction.projects.remove("p")
+        assert store.project(transaction, "q") is None
+    assert project("p") is None
+
+
+def test_readers_never_see_what_was_before_an_answered_write(store: Store) -> None:
+    """Several writers, each of which reads its own write back at once."""
+
+    def write(first: int) -> None:
+        for number in range(first, first + 25):
+            with store.write() as transaction:
+                name = f"n{first}"
+                transaction.projects.put(ProjectSpec(name=name, quotas=Quotas(applications=number)))
+                transaction.networks.put(
+                    NetworkSpec(
+                        name=name, subnet=IPv4Network(f"10.8.{first}.0/28"), mtu=1300 + number
+                    )
+                )
+            network = store.network(name)
+            with store.write() as transaction:
+                project = store.project(transaction, name)
+            if network is None or network.mtu != 1300 + number:
+                wrong.append(f"{name}: network {network}")
+            if project is None or project.quotas.applications != number:
+                wrong.append(f"{name}: project {project}")
+
+    wrong: list[str] = []
+    threads = [threading.Thread(target=write, args=(first,)) for first in (1, 50, 100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
