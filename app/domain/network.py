@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -88,21 +89,28 @@ class NetworkSpec(Model):
     @property
     def gateway(self) -> IPv4Interface:
         """The host's own address on the segment, with the prefix length."""
-        return IPv4Interface((self.subnet.network_address + 1, self.subnet.prefixlen))
+        return _gateway(self.subnet)
 
     @property
     def gateway6(self) -> IPv6Interface | None:
         """The host's own IPv6 address on the segment, with the prefix length."""
-        address = self.address6(self.gateway.ip)
-        if address is None or self.subnet6 is None:
-            return None
-        return IPv6Interface((address, self.subnet6.prefixlen))
+        return None if self.subnet6 is None else _gateway6(self.subnet6)
 
     def address6(self, address: IPv4Address) -> IPv6Address | None:
         """The IPv6 address that belongs to an IPv4 address of the subnet."""
         if self.subnet6 is None:
             return None
         return self.subnet6.network_address + (int(address) - int(self.subnet.network_address))
+
+
+@lru_cache(1024)
+def _gateway(subnet: IPv4Network) -> IPv4Interface:
+    return IPv4Interface((subnet.network_address + 1, subnet.prefixlen))
+
+
+@lru_cache(1024)
+def _gateway6(subnet6: IPv6Network) -> IPv6Interface:
+    return IPv6Interface((subnet6.network_address + 1, subnet6.prefixlen))
 
 
 class NetworkBinding(Model):

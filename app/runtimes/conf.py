@@ -5,6 +5,8 @@ Called by `rundir` when it writes `/run/cse/<kind>.conf`, and by the agent for `
 
 from __future__ import annotations
 
+import os
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -46,20 +48,30 @@ def resolvers() -> list[str]:
     """
     for path in ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"):
         try:
-            lines = Path(path).read_text(errors="replace").splitlines()
+            found = os.stat(path)
         except OSError:
             continue
-        found = []
-        for line in lines:
-            words = line.split()
-            if len(words) < 2 or words[0] != "nameserver":
-                continue
-            try:
-                address = ip_address(words[1])
-            except ValueError:
-                continue
-            if address.version == 4 and not address.is_loopback:
-                found.append(str(address))
-        if found:
-            return found
+        if servers := _servers(path, found.st_ino, found.st_mtime_ns):
+            return list(servers)
     return []
+
+
+@lru_cache(8)
+def _servers(path: str, inode: int, changed_ns: int) -> tuple[str, ...]:
+    """Read anew where the file is another one or was written to."""
+    try:
+        lines = Path(path).read_text(errors="replace").splitlines()
+    except OSError:
+        return ()
+    found = []
+    for line in lines:
+        words = line.split()
+        if len(words) < 2 or words[0] != "nameserver":
+            continue
+        try:
+            address = ip_address(words[1])
+        except ValueError:
+            continue
+        if address.version == 4 and not address.is_loopback:
+            found.append(str(address))
+    return tuple(found)
