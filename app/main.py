@@ -16,7 +16,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from app import tracing
+from app import malloc, tracing
 from app.api.access import Authenticator
 from app.api.app import create_app
 from app.api.guard import Rules
@@ -67,6 +67,7 @@ def serve_agent(settings: Settings, path: str) -> None:
     """Serve an agent of this process on a Unix socket until SIGINT or SIGTERM."""
     from app.agent.server import serve as run_agent
 
+    malloc.give_back_large_blocks()
     run_agent(make_agent(settings), path)
 
 
@@ -200,6 +201,7 @@ def serve(plane: ControlPlane, listener: socket.socket) -> None:
             timeout_graceful_shutdown=3,
         )
     )
+    malloc.give_back_large_blocks()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.collect()
     gc.freeze()  # what has been imported stays: no need to look through it during a request
