@@ -8,6 +8,7 @@ made is the same each time.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from app.domain.application import RuntimeName
 from app.domain.errors import Conflict, HostLacks
 from app.domain.fault import FaultOrder
 from app.domain.launch import Launch
-from app.runtimes import rundir
+from app.runtimes import hosts
 from app.wiring import kernel_faults, netns
 
 _FULL = (
@@ -33,19 +34,22 @@ class Connector:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._names = Names()
-        self._readers: dict[str, Launch] = {}
-        """Applications that read their peers' names from a file, by name."""
+        self._readers: dict[str, str] = {}
+        """The networks of applications that read their peers' names from a file, by name."""
+        self._telling = threading.Lock()
 
-    def connect(self, launch: Launch) -> None:
-        """All of it, or an error; nothing where it is connected already."""
+    def connect(self, launch: Launch, *, tell: bool = True) -> None:
+        """All of it, or an error; nothing where it is connected already. `tell`: its peers of its
+        name; without, `tell_names` follows."""
         binding = launch.network
         directory = self._host.directory(launch.name)
         if binding is not None:  # the filter first: no device may exist without it
             self._host.wiring.plug(launch.name, binding, launch.spec.ports)
             self._names.add(launch)
             if launch.on_kernel_stack:
-                self._readers[launch.name] = launch
-            self._tell_names(launch)
+                self._readers[launch.name] = binding.network.name
+            if tell:
+                self._tell_names(binding.network.name)
         if binding is not None and launch.on_kernel_stack:
             if launch.spec.runtime is RuntimeName.NAMESPACE:
                 self._host.wiring.make_kernel_stack(launch.name, binding, directory / "netns")
@@ -72,12 +76,12 @@ class Connector:
         """What `connect` made, as far as it came."""
         self._names.forget(launch)
         self._readers.pop(launch.name, None)
-        self._tell_names(launch)
         self._host.forget(launch.name)
         if launch.network is not None:
             with contextlib.suppress(HostLacks):
                 self._host.wiring.unplug(launch.name, launch.network, launch.spec.ports)
             netns.remove(self._host.directory(launch.name) / "netns")
+            self._tell_names(launch.network.network.name)
 
     def hold_in_kernel(self, launch: Launch, orders: list[FaultOrder], new: set[str]) -> None:
         """These faults for an application on the kernel's stack; `new`: ids that begin now."""
@@ -95,12 +99,16 @@ class Connector:
             path = Path(f"/proc/{pid}/ns/net")
         return netns.opened(path)
 
-    def _tell_names(self, changed: Launch) -> None:
-        """To the applications on `changed`'s network that read them from a file."""
-        network = changed.network.network.name if changed.network is not None else None
-        for launch in list(self._readers.values()):
-            if launch.network is not None and launch.network.network.name == network:
-                rundir.write_hosts(self._host.state, launch, self._names.table(network))
+    def tell_names(self) -> None:
+        """Of all networks, after several applications were connected at once."""
+        for network in set(self._readers.values()):
+            self._tell_names(network)
+
+    def _tell_names(self, network: str) -> None:
+        """To the applications on it that read them from a file."""
+        with self._telling:  # of two calls, the older would undo the newer
+            if network in list(self._readers.values()):
+                hosts.write(self._host.state, network, self._names.table(network))
 
     def _device_maker(self, launch: Launch) -> Callable[[bool], int]:
         """For the broker's thread, which must never wait for the host's lock: whoever has that

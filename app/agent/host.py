@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from app.agent import identity, instrumenting, state_lock
@@ -32,9 +32,9 @@ _log = logging.getLogger(__name__)
 
 
 class Host:
-    """`adopt` is called once, by `open`, with each application that is found."""
+    """`adopt` is called once, by `open`, with the applications that are found."""
 
-    def __init__(self, state: Path, adopt: Callable[[Launch], None]) -> None:
+    def __init__(self, state: Path, adopt: Callable[[Iterable[Launch]], None]) -> None:
         self.state = state.absolute()
         self.changes = Changes()
         self.lock = threading.RLock()
@@ -64,8 +64,7 @@ class Host:
                 self.state, identity.installation(self.state), self.changes.bump
             )
             try:
-                for launch in rundir.sealed(self.state):
-                    self._adopt(launch)
+                self._adopt(rundir.sealed(self.state))
             finally:  # not before: who comes meanwhile would not find what is there
                 self._opened = True
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -287,8 +287,14 @@ class LocalAgent:
         """See `Agent.doctor`; makes nothing on the host."""
         return examine_host(self._host.state)
 
-    def _adopt(self, launch: Launch) -> None:
-        """An application that is there when this agent begins."""
+    def _adopt(self, launches: Iterable[Launch]) -> None:
+        """The applications that are there when this agent begins. Who reads names from a file has
+        those of before until all are known again."""
+        for launch in launches:
+            self._find_again(launch)
+        self._connector.tell_names()
+
+    def _find_again(self, launch: Launch) -> None:
         coverage = inspecting.read_coverage(self._host.directory(launch.name))
         if coverage is not None and coverage.verdict == "kernel":
             launch = launch.on_the_kernel()
@@ -296,6 +302,6 @@ class LocalAgent:
         self._host.launches[launch.name] = launch
         try:
             self._host.runtime(launch.spec.runtime)
-            self._connector.connect(launch)
+            self._connector.connect(launch, tell=False)
         except CseError as error:
             _log.warning("application %s was found but: %s", launch.name, error)

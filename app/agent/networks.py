@@ -12,12 +12,14 @@ from pathlib import Path
 from app.domain.errors import HostLacks
 from app.domain.launch import Launch
 from app.domain.network import NetworkSpec
+from app.runtimes import hosts
 
 
 class Networks:
     """`state` is the agent's state directory; nothing is written before `remember`."""
 
     def __init__(self, state: Path) -> None:
+        self._state = state
         self._directory = state / "networks"
         self._known: dict[str, NetworkSpec] = {}
 
@@ -41,6 +43,7 @@ class Networks:
         """It was removed."""
         self._known.pop(name, None)
         self._path(name).unlink(missing_ok=True)
+        hosts.remove(self._state, name)
 
     def current(self, launch: Launch) -> Launch:
         """The application with its network as that is now."""

@@ -25,7 +25,7 @@ from typing import Any
 from app.domain.errors import HostLacks, InvalidSpecification
 from app.domain.launch import BoundElement, Launch
 from app.domain.network import NetworkBinding
-from app.runtimes import disposal, secrets, sharing
+from app.runtimes import disposal, hosts, secrets, sharing
 from app.runtimes.conf import flatten, resolvers, to_lines
 from app.runtimes.hostpaths import Place, replace_places
 
@@ -88,7 +88,7 @@ def build(
         os.chown(data, *owner)
 
     binds = [Bind(run, INSIDE, True), Bind(data, f"{INSIDE}/data", False)]
-    binds += _name_files(launch, run)
+    binds += _name_files(state, launch, run)
     preload: list[str] = []
     environment: dict[str, str] = {}
     memories = [Memory(f"{INSIDE}/private")]
@@ -160,18 +160,6 @@ def write_secrets(state: Path, launch: Launch) -> None:
         found = place.stat()
         owner = (found.st_uid, found.st_gid)
         secrets.write_files(state, str(place), launch.spec, owner)
-
-
-def write_hosts(state: Path, launch: Launch, names: list[tuple[str, str]]) -> None:
-    """The /etc/hosts of an application on the kernel's stack: (address, name) of its peers.
-
-    In place: what is bound into the application is this file, not its name.
-    """
-    place = application_directory(state, launch.name) / "run/hosts"
-    text = "127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for address, name in names)
-    with contextlib.suppress(FileNotFoundError), place.open("r+b") as file:
-        file.write(text.encode())
-        file.truncate()
 
 
 def seal(directory: Path, launch: Launch) -> None:
@@ -299,21 +287,20 @@ def _binding(launch: Launch) -> dict[str, Any]:
     }
 
 
-def _name_files(launch: Launch, run: str) -> list[Bind]:
+def _name_files(state: Path, launch: Launch, run: str) -> list[Bind]:
     """Of a program on the kernel's stack, which looks names up by itself; a mount of the
     specification at the same place wins."""
     if launch.network is None or not launch.on_kernel_stack:
         return []
     network = launch.network.network
     servers = resolvers() if network.dns is None else [str(server) for server in network.dns]
-    _write(f"{run}/hosts", "127.0.0.1 localhost\n" + f"{launch.network.address} {launch.name}\n")
     _write(f"{run}/resolv.conf", "".join(f"nameserver {server}\n" for server in servers))
+    files = {
+        "/etc/hosts": str(hosts.make(state, network.name)),
+        "/etc/resolv.conf": f"{run}/resolv.conf",
+    }
     taken = {mount.target for mount in launch.mounts}
-    return [
-        Bind(f"{run}/{file}", f"/etc/{file}", True)
-        for file in ("hosts", "resolv.conf")
-        if f"/etc/{file}" not in taken
-    ]
+    return [Bind(source, place, True) for place, source in files.items() if place not in taken]
 
 
 def _write(path: str, text: str) -> None:

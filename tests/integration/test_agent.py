@@ -123,6 +123,48 @@ def test_a_program_on_a_network_without_element_gets_the_kernels_stack(agent: Ag
 
 
 @pytest.mark.root
+def test_programs_on_the_kernels_stack_read_one_file_of_names(tmp_path: Path) -> None:
+    """It follows those that come and go, outlives the agent, and is gone with its network."""
+    first, second = LocalAgent(tmp_path), LocalAgent(tmp_path)
+    file = tmp_path / "networks/agentest.hosts"
+    here = "127.0.0.1 localhost\n"
+    lines = {}
+    for number, name in enumerate("abc", 5):
+        address = NETWORK.subnet[number]
+        lines[name] = f"{address} {name}\n{NETWORK.address6(address)} {name}\n"
+
+    def start(agent: LocalAgent, name: str) -> None:
+        agent.create(on_network(launch(name, "sleep", "100"), 5 + "abc".index(name)))
+        agent.start(name)
+
+    def seen(agent: LocalAgent, name: str) -> str:
+        return agent.exec(name, ["cat", "/etc/hosts"]).stdout
+
+    try:
+        start(first, "a")
+        assert seen(first, "a") == here + lines["a"]
+        start(first, "b")
+        assert seen(first, "a") == seen(first, "b") == here + lines["a"] + lines["b"]
+        first.close()
+        assert seen(second, "a") == here + lines["a"] + lines["b"]
+        start(second, "c")
+        second.remove("b")
+        assert seen(second, "a") == seen(second, "c") == here + lines["a"] + lines["c"]
+        inode = second.exec("a", ["stat", "-c", "%i", "/etc/hosts"]).stdout
+        assert int(inode) == file.stat().st_ino
+        second.stop("a")
+        second.start("a")
+        assert seen(second, "a") == here + lines["a"] + lines["c"]
+    finally:
+        first.close()
+        for name in lines:
+            second.remove(name)
+        second.remove_network("agentest")
+        second.close()
+    assert list(file.parent.iterdir()) == []
+
+
+@pytest.mark.root
 def test_a_failed_create_leaves_nothing(tmp_path: Path) -> None:
     agent = LocalAgent(tmp_path)
     ports = ["28642:80", "28642:81"]
