@@ -8,7 +8,9 @@ remedy nor, below `oneOf`, the branch that was meant; this adds both. Called by 
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 from jsonschema import Draft202012Validator
@@ -26,12 +28,18 @@ _MAX_REMEMBERED = 1000
 same, and a start asks several times."""
 
 
+@lru_cache(64)
+def _check(schema: str) -> None:
+    """Whether it is a JSON Schema: 20 ms, and each manifest is read twice when a server begins."""
+    Draft202012Validator.check_schema(json.loads(schema))
+
+
 class SettingsSchema:
     """One element's settings, compiled once. Raises `InvalidSpecification` on a bad schema."""
 
     def __init__(self, schema: Schema) -> None:
         try:
-            Draft202012Validator.check_schema(schema)
+            _check(json.dumps(schema, sort_keys=True))
         except SchemaError as error:
             raise InvalidSpecification(
                 f"'settings' is not a JSON Schema: {error.message}",
