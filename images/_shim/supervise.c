@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -314,7 +315,7 @@ static void back_off(struct life *life, long delay_ms)
 
 /* What the agent waits for goes by this process, which must not wait until a program that computes
  * has used up its slice: since Linux 6.12 whoever asks for a shorter one comes first when it wakes.
- * It runs for microseconds at a time. Older kernels ignore it. 0: as all others. */
+ * It runs for microseconds at a time. Older kernels ignore it. */
 void take_short_turns(long slice_ns)
 {
     struct {
@@ -325,6 +326,8 @@ void take_short_turns(long slice_ns)
         uint64_t runtime, deadline, period;
     } wanted = {.size = sizeof wanted};
     if (syscall(SYS_sched_getattr, 0, &wanted, sizeof wanted, 0) != 0) return;
+    if (wanted.policy != SCHED_OTHER && wanted.policy != SCHED_BATCH)
+        return; /* somebody's choice */
     wanted.runtime = (uint64_t)slice_ns;
     syscall(SYS_sched_setattr, 0, &wanted, 0);
 }
