@@ -16,7 +16,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from app import malloc, tracing
+from app import malloc, runs, tracing
 from app.api.access import Authenticator
 from app.api.app import create_app
 from app.api.guard import Rules
@@ -118,6 +118,7 @@ class ControlPlane:
                 default_runtime=settings.runtime,
                 paths_are_visible=settings.paths_are_visible,
                 dashboard_dir=settings.dashboard_dir,
+                runs=lambda: runs.names(settings.state_dir),
                 authenticator=self.authenticator,
                 rules=Rules(
                     loopback_only=settings.on_loopback and not settings.allow_remote,

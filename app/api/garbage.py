@@ -52,11 +52,16 @@ def collect(
 
 
 def _leases(services: Services, *, dry_run: bool) -> list[Leftover]:
-    alive = {observed.name for observed in services.agent.observe()}
+    """Not of a shared store: of other hosts' programs nobody knows here whether they are gone."""
+    if services.store.is_shared:
+        return []
+    observed = {one.name for one in services.agent.observe()}
     with services.store.write() as transaction:
-        names = transaction.applications.leftover_leases(alive)
-        if not dry_run:
-            transaction.applications.release_leftovers(alive)
+        held = transaction.applications.leases()
+        present = observed | services.runs()  # after `held`: who takes an address is there before
+        names = [name for name in held if name not in present]
+        for name in names if not dry_run else ():
+            transaction.applications.release_lease(name)
     return [
         Leftover(kind="lease", name=name, detail="an address of a program that is gone")
         for name in names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, cast
@@ -48,6 +49,8 @@ class Services:
     dashboard_dir: Path = Path("build/dashboard")
     """The dashboard's built files; need not be there."""
     rules: Rules = field(default_factory=Rules)
+    runs: Callable[[], set[str]] = set
+    """Names of the programs of `cse run` that there are now."""
     project: str | None = None
     """Whoever makes this request sees and changes applications of this project only."""
 

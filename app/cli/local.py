@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from app import runs
 from app.agent import identity
 from app.catalog.catalog import Catalog
 from app.domain.errors import CseError, HostLacks
@@ -20,8 +20,6 @@ from app.domain.observed import Finding
 from app.domain.ports import Agent
 from app.main import make_agent
 from app.settings import Settings, load
-
-_LOCK = "lock"
 
 
 def findings_without_server() -> list[Finding]:
@@ -41,32 +39,33 @@ def findings_without_server() -> list[Finding]:
 
 
 @contextmanager
-def private_agent(settings: Settings) -> Iterator[Agent]:
-    """An agent with a state directory of its own, so that a server's is not disturbed.
+def private_agent(settings: Settings, name: str, gone: Callable[[str], object]) -> Iterator[Agent]:
+    """An agent for the program of this name, with a state directory of its own, so that a server's
+    is not disturbed (see `app/runs.py`).
 
-    The directory is locked while this process lives. What a killed process left behind is found
-    by its free lock, and removed by the next call.
+    What killed processes left behind is removed first; `gone` is told their names before their
+    directories go.
     """
-    parent = settings.state_dir / "runs"
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(settings, parent)
-        home = parent / secrets.token_hex(4)
-        home.mkdir(mode=0o711)
-    except OSError as error:
-        raise HostLacks(
-            f"{parent} cannot be used: {error.strerror}",
-            remedy="choose another state directory with CSE_STATE_DIR",
-        ) from error
-    lock = os.open(home / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    identity.share_networks(settings.state_dir, home)
-    agent = make_agent(settings.model_copy(update={"state_dir": home}))
-    try:
-        yield agent
-    finally:
-        _empty(agent, home)
-        os.close(lock)
+    with ExitStack() as ending:
+        try:
+            for left in runs.gone(settings.state_dir):
+                with suppress(OSError, CseError):
+                    if _is_emptied(_agent_in(settings, left)):
+                        gone(left.name)
+                        shutil.rmtree(left, ignore_errors=True)
+            home = ending.enter_context(runs.directory(settings.state_dir, name))
+        except OSError as error:
+            raise HostLacks(
+                f"{settings.state_dir / 'runs'} cannot be used: {error.strerror}",
+                remedy="choose another state directory with CSE_STATE_DIR",
+            ) from error
+        identity.share_networks(settings.state_dir, home)
+        agent = _agent_in(settings, home)
+        try:
+            yield agent
+        finally:
+            if _is_emptied(agent):
+                shutil.rmtree(home, ignore_errors=True)
 
 
 def server_is_there(settings: Settings) -> bool:
@@ -84,19 +83,12 @@ def server_is_there(settings: Settings) -> bool:
     return False
 
 
-def _remove_leftovers(settings: Settings, parent: Path) -> None:
-    for home in parent.iterdir():
-        with suppress(OSError):
-            lock = os.open(home / _LOCK, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _empty(make_agent(settings.model_copy(update={"state_dir": home})), home)
-            finally:
-                os.close(lock)
+def _agent_in(settings: Settings, home: Path) -> Agent:
+    return make_agent(settings.model_copy(update={"state_dir": home}))
 
 
-def _empty(agent: Agent, home: Path) -> None:
-    """Remove the agent's applications, then its directory if nothing is left in use."""
+def _is_emptied(agent: Agent) -> bool:
+    """Remove the agent's applications, and let go of it."""
     left = False
     for observed in agent.observe():
         try:
@@ -105,5 +97,4 @@ def _empty(agent: Agent, home: Path) -> None:
             left = True
     if close := getattr(agent, "close", None):
         close()
-    if not left:
-        shutil.rmtree(home, ignore_errors=True)
+    return not left

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import sys
 import threading
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -120,7 +121,12 @@ def _run(
     from app.main import open_store
 
     store, on_network = open_store(settings), resolve.uses_network(spec, catalog)
-    with private_agent(settings) as agent:
+
+    def give_back(name: str) -> None:
+        with store.write() as transaction:
+            transaction.applications.release_lease(name)
+
+    with closing(store), private_agent(settings, spec.name, give_back) as agent:
         try:
             binding = _bind(store, agent, catalog, spec)
             names = {mount.volume for mount in spec.mounts if mount.volume}
@@ -138,11 +144,10 @@ def _run(
                     sys.stderr.write(f"cse: {told.text}\n")
             agent.remove(spec.name)
             with store.write() as transaction:
-                transaction.applications.forget(spec.name)
+                transaction.applications.release_lease(spec.name)
                 unused = not transaction.networks.holders(spec.network.name)
                 if on_network and unused and not server_is_there(settings):
                     agent.remove_network(spec.network.name)
-            store.close()
 
 
 class _Progress:
@@ -178,7 +183,6 @@ def _bind(
     if not resolve.uses_network(spec, catalog):
         return None
     with store.write() as transaction:
-        transaction.applications.release_leftovers(set())
         network = transaction.networks.get(spec.network.name)
         address = transaction.applications.lease(network, spec)
     agent.ensure_network(network)

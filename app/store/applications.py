@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Any
@@ -251,31 +251,25 @@ class Applications:
         addresses.release_ports(self._connection, name)
 
     def lease(self, network: NetworkSpec, spec: ApplicationSpec) -> IPv4Address:
-        """Address and ports for a program that no record stands for (`cse run`); see `forget`."""
+        """Address and ports for a program that no record stands for (`cse run`)."""
         address = addresses.allocate(self._connection, network, spec.name, spec.network.address)
         addresses.take_ports(self._connection, spec.name, spec.ports)
         return address
 
-    def release_leftovers(self, alive: set[str], older_than_s: float = 60.0) -> None:
-        """Give back addresses of killed `cse run`s."""
-        for holder in self.leftover_leases(alive, older_than_s):
+    def release_lease(self, holder: str) -> None:
+        """Give back what such a program had, if anything; what records stand for is kept."""
+        if self.find(holder) is None:
             addresses.release(self._connection, holder)
             addresses.release_ports(self._connection, holder)
 
-    def leftover_leases(self, alive: set[str], older_than_s: float = 60.0) -> list[str]:
-        """Holders of an address with no record, not alive, not just made."""
-        limit = (datetime.now(UTC) - timedelta(seconds=older_than_s)).isoformat()
-        leases = (
+    def leases(self) -> list[str]:
+        """Programs that have an address and no record."""
+        query = (
             select(address_table.c.holder)
             .outerjoin(table, table.c.name == address_table.c.holder)
-            .where(
-                address_table.c.holder.is_not(None),
-                table.c.name.is_(None),
-                address_table.c.taken < limit,
-            )
+            .where(address_table.c.holder.is_not(None), table.c.name.is_(None))
         )
-        holders = [holder for (holder,) in self._connection.execute(leases).all()]
-        return [holder for holder in holders if holder not in alive]
+        return [holder for (holder,) in self._connection.execute(query)]
 
     def prepare_network(self, network: NetworkSpec) -> None:
         """Forget all addresses of a network (which nobody uses) and take the gateway's own."""

@@ -255,6 +255,11 @@ class Store:
         self._closing = threading.Event()
         self.installation = self._installation()
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other hosts may have it, too."""
+        return self._database.is_shared
+
     @contextmanager
     def write(self) -> Iterator[Transaction]:
         """All of it or none; listeners of events are called after the commit."""

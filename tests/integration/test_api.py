@@ -491,6 +491,26 @@ def test_what_nobody_needs_is_listed_and_removed(plane: Plane) -> None:
     assert "default" in plane.agent.networks  # made again
 
 
+def test_an_address_is_a_leftover_where_its_program_is_no_more(
+    plane: Plane, tmp_path: Path
+) -> None:
+    store = plane.plane.store
+    with store.write() as transaction:
+        network = transaction.networks.get("default")
+        for name in ("run-1", "run-2"):
+            spec = ApplicationSpec(name=name, command=["true"])
+            transaction.applications.lease(network, spec)
+    (tmp_path / "state/runs/run-1").mkdir(parents=True)
+    found = plane.http.post("/v1/gc").json()["items"]
+    leases = [one["name"] for one in found if one["kind"] == "lease"]
+    if store.is_shared:  # run-2 may be another host's
+        assert leases == []
+        return
+    assert leases == ["run-2"]
+    with store.read() as transaction:
+        assert transaction.networks.holders("default") == ["run-1"]
+
+
 def test_metrics_are_what_prometheus_reads(plane: Plane) -> None:
     plane.create("web", **NET)
     plane.create("job", "true")

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
 from app.runtimes.namespace.runtime import SHIM
+from tests import subnets
 from tests.integration.planes import until, write_elements
 
 CSE = [sys.executable, "-c", "import sys; from app.cli import main; sys.exit(main())"]
@@ -121,6 +123,41 @@ def test_run_tells_why_it_did_not_start(tmp_path: Path) -> None:
         )
         assert done.returncode == 125, done.stderr
         assert said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.root
+@pytest.mark.native
+def test_a_program_keeps_its_address_however_long_it_runs(tmp_path: Path) -> None:
+    """Also one whose command was killed, until the next command ends it."""
+    state = tmp_path / "state"
+    subnet = subnets.free()
+    environment = {**os.environ, "CSE_STATE_DIR": str(state), "CSE_SUBNET": subnet}
+    words = [*CSE, "run", "-e", "network-lwip", "--"]
+
+    def holders(change: str = "") -> list[str]:
+        with closing(sqlite3.connect(state / "store.sqlite")) as store:
+            store.execute(change)
+            store.commit()
+            found = store.execute("select holder from addresses where holder is not null")
+            return [holder for (holder,) in found]
+
+    first = subprocess.Popen([*words, "sleep", "600"], env=environment, cwd=ROOT)
+    try:
+        until(lambda: list(state.glob("runs/*/apps/*/status")), 30)
+        program = next(state.glob("runs/*/apps/*")).name
+        # As if the clock had been set, or the program were old.
+        holders("update addresses set taken = '2000-01-01T00:00:00.000000+00:00'")
+        subprocess.run([*words, "true"], env=environment, cwd=ROOT, check=True)
+        assert holders() == [program]
+        first.kill()
+        first.wait()
+        assert holders() == [program]
+        assert [one.name for one in (state / "runs").iterdir()] == [program]
+    finally:
+        first.kill()
+        first.wait()
+        subprocess.run([*words, "true"], env=environment, cwd=ROOT, check=True)
+    assert holders() == [] and list((state / "runs").iterdir()) == []
 
 
 @pytest.mark.native

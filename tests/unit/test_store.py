@@ -180,13 +180,15 @@ def test_replacing_keeps_the_address_where_it_fits(store: Store) -> None:
     assert str(add(store, spec("b"))) == str(before)
 
 
-def test_leases_of_the_dead_are_given_back(store: Store) -> None:
+def test_a_lease_is_given_back_and_what_has_a_record_is_not(store: Store) -> None:
     with store.write() as transaction:
         transaction.applications.lease(SMALL, spec("run-1"))
         transaction.applications.lease(SMALL, spec("run-2"))
         add_record = transaction.applications.insert(store.installation, spec("a"), SMALL)
     with store.write() as transaction:
-        transaction.applications.release_leftovers({"run-2"}, older_than_s=-1)
+        assert sorted(transaction.applications.leases()) == ["run-1", "run-2"]
+        for name in ("run-1", "a", "nobody"):
+            transaction.applications.release_lease(name)
         assert transaction.networks.holders("small") == ["a", "run-2"]
     assert str(add_record.address) == "10.9.0.4"
 
