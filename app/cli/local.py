@@ -84,7 +84,8 @@ def server_is_there(settings: Settings) -> bool:
 
 
 def _agent_in(settings: Settings, home: Path) -> Agent:
-    return make_agent(settings.model_copy(update={"state_dir": home}))
+    """Within this process, whatever the settings say: all that a server's has would be removed."""
+    return make_agent(settings.model_copy(update={"state_dir": home, "agent": ""}))
 
 
 def _is_emptied(agent: Agent) -> bool:

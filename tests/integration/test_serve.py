@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -15,6 +16,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.agent.local import LocalAgent
+from app.agent.server import AgentServer
+from app.domain.application import ApplicationSpec
+from app.domain.launch import Launch
 from app.runtimes.namespace.runtime import SHIM
 from tests import subnets
 from tests.integration.planes import until, write_elements
@@ -158,6 +163,27 @@ def test_a_program_keeps_its_address_however_long_it_runs(tmp_path: Path) -> Non
         first.wait()
         subprocess.run([*words, "true"], env=environment, cwd=ROOT, check=True)
     assert holders() == [] and list((state / "runs").iterdir()) == []
+
+
+def test_run_has_an_agent_of_its_own_whatever_the_settings_say(tmp_path: Path) -> None:
+    """At the end it removes all that its agent has."""
+    local, socket = LocalAgent(tmp_path / "state"), str(tmp_path / "agent.sock")
+    server = AgentServer(local, socket)
+    threading.Thread(target=server.run, daemon=True).start()
+    spec = ApplicationSpec(name="stays", command=["sleep", "600"])
+    local.create(Launch(id="id-1", spec=spec, elements=[], network=None, mounts=[]))
+    try:
+        pid = local.start("stays").pid
+        more = {"CSE_STATE_DIR": str(tmp_path / "mine"), "CSE_AGENT": f"unix:{socket}"}
+        environment = {**os.environ, **more}
+        words = [*CSE, "run", "--", "echo", "ran"]
+        done = subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, "ran\n"), done.stderr
+        assert [(one.name, one.pid) for one in local.observe()] == [("stays", pid)]
+    finally:
+        local.remove("stays")
+        server.close()
+        local.close()
 
 
 @pytest.mark.native
