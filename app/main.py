@@ -120,6 +120,7 @@ class ControlPlane:
                 dashboard_dir=settings.dashboard_dir,
                 runs=lambda: runs.names(settings.state_dir),
                 authenticator=self.authenticator,
+                clock=clock,
                 rules=Rules(
                     loopback_only=settings.on_loopback and not settings.allow_remote,
                     hosts=tuple(filter(None, settings.hosts.split(","))),

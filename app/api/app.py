@@ -46,7 +46,7 @@ def create_app(services: Services) -> FastAPI:
     api.state.services = services
     problems.install(api)
     dashboard.install(api, services.dashboard_dir)
-    api.add_middleware(Idempotency, store=services.store, routes=api.routes)
+    api.add_middleware(Idempotency, store=services.store, clock=services.clock, routes=api.routes)
     api.add_middleware(
         Guard, rules=services.rules, authenticator=services.authenticator, store=services.store
     )

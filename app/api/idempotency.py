@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import answer, problem_of
 from app.domain.errors import Conflict, CseError, InvalidSpecification
+from app.store.clock import WallClock
 from app.store.operations import Answer
 from app.store.store import Store
 
@@ -37,9 +38,12 @@ _MOST_KEPT = 2**20
 class Idempotency:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, *, store: Store, routes: list[BaseRoute]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, store: Store, clock: WallClock, routes: list[BaseRoute]
+    ) -> None:
         self._app = app
         self._store = store
+        self._clock = clock
         self._routes = routes
         self._under_way: set[str] = set()
 
@@ -106,7 +110,7 @@ class Idempotency:
         with self._store.write() as transaction:
             known = transaction.answers.find(key)
             if known is None:
-                transaction.answers.begin(key, request)
+                transaction.answers.begin(key, request, self._clock)
         return known
 
     def _end(self, key: str, answered: Answer | None) -> None:

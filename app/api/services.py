@@ -24,6 +24,7 @@ from app.domain.network import NetworkSpec
 from app.domain.operation import OperationKeeping
 from app.domain.ports import Agent
 from app.domain.status import Convergence
+from app.store.clock import WallClock
 from app.store.store import Store
 
 
@@ -42,6 +43,7 @@ class Services:
     rendered: Rendered
     default_network: NetworkSpec
     authenticator: Authenticator
+    clock: WallClock
     version: str
     default_runtime: RuntimeName = RuntimeName.NAMESPACE
     paths_are_visible: bool = True

@@ -1,9 +1,9 @@
-"""The wall clock as something that may be set: how far it is from the clock that only goes on.
+"""The wall clock, which tells when it is set.
 
 Faults end at moments of the wall clock, which the store keeps, users read and libraries compare
-with. When that clock is set, the moments have to move with it: `faults.py` asks for `offset`, and
-is called when it has changed. The kernel tells by a timer that is cancelled when the clock is set
-(timerfd_create(2), TFD_TIMER_CANCEL_ON_SET); Python has none before 3.13, hence ctypes.
+with. When that clock is set, the moments have to move with it: `faults.py` is called then. The
+kernel tells by a timer that is cancelled when the clock is set (timerfd_create(2),
+TFD_TIMER_CANCEL_ON_SET); Python has none before 3.13, hence ctypes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import select
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
+
+from app.store.clock import WallClock
 
 _ABSOLUTE, _CANCEL_ON_SET = 1, 2
 _NEVER_S = 2**40
@@ -27,26 +27,8 @@ class _Times(ctypes.Structure):
     _fields_ = [(name, ctypes.c_long) for name in ("every_s", "every_ns", "at_s", "at_ns")]
 
 
-class Clock:
+class Clock(WallClock):
     """This host's. Tests give one of their own."""
-
-    def offset(self) -> float:
-        """Seconds that the wall clock is ahead of the time since boot; constant until it is set.
-
-        Time asleep counts on both, and corrections of their speed apply to both.
-        """
-        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-
-    def now(self) -> datetime:
-        """By the wall clock."""
-        return datetime.now(UTC)
-
-    def boot(self) -> str:
-        """What an offset belongs to."""
-        try:
-            return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        except OSError:
-            return ""
 
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
         """Call `changed`, in a thread of its own, whenever the clock was set; returns what ends

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from datetime import timedelta
 from ipaddress import ip_address
 
 from app.domain.errors import Conflict, CseError, NotFound
@@ -20,13 +19,12 @@ from app.domain.fault import Counters, Fault, FaultOrder
 from app.domain.network import link_local, mac_for
 from app.domain.ports import Agent
 from app.reconcile.clock import Clock
-from app.store.faults import StoredClock
+from app.store.clock import StoredClock
 from app.store.store import Store, Transaction
 
 log = logging.getLogger(__name__)
 
 _RETRY_S = 2.0
-_JUMP_S = 0.1
 _NOBODY = "0.0.0.0/32"
 """The peer of a fault whose named application is not there: no packet has this address."""
 
@@ -107,18 +105,17 @@ class FaultKeeper:
 
     def _follow_clock(self) -> None:
         """Move the deadlines by as much as the wall clock was moved since the store was told."""
-        boot, offset = self._clock.boot(), self._clock.offset()
+        present = StoredClock.of(self._clock)
         with self._store.read() as transaction:
-            known = transaction.faults.clock()
-        same = known is not None and known.boot == boot
-        moved = offset - known.offset if known is not None and same else 0.0
-        if same and abs(moved) < _JUMP_S:
+            moved = present.set_since(transaction.faults.clock())
+        if moved is None:
             return
         with self._store.write() as transaction:
-            transaction.faults.set_clock(StoredClock(boot, offset))
-            concerned = transaction.faults.postpone(timedelta(seconds=moved)) if moved else set()
+            transaction.faults.set_clock(present)
+            concerned = transaction.faults.postpone(moved) if moved else set()
         if moved:
-            log.warning("the clock was set by %+.1f s: %d faults move", moved, len(concerned))
+            seconds = moved.total_seconds()
+            log.warning("the clock was set by %+.1f s: %d faults move", seconds, len(concerned))
         with self._changed:
             self._untold |= concerned
 

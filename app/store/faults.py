@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from app.domain.errors import Conflict, NotFound
 from app.domain.explain import did_you_mean
 from app.domain.fault import MAX_FAULTS, Fault, FaultSpec
+from app.store.clock import StoredClock
 from app.store.tables import faults as table
-from app.store.tables import meta
 
 _ALL = select(table).order_by(table.c.created, table.c.id)
-
-
 _CLOCK = "clock"
-
-
-class StoredClock(NamedTuple):
-    """See `app/reconcile/clock.py`."""
-
-    boot: str
-    offset: float
 
 
 class Faults:
@@ -81,15 +71,11 @@ class Faults:
 
     def clock(self) -> StoredClock | None:
         """How the wall clock stood to the time since boot when the ends were last right."""
-        text = self._connection.execute(select(meta.c.value).where(meta.c.key == _CLOCK)).scalar()
-        boot, _, offset = str(text or "").rpartition(" ")
-        return StoredClock(boot, float(offset)) if text else None
+        return StoredClock.read(self._connection, _CLOCK)
 
     def set_clock(self, clock: StoredClock) -> None:
         """The ends are right by a wall clock that stands so."""
-        self._connection.execute(delete(meta).where(meta.c.key == _CLOCK))
-        row = {"key": _CLOCK, "value": f"{clock.boot} {clock.offset:.3f}"}
-        self._connection.execute(insert(meta).values(row))
+        clock.write(self._connection, _CLOCK)
 
     def remove(self, fault_id: str) -> None:
         """It holds no longer."""

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from app.domain.errors import NotFound
 from app.domain.operation import Operation, Target
-from app.store.clock import now, stamp
+from app.store.clock import StoredClock, WallClock, stamp
 from app.store.tables import answers as answer_table
 from app.store.tables import operations as table
 
 _KEPT = 1000
 """Operations that are over."""
 _ANSWERS_KEPT = timedelta(hours=24)
+_CLOCK = "answers-clock"
 
 
 class Operations:
@@ -95,12 +96,27 @@ class Answers:
         headers = [(name, value) for name, value in json.loads(row.headers)]
         return Answer(row.request, row.status, headers, row.body)
 
-    def begin(self, key: str, request: str) -> None:
+    def begin(self, key: str, request: str, clock: WallClock) -> None:
         """Before the request is carried out; old ones are forgotten."""
-        limit = stamp(datetime.now(UTC) - _ANSWERS_KEPT)
+        self._follow(clock)
+        moment = clock.now()
+        limit = stamp(moment - _ANSWERS_KEPT)
         self._connection.execute(delete(answer_table).where(answer_table.c.created < limit))
-        values = {"key": key, "request": request, "created": now(), "headers": "[]", "body": b""}
-        self._connection.execute(insert(answer_table).values(**values))
+        values = {"key": key, "request": request, "created": stamp(moment)}
+        self._connection.execute(insert(answer_table).values(**values, headers="[]", body=b""))
+
+    def _follow(self, clock: WallClock) -> None:
+        """They stay as old as they are when the clock is set."""
+        present = StoredClock.of(clock)
+        moved = present.set_since(StoredClock.read(self._connection, _CLOCK))
+        if moved is None:
+            return
+        present.write(self._connection, _CLOCK)
+        times = select(answer_table.c.key, answer_table.c.created)
+        for key, created in self._connection.execute(times).all() if moved else ():
+            change = update(answer_table).where(answer_table.c.key == key)
+            later = stamp(datetime.fromisoformat(created) + moved)
+            self._connection.execute(change.values(created=later))
 
     def save(self, key: str, answer: Answer) -> None:
         """The request has been answered so."""

@@ -1,5 +1,6 @@
 """The wall clock is set, forwards and backwards: faults last as long as was asked for, whether or
-not a control plane ran at that moment, and what runs is not disturbed."""
+not a control plane ran at that moment, what runs is not disturbed, and what a request was answered
+is known for a day."""
 
 from __future__ import annotations
 
@@ -22,17 +23,17 @@ HOUR = 3600.0
 
 
 class SetClock(Clock):
-    """This host's, `ahead` seconds before it."""
+    """This host's, `ahead` seconds before it, after `passed` seconds more."""
 
     def __init__(self, ahead: float = 0.0, boot: str = "one") -> None:
-        self.ahead, self._boot = ahead, boot
+        self.ahead, self.passed, self._boot = ahead, 0.0, boot
         self._changed: list[Callable[[], None]] = []
 
     def offset(self) -> float:
         return super().offset() + self.ahead
 
     def now(self) -> datetime:
-        return super().now() + timedelta(seconds=self.ahead)
+        return super().now() + timedelta(seconds=self.ahead + self.passed)
 
     def boot(self) -> str:
         return self._boot
@@ -105,6 +106,43 @@ def test_the_clock_is_set_while_no_control_plane_runs(
             until(lambda: "fault-ended" in second.events())
     finally:
         second.stop()
+
+
+def _asks(plane: Plane, key: str) -> bool:
+    """A request with an Idempotency-Key; whether its answer was known."""
+    body = {"name": f"net-{key}", "subnet": f"10.77.{key}.0/24"}
+    answer = plane.http.post("/v1/networks", json=body, headers={"Idempotency-Key": key})
+    return "idempotency-replayed" in answer.headers
+
+
+@pytest.mark.parametrize("seconds", [48 * HOUR, -48 * HOUR])
+def test_an_answer_is_known_for_a_day_however_the_clock_is_set(
+    plane: Plane, clock: SetClock, seconds: float
+) -> None:
+    assert not _asks(plane, "1")
+    clock.jump(seconds)
+    assert not _asks(plane, "2")  # the old ones are forgotten now
+    assert _asks(plane, "1")
+    clock.passed = 23.9 * HOUR
+    assert not _asks(plane, "3")
+    assert _asks(plane, "1") and _asks(plane, "2")
+    clock.passed = 24.1 * HOUR
+    assert not _asks(plane, "4")
+    assert _asks(plane, "3")
+    assert not _asks(plane, "1") and not _asks(plane, "2")
+
+
+@pytest.mark.parametrize(("boot", "known"), [("one", True), ("another", False)])
+def test_answers_when_the_clock_is_set_while_no_control_plane_runs(
+    tmp_path: Path, boot: str, known: bool
+) -> None:
+    agent = FakeAgent()
+    for clock, key in ((SetClock(), "1"), (SetClock(48 * HOUR, boot), "2")):
+        made = Plane(tmp_path, agent, clock)
+        assert not _asks(made, key)
+        if key == "2":
+            assert _asks(made, "1") is known
+        made.stop()
 
 
 def now_plus(seconds: float) -> datetime:
