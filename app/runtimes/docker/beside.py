@@ -13,7 +13,7 @@ from typing import Any
 from app.domain.errors import CseError, RuntimeFailure, TimedOut
 from app.runtimes.docker import output
 from app.runtimes.docker.engine import Engine
-from app.runtimes.docker.imagefiles import READER_LABEL
+from app.runtimes.docker.imagefiles import reader_labels
 from app.runtimes.docker.streams import end_command
 from app.runtimes.readable import readable
 
@@ -177,7 +177,7 @@ def _body(found: dict[str, Any], installation: str, command: list[str]) -> dict[
         "Entrypoint": [program],
         "Cmd": arguments,
         "WorkingDir": "/",
-        "Labels": {READER_LABEL: installation},
+        "Labels": reader_labels(installation),
         "HostConfig": {
             **{key: host[key] for key in kept if host.get(key)},
             "NetworkMode": "none",

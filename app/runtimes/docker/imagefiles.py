@@ -14,10 +14,10 @@ import io
 import json
 import os
 import posixpath
+import secrets
 import stat
 import tarfile
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,13 +29,14 @@ from app.runtimes.docker.container import INSTALLATION_LABEL
 from app.runtimes.docker.engine import Engine
 from app.runtimes.preflight import ProgramFile
 
-READER_LABEL = f"{INSTALLATION_LABEL}.reader"
+_READER_LABEL = f"{INSTALLATION_LABEL}.reader"
+_AGENT_LABEL = f"{_READER_LABEL}.agent"
+_THIS_AGENT = secrets.token_hex(6)
 _GO_SYMLINK = 1 << 27
 _GO_DIRECTORY = 1 << 31
 _GO_SETUID, _GO_SETGID = 1 << 23, 1 << 22
 _MAX_FILE_BYTES = 512 * 2**20
 _MAX_LINKS = 16
-_READER_LIFE_S = 60
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ class ImageFiles:
                     {
                         "Image": f"sha256:{self.image.id}",
                         "Entrypoint": ["/never-started"],
-                        "Labels": {READER_LABEL: self._installation},
+                        "Labels": reader_labels(self._installation),
                         "HostConfig": {"NetworkMode": "none"},
                     }
                 )
@@ -212,14 +213,20 @@ class ImageFiles:
         return self._container
 
 
+def reader_labels(installation: str) -> dict[str, str]:
+    """Of a container that this process made to look at something, and removes itself."""
+    return {_READER_LABEL: installation, _AGENT_LABEL: _THIS_AGENT}
+
+
 def remove_leftover_readers(engine: Engine, installation: str) -> None:
-    """What an agent that was killed while it read an image, or files, has left behind."""
-    filters = {"label": [f"{READER_LABEL}={installation}"], "status": ["created", "exited"]}
+    """What an agent that was killed while it read an image, or files, has left behind: an
+    installation has one agent at a time, so that all that are not of this process are leftovers."""
+    filters = {"label": [f"{_READER_LABEL}={installation}"]}
     with engine.doing("list its containers"):
         rows = engine().containers(all=True, filters=filters)
     for row in rows:
-        if time.time() - int(row["Created"]) < _READER_LIFE_S:
-            continue  # somebody is reading right now
+        if row["Labels"].get(_AGENT_LABEL) == _THIS_AGENT:
+            continue
         with contextlib.suppress(CseError), engine.doing("remove a container"):
             engine().remove_container(row["Id"], force=True, v=True)
 
