@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from app.domain.errors import NotFound
 from app.domain.operation import Operation, Target
-from app.store.clock import StoredClock, WallClock, stamp
+from app.store.clock import StoredClock, WallClock, now, stamp
 from app.store.tables import answers as answer_table
 from app.store.tables import operations as table
 
@@ -35,7 +35,7 @@ class Operations:
         change = update(table).where(table.c.id == operation.id)
         self._connection.execute(change.values(**_values(operation)))
         if operation.state != "running":
-            self._trim()
+            self._trim(operation.id)
 
     def get(self, identity: str) -> Operation:
         """Raises `NotFound`."""
@@ -61,13 +61,17 @@ class Operations:
             query = query.where(table.c.state == state)
         return [_operation(row) for row in self._connection.execute(query)]
 
-    def _trim(self) -> None:
+    def _trim(self, just_over: str) -> None:
         over = table.c.state != "running"
-        count = self._connection.execute(select(func.count()).select_from(table).where(over))
-        if (count.scalar() or 0) > _KEPT * 1.1:
-            kept = select(table.c.created).where(over).order_by(table.c.created.desc())
-            oldest = self._connection.execute(kept.offset(_KEPT).limit(1)).scalar()
-            self._connection.execute(delete(table).where(over, table.c.created <= oldest))
+        count = self._connection.execute(
+            select(func.count()).select_from(table).where(over)
+        ).scalar()
+        if (count or 0) > _KEPT * 1.1:
+            # What was made later than now was made before the clock was set back.
+            order = (table.c.created > now()).desc(), table.c.created
+            oldest = select(table.c.id).where(over, table.c.id != just_over).order_by(*order)
+            ids = self._connection.execute(oldest.limit((count or 0) - _KEPT)).scalars().all()
+            self._connection.execute(delete(table).where(table.c.id.in_(ids)))
 
 
 class Answer(NamedTuple):

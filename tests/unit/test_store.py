@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -21,6 +22,7 @@ from app.domain.access import ProjectSpec, Quotas
 from app.domain.application import ApplicationSpec
 from app.domain.errors import Conflict, CseError, HostLacks, InvalidSpecification, NotFound
 from app.domain.network import NetworkSpec
+from app.domain.operation import Operation
 from app.store import database, tables
 from app.store.store import Store, Transaction
 from tests import stores
@@ -191,6 +193,31 @@ def test_a_lease_is_given_back_and_what_has_a_record_is_not(store: Store) -> Non
             transaction.applications.release_lease(name)
         assert transaction.networks.holders("small") == ["a", "run-2"]
     assert str(add_record.address) == "10.9.0.4"
+
+
+def test_an_operation_that_is_just_over_is_kept_after_the_clock_was_set_back(store: Store) -> None:
+    def end(transaction: Transaction, number: int, created: datetime) -> None:
+        made = Operation(
+            id=f"op-{number}",
+            kind="create",
+            state="running",
+            created=created,
+            done=0,
+            total=0,
+            targets=[],
+        )
+        transaction.operations.add(made)
+        transaction.operations.save(made.model_copy(update={"state": "succeeded"}))
+
+    began = datetime.now(UTC)
+    with store.write() as transaction:
+        for number in range(1100):  # by a clock that was an hour ahead
+            end(transaction, number, began + timedelta(hours=1, milliseconds=number))
+        for number in range(1100, 1300):
+            end(transaction, number, began - timedelta(milliseconds=1300 - number))
+        left = {one.id for one in transaction.operations.page("", 10_000, None)}
+    assert 1000 <= len(left) <= 1100
+    assert left >= {f"op-{number}" for number in range(300, 1300)}
 
 
 def test_unknown_names_come_with_the_nearest(store: Store) -> None:
