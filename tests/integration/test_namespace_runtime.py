@@ -20,6 +20,7 @@ from app.domain.errors import Conflict, HostLacks, NotFound, TimedOut
 from app.domain.launch import BoundMount, Launch
 from app.domain.observed import Observed, State
 from app.runtimes.namespace import NamespaceRuntime, status
+from app.runtimes.readable import readable
 
 
 def launch(name: str, *command: str, mounts: list[BoundMount] | None = None, **spec: Any) -> Launch:
@@ -350,7 +351,7 @@ def test_what_the_agent_inherited_is_not_held_by_applications(tmp_path: Path) ->
         made.create(launch("a", "sleep", "100", stop={"signal": "SIGKILL"}))
         assert made.start("a").state is State.RUNNING
         os.close(writer)
-        os.set_blocking(reader, False)
+        assert readable(reader, 5)  # not at once: a process that is just being made has a copy
         assert os.read(reader, 1) == b""  # the end: nobody else has the other end
         assert made.observe()[0].state is State.RUNNING
     finally:
