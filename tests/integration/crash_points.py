@@ -185,7 +185,8 @@ def _difference(made: ControlPlane) -> str | None:
         there = observed.get(name)
         state = there.state if there is not None and there.id == record.id else None
         if record.desired == "removed" or (record.desired == "running") != (state == "running"):
-            return f"'{name}' is to be {record.desired}, it is {state}"
+            told = [line.text for line in made.agent.logs(name, tail=5)] if there else []
+            return f"'{name}' is to be {record.desired}, it is {state}: {there} said {told}"
     strangers = sorted(set(observed) - set(records))
     return f"nobody asked for {strangers}" if strangers else None
 
