@@ -30,7 +30,7 @@ from tests.bench.measure_control import _server_pid as server_pid
 RETENTION = {"CSE_EVENT_HISTORY": "2000", "CSE_AUDIT_HISTORY": "1000"}
 SERVER = ["python3", "-c", "import socket, time; socket.create_server(('', 80)); time.sleep(99999)"]
 STAYING, COMING = 12, 10
-MAY_GROW = {"MiB": 8.0, "fds": 8, "threads": 2, "rows": 600, "files": 30}
+MAY_GROW = {"MiB": 3.0, "fds": 8, "threads": 2, "rows": 600, "files": 30}
 
 
 def body(name: str, **more: Any) -> dict[str, Any]:
