@@ -254,7 +254,6 @@ int fs_remove(struct fs_where *where, bool directory)
     if (!directory && S_ISDIR(where->mode)) return -EISDIR;
     int error = fs_layer_path(mount, 0, where->rel, upper);
     if (error != 0) return error;
-    fs_forget_plain();
     if (mount->layers[0].encrypted != NULL) return fs_encrypted_remove(where, upper, directory);
     if (!mount->cow) return (int)raw(SYS_unlinkat, AT_FDCWD, upper, directory ? AT_REMOVEDIR : 0);
     if (directory) {
@@ -355,7 +354,7 @@ static int exchange(struct fs_where *from, struct fs_where *to, const char *old,
     return error;
 }
 
-int fs_rename(struct fs_where *from, struct fs_where *to, unsigned flags)
+static int rename_name(struct fs_where *from, struct fs_where *to, unsigned flags)
 {
     fs_count(FS_COUNT_CHANGES, 1);
     const struct fs_mount *mount = from->mount;
@@ -367,7 +366,6 @@ int fs_rename(struct fs_where *from, struct fs_where *to, unsigned flags)
     int error = fs_layer_path(mount, 0, from->rel, old);
     if (error == 0) error = fs_layer_path(mount, 0, to->rel, fresh);
     if (error != 0) return error;
-    fs_forget_plain();
     if (mount->layers[0].encrypted != NULL) return fs_encrypted_rename(from, to, old, fresh, flags);
     if (!mount->cow) return (int)raw(SYS_renameat2, AT_FDCWD, old, AT_FDCWD, fresh, flags);
     if (flags == RENAME_EXCHANGE) return exchange(from, to, old, fresh);
@@ -388,6 +386,13 @@ int fs_rename(struct fs_where *from, struct fs_where *to, unsigned flags)
     if (error == 0 && !directory)
         error = (int)raw(SYS_renameat2, AT_FDCWD, old, AT_FDCWD, fresh, 0);
     if (error == 0) fs_shadow_rename(mount, from->rel, to->rel);
+    return error;
+}
+
+int fs_rename(struct fs_where *from, struct fs_where *to, unsigned flags)
+{
+    int error = rename_name(from, to, flags);
+    fs_forget_plain(); /* looks on the way have seen the names as they were */
     return error;
 }
 

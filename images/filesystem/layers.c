@@ -30,12 +30,11 @@ int fs_layer_path(const struct fs_mount *mount, int layer, const char *rel, char
 /* ---- parents that are no links ------------------------------------------------------------------
  */
 
-/* Directories lately seen to be reached without a link: path hash and time. Another process that
- * puts a link in such a place is noticed 20 ms later; this one at once (fs_forget_plain). */
-static struct {
-    uint64_t hash;
-    uint64_t until;
-} plain[PLAIN_SLOTS];
+/* Directories lately seen to be reached without a link: hashes of their path, of the time it was in
+ * and of how often this process had made a link or moved a name by then. Another process that puts
+ * a link in such a place is noticed 20 ms later; this one at once. */
+static uint64_t plain[PLAIN_SLOTS];
+static uint64_t plain_changes;
 static int openat2_missing;
 
 static uint64_t now_ns(void)
@@ -47,12 +46,12 @@ static uint64_t now_ns(void)
 
 void fs_forget_plain(void)
 {
-    for (int i = 0; i < PLAIN_SLOTS; i++) __atomic_store_n(&plain[i].hash, 0, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&plain_changes, 1, __ATOMIC_SEQ_CST);
 }
 
-static uint64_t hash_of(const char *text, size_t length)
+static uint64_t hash_of(const char *text, size_t length, uint64_t start)
 {
-    uint64_t hash = 14695981039346656037u;
+    uint64_t hash = 14695981039346656037u ^ start;
     for (size_t i = 0; i < length; i++) hash = (hash ^ (unsigned char)text[i]) * 1099511628211u;
     return hash | 1;
 }
@@ -77,10 +76,11 @@ static long walk_parents(char *real, size_t from, size_t end)
 /* real[0..end) is a directory reached without links behind real[0..from). 0, -ELOOP, -ENOENT... */
 static long check_parents(char *real, size_t from, size_t end)
 {
-    uint64_t hash = hash_of(real, end), now = now_ns();
-    unsigned slot = (unsigned)(hash >> 20) % PLAIN_SLOTS;
-    if (__atomic_load_n(&plain[slot].hash, __ATOMIC_RELAXED) == hash && plain[slot].until > now)
-        return 0;
+    uint64_t changes = __atomic_load_n(&plain_changes, __ATOMIC_SEQ_CST);
+    uint64_t moment = now_ns() / PLAIN_FOR_NS * 0x9e3779b97f4a7c15u + changes;
+    uint64_t hash = hash_of(real, end, moment);
+    uint64_t *slot = &plain[(hash >> 20) % PLAIN_SLOTS];
+    if (__atomic_load_n(slot, __ATOMIC_RELAXED) == hash) return 0;
     long result = -ENOSYS;
     char kept = real[end];
     if (!openat2_missing) {
@@ -99,10 +99,7 @@ static long check_parents(char *real, size_t from, size_t end)
         }
     }
     if (result == -ENOSYS) result = walk_parents(real, from, end);
-    if (result == 0) {
-        plain[slot].until = now + PLAIN_FOR_NS;
-        __atomic_store_n(&plain[slot].hash, hash, __ATOMIC_RELAXED);
-    }
+    if (result == 0) __atomic_store_n(slot, hash, __ATOMIC_RELAXED);
     return result;
 }
 

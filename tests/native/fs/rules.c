@@ -130,9 +130,31 @@ static void swap(const char *a, const char *b)
     printf("exchange %s %s: %s\n", a, b, result == 0 ? "done" : strerror(errno));
 }
 
+static void make(const char *path)
+{
+    int fd = open(path, O_WRONLY | O_CREAT, 0644);
+    printf("make %s: %s\n", path, fd >= 0 ? "done" : strerror(errno));
+    close(fd);
+}
+
+/* What was known of the directory does not hold for the link. */
+static void exchange_with_link(void)
+{
+    struct stat status;
+    mkdir("there", 0755);
+    mkdir("was", 0755);
+    make("was/in");
+    symlink("there", "link-there");
+    swap("was", "link-there");
+    make("was/fresh");
+    printf("behind the link: %d\n", stat("there/fresh", &status));
+    printf("moved: %d\n", stat("link-there/in", &status));
+}
+
 static void exchanges(const char *top)
 {
     chdir(top);
+    exchange_with_link();
     swap("a.txt", "sub/b.txt");
     swap("a.txt", "many");
     swap("sub", "empty");
