@@ -371,9 +371,9 @@ static int rename_name(struct fs_where *from, struct fs_where *to, unsigned flag
     if (flags == RENAME_EXCHANGE) return exchange(from, to, old, fresh);
     /* RENAME_WHITEOUT is for layered file systems below; most others refuse it so. */
     if (flags & ~(unsigned)RENAME_NOREPLACE) return -EINVAL;
-    size_t length = strlen(from->rel);
     if (strcmp(from->rel, to->rel) == 0) return 0;
-    if (strncmp(to->rel, from->rel, length) == 0 && to->rel[length] == '/') return -EINVAL;
+    if (within(to->rel, from->rel)) return -EINVAL;
+    if (within(from->rel, to->rel)) return -ENOTEMPTY;
     error = may_replace(from, to, flags);
     if (error != 0) return error;
     bool directory = S_ISDIR(from->mode);

@@ -480,6 +480,9 @@ static void changes(void)
     say("rename directory over file", rename(at("sub"), at("hard1")));
     say("rename file over directory", rename(at("hard1"), at("sub")));
     say("rename into itself", rename(at("sub"), at("sub/deep/sub")));
+    say("rename over its directory", rename(at("sub/b.txt"), at("sub")));
+    say("rename over one above", rename(at("sub/deep"), at("sub")));
+    say("rename over one far above", rename(at("sub/deep/n.bin"), at("sub")));
     say("rename directory", rename(at("sub"), at("moved")));
     say_directory("moved", opendir(at("moved")));
     say_directory("moved deep", opendir(at("moved/deep")));
