@@ -6,7 +6,7 @@
  * directory). Copies are prepared in data/fs-<n>/work and linked into place, so that of two
  * processes one wins whole. Called by the calls that change something.
  */
-#include "fs.h"
+#include "stamps.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -114,13 +114,36 @@ void fs_origin(int fd, const char *path, struct stat *status)
     status->st_ino = (ino_t)origin.inode;
 }
 
+static void work_path(const struct fs_mount *mount, char *out)
+{
+    static unsigned turn;
+    snprintf(out, PATH_MAX, "%.4000s/%ld.%u", mount->work, raw(SYS_gettid),
+             __atomic_fetch_add(&turn, 1, __ATOMIC_RELAXED));
+}
+
+/* Nobody sees it with other permissions or times. */
+static int copy_directory(const struct fs_mount *mount, const char *to, const struct stat *status)
+{
+    char fresh[PATH_MAX];
+    work_path(mount, fresh);
+    long result = raw(SYS_mkdirat, AT_FDCWD, fresh, 0700);
+    if (result != 0) return (int)result;
+    give_attributes(fresh, status, true);
+    result = raw(SYS_renameat2, AT_FDCWD, fresh, AT_FDCWD, to, RENAME_NOREPLACE);
+    if (result == 0) return 0;
+    raw(SYS_unlinkat, AT_FDCWD, fresh, AT_REMOVEDIR);
+    if (result != -EEXIST) { /* one that its owner may not write to is not moved */
+        result = raw(SYS_mkdirat, AT_FDCWD, to, 0700);
+        if (result == 0) give_attributes(to, status, true);
+    }
+    return result == -EEXIST ? 0 : (int)result; /* another process was first */
+}
+
 static int copy_file(const struct fs_mount *mount, const char *from, const char *to,
                      const struct stat *status, bool content)
 {
-    static unsigned turn;
     char fresh[PATH_MAX];
-    snprintf(fresh, sizeof fresh, "%.4000s/%ld.%u", mount->work, raw(SYS_gettid),
-             __atomic_fetch_add(&turn, 1, __ATOMIC_RELAXED));
+    work_path(mount, fresh);
     long result;
     if (S_ISREG(status->st_mode)) {
         raw(SYS_unlinkat, AT_FDCWD, fresh, 0);
@@ -188,9 +211,7 @@ static int copy_up(struct fs_where *where, bool content)
     if (error != 0) return error;
     fs_fix_status(where, &status);
     if (S_ISDIR(where->mode)) {
-        long result = raw(SYS_mkdirat, AT_FDCWD, upper, 0700);
-        if (result == 0) give_attributes(upper, &status, true);
-        error = result == -EEXIST ? 0 : (int)result;
+        error = copy_directory(where->mount, upper, &status);
     } else {
         error = copy_file(where->mount, where->real, upper, &status, content);
     }
@@ -242,6 +263,14 @@ static int is_not_empty(const char *name, unsigned char type, void *context)
     return -ENOTEMPTY;
 }
 
+static int remove_name(const struct fs_where *where, const char *upper, int flags)
+{
+    int error = hide(where->mount, where->rel);
+    if (error == 0 && where->layer == 0) error = (int)raw(SYS_unlinkat, AT_FDCWD, upper, flags);
+    if (error == 0) fs_shadow_remove(where->mount, where->rel);
+    return error;
+}
+
 int fs_remove(struct fs_where *where, bool directory)
 {
     fs_count(FS_COUNT_CHANGES, 1);
@@ -256,15 +285,14 @@ int fs_remove(struct fs_where *where, bool directory)
     if (error != 0) return error;
     if (mount->layers[0].encrypted != NULL) return fs_encrypted_remove(where, upper, directory);
     if (!mount->cow) return (int)raw(SYS_unlinkat, AT_FDCWD, upper, directory ? AT_REMOVEDIR : 0);
-    if (directory) {
-        error = fs_shadow(where, true);
-        if (error == 0) error = fs_each_name(where->real, is_not_empty, NULL);
-        if (error != 0) return error;
-    }
-    error = hide(mount, where->rel);
-    if (error == 0 && where->layer == 0)
-        error = (int)raw(SYS_unlinkat, AT_FDCWD, upper, directory ? AT_REMOVEDIR : 0);
-    if (error == 0) fs_shadow_remove(mount, where->rel);
+    if (!directory) return remove_name(where, upper, 0);
+    error = fs_shadow(where, true);
+    if (error == 0) error = fs_each_name(where->real, is_not_empty, NULL);
+    if (error != 0) return error;
+    struct fs_shadow_lock lock;
+    fs_shadow_lock_parents(mount, where->rel, NULL, &lock);
+    error = remove_name(where, upper, AT_REMOVEDIR);
+    fs_shadow_unlock(&lock);
     return error;
 }
 
@@ -283,6 +311,7 @@ static int raise_name(const char *name, unsigned char type, void *context)
     struct fs_where child;
     if (snprintf(rel, sizeof rel, "%s/%s", tree->rel, name) >= PATH_MAX) return -ENAMETOOLONG;
     int error = find_in_mount(tree->mount, rel, &child);
+    if (error == -ENOENT) return 0; /* removed meanwhile */
     if (error != 0) return error;
     return S_ISDIR(child.mode) ? raise_tree(&child) : copy_up(&child, true);
 }
@@ -320,10 +349,9 @@ static int replace_directory(const struct fs_where *from, const struct fs_where 
     int error = fs_layer_path(from->mount, 0, from->rel, old);
     if (error == 0) error = hide(from->mount, to->rel);
     if (error != 0) return error;
-    if (to->layer == 0) raw(SYS_unlinkat, AT_FDCWD, fresh, AT_REMOVEDIR);
     error = (int)raw(SYS_renameat2, AT_FDCWD, old, AT_FDCWD, fresh, 0);
-    /* An empty directory was there; it is hidden or gone by now. */
-    if (error != 0 && to->layer >= 0) raw(SYS_mkdirat, AT_FDCWD, fresh, to->mode & 07777);
+    /* An empty directory was there, which is hidden by now. */
+    if (error != 0 && to->layer > 0) raw(SYS_mkdirat, AT_FDCWD, fresh, to->mode & 07777);
     return error;
 }
 
@@ -346,11 +374,21 @@ static int exchange(struct fs_where *from, struct fs_where *to, const char *old,
         if (error == 0) error = hide(mount, both[i]->rel);
         if (error != 0) return error;
     }
+    struct fs_shadow_lock lock;
+    fs_shadow_lock_parents(mount, from->rel, to->rel, &lock);
     int error = (int)raw(SYS_renameat2, AT_FDCWD, old, AT_FDCWD, fresh, RENAME_EXCHANGE);
-    if (error == 0) fs_shadow_remove(mount, from->rel);
-    if (error == 0) fs_shadow_remove(mount, to->rel);
-    if (error == 0) fs_shadow_add(mount, from->rel, to->mode);
-    if (error == 0) fs_shadow_add(mount, to->rel, from->mode);
+    if (error == 0) fs_shadow_exchange(mount, from, to);
+    fs_shadow_unlock(&lock);
+    return error;
+}
+
+static int rename_directory(struct fs_where *from, struct fs_where *to, const char *fresh)
+{
+    struct fs_shadow_lock lock;
+    fs_shadow_lock_parents(from->mount, from->rel, to->rel, &lock);
+    int error = replace_directory(from, to, fresh);
+    if (error == 0) fs_shadow_rename(from->mount, from->rel, to->rel, S_IFDIR);
+    fs_shadow_unlock(&lock);
     return error;
 }
 
@@ -382,10 +420,9 @@ static int rename_name(struct fs_where *from, struct fs_where *to, unsigned flag
     /* Before the rename, which may not be undone when the marker finds no room: what is in the
      * upper layer is seen in spite of it. */
     if (error == 0) error = hide(mount, from->rel);
-    if (error == 0 && directory) error = replace_directory(from, to, fresh);
-    if (error == 0 && !directory)
-        error = (int)raw(SYS_renameat2, AT_FDCWD, old, AT_FDCWD, fresh, 0);
-    if (error == 0) fs_shadow_rename(mount, from->rel, to->rel);
+    if (error != 0 || directory) return error != 0 ? error : rename_directory(from, to, fresh);
+    error = (int)raw(SYS_renameat2, AT_FDCWD, old, AT_FDCWD, fresh, 0);
+    if (error == 0) fs_shadow_rename(mount, from->rel, to->rel, from->mode);
     return error;
 }
 

@@ -288,7 +288,9 @@ int fs_shadow(struct fs_where *where, bool list);
 /* A change to one name of a directory, told to its shadow where there is one. */
 void fs_shadow_add(const struct fs_mount *mount, const char *rel, mode_t mode);
 void fs_shadow_remove(const struct fs_mount *mount, const char *rel);
-void fs_shadow_rename(const struct fs_mount *mount, const char *from, const char *to);
+void fs_shadow_rename(const struct fs_mount *mount, const char *from, const char *to, mode_t mode);
+void fs_shadow_exchange(const struct fs_mount *mount, const struct fs_where *from,
+                        const struct fs_where *to);
 bool fs_shadow_path(const struct fs_mount *mount, const char *rel, char *out);
 /* Calls `each` for every name of a real directory; stops at the first result that is not 0. */
 int fs_each_name(const char *directory, int (*each)(const char *name, unsigned char type, void *),

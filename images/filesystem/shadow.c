@@ -6,6 +6,13 @@
  * are those of its shadow. A shadow is brought up to date when it is opened and a layer has changed
  * since: the stamp (identities and change times of the layers' directories) lies beside it in
  * m<n>.stamps/.
+ *
+ * Other processes change the layers meanwhile, and tell the shadow themselves. Whoever merges a
+ * directory has its lock: so what a merge that began before a change still does is done before
+ * whoever made the change can list the directory. Directories come into a shadow and leave it only
+ * under the lock of the one they lie in, removed from the layer and the shadow at once (cow.c), so
+ * that no shadow goes which somebody has just been given. Files come and go without it; a merge
+ * looks at a name again before and after it changes what is there.
  */
 #include "stamps.h"
 
@@ -119,45 +126,17 @@ static void copy_attributes(const struct fs_where *where, const char *from, cons
     raw(SYS_utimensat, AT_FDCWD, to, times, 0);
 }
 
-static int make_shadow(struct fs_where *where, char *path)
+/* The lock of the parent is held, or there is none. */
+static int place_directory(struct fs_where *where, const char *path)
 {
-    struct stat status;
-    long result = raw_lstat(path, &status);
-    if (result == 0 && S_ISDIR(status.st_mode)) return 0;
-    if (result == 0) raw(SYS_unlinkat, AT_FDCWD, path, 0); /* was something else before */
-    /* Parents first, each with its own attributes. */
-    if (where->rel[0] != '\0') {
-        char *slash = strrchr(where->path, '/');
-        const char *rel = where->rel;
-        int layer = where->layer;
-        mode_t mode = where->mode;
-        uint32_t entry = where->entry;
-        struct fs_archive *archive = where->archive;
-        char *cut = strrchr(path, '/');
-        bool root = slash < where->rel; /* the parent is the mount's root */
-        *slash = '\0';
-        if (root) where->rel = "";
-        *cut = '\0';
-        int error = fs_lookup(where);
-        error = error > 0 ? -EAGAIN : error;
-        if (error == 0) error = make_shadow(where, path);
-        *cut = '/';
-        *slash = '/';
-        where->rel = rel;
-        where->layer = layer;
-        where->mode = mode;
-        where->entry = entry;
-        where->archive = archive;
-        if (error != 0) return error;
-    }
     char real[PATH_MAX], parent[PATH_MAX];
+    struct stat before;
     int error = topmost(where, real);
     if (error != 0) return error;
-    struct stat before;
     snprintf(parent, sizeof parent, "%s", path);
     *strrchr(parent, '/') = '\0';
     bool timed = raw_lstat(parent, &before) == 0;
-    result = raw(SYS_mkdirat, AT_FDCWD, path, 0700);
+    long result = raw(SYS_mkdirat, AT_FDCWD, path, 0700);
     if (result == -EEXIST) return 0;
     if (result != 0) return (int)result;
     copy_attributes(where, real, path, raw(SYS_geteuid) == 0);
@@ -166,6 +145,43 @@ static int make_shadow(struct fs_where *where, char *path)
         raw(SYS_utimensat, AT_FDCWD, parent, times, 0);
     }
     return 0;
+}
+
+static int make_shadow(struct fs_where *where, char *path);
+
+/* The shadow of the directory that `where` lies in; `path` is that of its own. */
+static int make_parent(const struct fs_where *where, char *path)
+{
+    struct fs_where parent;
+    const struct fs_mount *mount = where->mount;
+    char *cut = strrchr(path, '/');
+    const char *slash = strrchr(where->path, '/');
+    parent.mount = mount;
+    snprintf(parent.path, PATH_MAX, "%.*s", (int)(slash - where->path), where->path);
+    parent.rel = parent.path + mount->length + (parent.path[mount->length] == '/');
+    int error = fs_lookup(&parent);
+    *cut = '\0';
+    if (error == 0) error = make_shadow(&parent, path);
+    *cut = '/';
+    return error > 0 ? -EAGAIN : error;
+}
+
+static int make_shadow(struct fs_where *where, char *path)
+{
+    struct stat status;
+    struct fs_shadow_lock lock;
+    if (raw_lstat(path, &status) == 0 && S_ISDIR(status.st_mode)) return 0;
+    if (where->rel[0] == '\0') return place_directory(where, path);
+    int error = make_parent(where, path);
+    if (error != 0) return error;
+    fs_shadow_lock_parents(where->mount, where->rel, NULL, &lock);
+    error = fs_lookup(where); /* it may be gone by now */
+    if (error == 0 && !S_ISDIR(where->mode)) error = -ENOTDIR;
+    if (error == 0 && raw_lstat(path, &status) == 0 && !S_ISDIR(status.st_mode))
+        raw(SYS_unlinkat, AT_FDCWD, path, 0); /* was something else before */
+    if (error == 0) error = place_directory(where, path);
+    fs_shadow_unlock(&lock);
+    return error > 0 ? -EAGAIN : error;
 }
 
 /* ---- the merged listing
@@ -246,6 +262,12 @@ struct merge {
     int changed;
 };
 
+/* The kind of file that stands for one. */
+static mode_t kind_shown(mode_t mode)
+{
+    return S_ISBLK(mode) || S_ISCHR(mode) ? S_IFREG : mode & S_IFMT;
+}
+
 static int put_placeholder(const char *path, mode_t mode)
 {
     long result;
@@ -253,38 +275,43 @@ static int put_placeholder(const char *path, mode_t mode)
         result = raw(SYS_mkdirat, AT_FDCWD, path, 0755);
     else if (S_ISLNK(mode))
         result = raw(SYS_symlinkat, "placeholder", AT_FDCWD, path);
-    else if (S_ISREG(mode) || S_ISFIFO(mode) || S_ISSOCK(mode))
-        result = raw(SYS_mknodat, AT_FDCWD, path, (mode & S_IFMT) | 0444, 0);
     else
-        result = raw(SYS_mknodat, AT_FDCWD, path, S_IFREG | 0444, 0);
+        result = raw(SYS_mknodat, AT_FDCWD, path, kind_shown(mode) | 0444, 0);
     return result == -EEXIST ? 0 : (int)result;
 }
 
-/* Other processes make and remove names while this one goes through the layers, and tell the shadow
- * themselves: what was seen is looked at again before it is acted on. */
-static bool is_there(const struct merge *merge, const char *name)
+/* Makes the placeholder of a name what the layers have there now, and not what they had when the
+ * merge came by. */
+static int put_again(const struct merge *merge, const char *name)
 {
     struct fs_where child;
+    struct stat status;
     const struct fs_where *where = merge->where;
+    char path[PATH_MAX];
     child.mount = where->mount;
     int length =
         snprintf(child.path, PATH_MAX, "%s/%s", where->path[1] != '\0' ? where->path : "", name);
-    if (length >= PATH_MAX) return false;
+    if (length >= PATH_MAX) return 0;
+    if (snprintf(path, sizeof path, "%s/%s", merge->shadow, name) >= PATH_MAX) return 0;
     child.rel = child.path + where->mount->length + 1;
-    return fs_lookup(&child) == 0;
-}
-
-static int put_name(const struct merge *merge, const char *path, const char *name, mode_t mode)
-{
-    int error = put_placeholder(path, mode);
-    bool first = merge->before.count == 0;
-    if (error == 0 && !first && !is_there(merge, name)) fs_remove_tree(path);
-    return error;
+    int found = fs_lookup(&child);
+    bool shown = raw_lstat(path, &status) == 0;
+    if (shown && (found != 0 || kind_shown(status.st_mode) != kind_shown(child.mode)))
+        fs_remove_tree(path);
+    if (found != 0) return 0;
+    if (!S_ISDIR(child.mode)) {
+        int error = put_placeholder(path, child.mode);
+        if (fs_lookup(&child) != 0) fs_remove_tree(path);
+        return error;
+    }
+    int error = place_directory(&child, path);
+    return error == -ENOENT || error == -ENOTDIR ? 0 : error;
 }
 
 static int merge_name(const char *name, mode_t mode, struct merge *merge)
 {
     char path[PATH_MAX];
+    struct stat status;
     const struct fs_where *where = merge->where;
     for (int i = 0; i < merge->layer; i++) {
         if (where->mount->layers[i].whiteouts == NULL) continue;
@@ -296,39 +323,11 @@ static int merge_name(const char *name, mode_t mode, struct merge *merge)
     int added = add_name(&merge->seen, name);
     if (added <= 0) return added;
     if (snprintf(path, sizeof path, "%s/%s", merge->shadow, name) >= PATH_MAX) return 0;
-    if (has_name(&merge->before, name)) {
-        struct stat status;
-        if (raw_lstat(path, &status) == 0) {
-            if ((status.st_mode & S_IFMT) == (mode & S_IFMT)) return 0;
-            fs_remove_tree(path);
-        }
-    }
+    bool first = merge->before.count == 0;
+    if (!first && raw_lstat(path, &status) == 0 && kind_shown(status.st_mode) == kind_shown(mode))
+        return 0;
     merge->changed = 1;
-    /* Subdirectories get their attributes when they are looked at themselves. */
-    if (S_ISDIR(mode)) {
-        struct fs_where *child = (struct fs_where *)(uintptr_t)where;
-        char kept_path[PATH_MAX];
-        snprintf(kept_path, sizeof kept_path, "%s", child->path);
-        size_t length = strlen(child->path), offset = (size_t)(child->rel - child->path);
-        bool root = child->rel[0] == '\0';
-        if (length + strlen(name) + 2 > PATH_MAX) return 0;
-        int layer = child->layer;
-        mode_t old_mode = child->mode;
-        uint32_t entry = child->entry;
-        struct fs_archive *archive = child->archive;
-        snprintf(child->path + length, PATH_MAX - length, "%s%s", length > 1 ? "/" : "", name);
-        child->rel = child->path + offset + (root && child->path[offset] == '/');
-        int error = fs_lookup(child);
-        if (error == 0) error = make_shadow(child, path);
-        memcpy(child->path, kept_path, length + 1);
-        child->rel = child->path + offset;
-        child->layer = layer;
-        child->mode = old_mode;
-        child->entry = entry;
-        child->archive = archive;
-        return error > 0 ? 0 : error;
-    }
-    return put_name(merge, path, name, mode);
+    return first && !S_ISDIR(mode) ? put_placeholder(path, mode) : put_again(merge, name);
 }
 
 static int merge_dirent(const char *name, unsigned char type, void *context)
@@ -372,11 +371,9 @@ static int note_before(const char *name, unsigned char type, void *context)
 static int drop_stale(const char *name, unsigned char type, void *context)
 {
     struct merge *merge = context;
-    char path[PATH_MAX];
-    if (has_name(&merge->seen, name) || is_there(merge, name)) return 0;
+    if (has_name(&merge->seen, name)) return 0;
     merge->changed = 1;
-    if (snprintf(path, sizeof path, "%s/%s", merge->shadow, name) < PATH_MAX) fs_remove_tree(path);
-    return 0;
+    return put_again(merge, name);
 }
 
 static int merge_layers(struct merge *merge)
@@ -401,40 +398,43 @@ static int merge_layers(struct merge *merge)
     return 0;
 }
 
-static int bring_up_to_date(const struct fs_where *where, const char *shadow,
-                            const struct stat *status)
+/* Under the lock. */
+static int merge_into(const struct fs_where *where, const char *shadow)
 {
-    char stamp_at[PATH_MAX];
-    bool settled;
-    uint64_t stamp = fs_stamp_of(where, &settled);
-    fs_stamp_path(where->mount, status, stamp_at);
-    if (fs_stamp_holds(stamp_at, stamp)) return 0;
+    struct fs_stamp stamp;
+    int error = fs_stamp_of(where, shadow, &stamp);
+    if (error != 0 || fs_stamp_holds(&stamp)) return error;
     struct merge merge = {.where = where, .shadow = shadow};
-    int error = fs_each_name(shadow, note_before, &merge);
+    error = fs_each_name(shadow, note_before, &merge);
     bool first = merge.before.count == 0;
     if (error == 0) error = merge_layers(&merge);
     if (error == 0 && !first) error = fs_each_name(shadow, drop_stale, &merge);
     free_names(&merge.seen);
     free_names(&merge.before);
     if (error != 0) return error;
-    if (first && merge.changed) {
-        struct timespec times[2] = {status->st_atim, status->st_mtim};
-        raw(SYS_utimensat, AT_FDCWD, shadow, times, 0);
-    }
-    if (settled) fs_stamp_write(where->mount, stamp_at, stamp);
+    if (first && merge.changed) raw(SYS_utimensat, AT_FDCWD, shadow, stamp.times, 0);
+    if (stamp.settled) fs_stamp_write(where->mount, &stamp);
     return 0;
+}
+
+static int bring_up_to_date(const struct fs_where *where, const char *shadow)
+{
+    struct fs_stamp stamp;
+    struct fs_shadow_lock lock;
+    int error = fs_stamp_of(where, shadow, &stamp);
+    if (error != 0 || fs_stamp_holds(&stamp)) return error;
+    fs_shadow_lock(where->mount, where->rel, &lock);
+    error = merge_into(where, shadow);
+    fs_shadow_unlock(&lock);
+    return error;
 }
 
 int fs_shadow(struct fs_where *where, bool list)
 {
-    struct stat status;
     char path[PATH_MAX];
     if (!fs_shadow_path(where->mount, where->rel, path)) return -ENAMETOOLONG;
     int error = make_shadow(where, path);
-    if (error == 0 && list) {
-        error = (int)raw_lstat(path, &status);
-        if (error == 0) error = bring_up_to_date(where, path, &status);
-    }
+    if (error == 0 && list) error = bring_up_to_date(where, path);
     memcpy(where->real, path, strlen(path) + 1);
     return error;
 }
@@ -444,8 +444,12 @@ int fs_shadow(struct fs_where *where, bool list)
 
 void fs_shadow_add(const struct fs_mount *mount, const char *rel, mode_t mode)
 {
-    char path[PATH_MAX];
-    if (fs_shadow_path(mount, rel, path)) put_placeholder(path, mode);
+    char path[PATH_MAX], upper[PATH_MAX];
+    struct stat status;
+    if (!fs_shadow_path(mount, rel, path) || put_placeholder(path, mode) != 0) return;
+    /* Somebody else may have removed it already, and told the shadow before. */
+    if (fs_layer_path(mount, 0, rel, upper) == 0 && raw_lstat(upper, &status) == -ENOENT)
+        fs_remove_tree(path);
 }
 
 void fs_shadow_remove(const struct fs_mount *mount, const char *rel)
@@ -454,12 +458,28 @@ void fs_shadow_remove(const struct fs_mount *mount, const char *rel)
     if (fs_shadow_path(mount, rel, path)) fs_remove_tree(path);
 }
 
-void fs_shadow_rename(const struct fs_mount *mount, const char *from, const char *to)
+void fs_shadow_rename(const struct fs_mount *mount, const char *from, const char *to, mode_t mode)
 {
     char old[PATH_MAX], fresh[PATH_MAX];
     if (!fs_shadow_path(mount, from, old) || !fs_shadow_path(mount, to, fresh)) return;
     long result = raw(SYS_renameat2, AT_FDCWD, old, AT_FDCWD, fresh, 0);
-    if (result == -ENOENT || result == 0) return;
+    if (result == 0) return;
+    if (result != -ENOENT) {
+        fs_remove_tree(fresh);
+        result = raw(SYS_renameat2, AT_FDCWD, old, AT_FDCWD, fresh, 0);
+    }
+    if (result != 0) fs_remove_tree(old);
+    if (result != 0) fs_shadow_add(mount, to, mode);
+}
+
+void fs_shadow_exchange(const struct fs_mount *mount, const struct fs_where *from,
+                        const struct fs_where *to)
+{
+    char old[PATH_MAX], fresh[PATH_MAX];
+    if (!fs_shadow_path(mount, from->rel, old) || !fs_shadow_path(mount, to->rel, fresh)) return;
+    if (raw(SYS_renameat2, AT_FDCWD, old, AT_FDCWD, fresh, 2 /* RENAME_EXCHANGE */) == 0) return;
+    fs_remove_tree(old);
     fs_remove_tree(fresh);
-    if (raw(SYS_renameat2, AT_FDCWD, old, AT_FDCWD, fresh, 0) != 0) fs_remove_tree(old);
+    fs_shadow_add(mount, from->rel, to->mode);
+    fs_shadow_add(mount, to->rel, from->mode);
 }

@@ -19,9 +19,11 @@ from tests.native.fs_harness import MOUNT, Overlay, bare, build, pack
 pytestmark = pytest.mark.native
 LibDir = Callable[[str], Path]
 SOURCE = Path(__file__).parent / "fs/storm.c"
+CHANGES = Path(__file__).parent / "fs/changes.c"
 PROCESSES = 10
 STEPS = int(os.environ.get("STEPS", "250"))
 SEEDS = int(os.environ.get("SEEDS", "1"))
+ROUNDS = STEPS
 
 
 def _base(top: Path) -> Path:
@@ -78,6 +80,19 @@ def test_everybody_sees_what_the_kernel_would_show(
     left = [line for line in bare(tree, cwd=str(plain)).stdout.splitlines() if not _directory(line)]
     inside = overlay.run(["bash", "-c", f'cd {MOUNT} && "$@"', "find", *tree]).stdout
     assert sorted(line for line in inside.splitlines() if not _directory(line)) == sorted(left)
+
+
+@pytest.mark.parametrize("kind", ["redirect", "cow", "cow tar.gz"])
+def test_who_changes_a_directory_sees_it_at_once_while_others_list_it(
+    kind: str, libdir: LibDir, tmp_path: Path
+) -> None:
+    """A listing that began before a change puts nothing of it back, and takes nothing away."""
+    program = str(build(CHANGES, tmp_path / "changes"))
+    mount = {"path": MOUNT, **_mount(kind, _base(tmp_path / "base"), tmp_path)}
+    overlay = Overlay(tmp_path / "run", libdir("filesystem") / "libcse-fs.so", [mount])
+    found = overlay.run([program, f"{MOUNT}/d0", str(ROUNDS), "2"])
+    assert found.returncode == 0, found.stderr[-2000:]
+    assert found.stdout == ""
 
 
 def _directory(line: str) -> bool:

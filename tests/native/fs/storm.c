@@ -51,7 +51,7 @@ static void mix(struct actor *a, const void *data, size_t size)
     for (size_t i = 0; i < size; i++) a->digest = (a->digest ^ bytes[i]) * 1099511628211u;
 }
 
-/* The outcome of a step; errno counts where the result is -1. */
+/* The outcome of a step, after what else it showed; errno counts where the result is -1. */
 static void saw(struct actor *a, const char *what, const char *path, long result)
 {
     long outcome[2] = {result, result == -1 ? errno : 0};
@@ -131,9 +131,11 @@ static void list(struct actor *a)
     snprintf(path, sizeof path, "%s/d%u", top, chance(a, DIRECTORIES));
     snprintf(own, sizeof own, "p%dt%dn", a->process, a->thread);
     DIR *directory = opendir(path);
-    saw(a, "opendir", path, directory ? 0 : -1);
-    if (directory == NULL) return;
     uint64_t sum = 0;
+    if (directory == NULL) {
+        saw(a, "opendir", path, -1);
+        return;
+    }
     for (struct dirent *entry; (entry = readdir(directory)) != NULL;) {
         if (strncmp(entry->d_name, own, strlen(own)) != 0) continue;
         struct actor name = {.digest = 1};
@@ -143,26 +145,29 @@ static void list(struct actor *a)
     }
     closedir(directory);
     mix(a, &sum, sizeof sum);
+    saw(a, "list", path, 0);
 }
 
 static void look(struct actor *a, const char *path)
 {
     struct stat status;
-    int result = lstat(path, &status);
-    saw(a, "lstat", path, result);
-    if (result != 0) return;
+    if (lstat(path, &status) != 0) {
+        saw(a, "lstat", path, -1);
+        return;
+    }
     bool file = S_ISREG(status.st_mode);
     long facts[4] = {status.st_mode, file ? (long)status.st_size : 0,
                      file ? (long)status.st_nlink : 0, access(path, R_OK)};
     mix(a, facts, sizeof facts);
+    saw(a, "lstat", path, 0);
 }
 
 static void read_link(struct actor *a, const char *path)
 {
     char text[4096];
     long got = readlink(path, text, sizeof text);
-    saw(a, "readlink", path, got);
     if (got > 0) mix(a, text, (size_t)got);
+    saw(a, "readlink", path, got);
 }
 
 static void one_step(struct actor *a)
