@@ -11,6 +11,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+enum { RESOLVE_CACHED = 0x20 }; /* for which EAGAIN means another thing */
+
 struct rules {
     uint64_t flags, mode, resolve, more;
 };
@@ -18,7 +20,10 @@ struct rules {
 static int open_by(int base, const char *path, uint64_t flags, uint64_t resolve, size_t size)
 {
     struct rules how = {flags, 0, resolve, 0};
-    int fd = syscall(SYS_openat2, base, path, &how, size);
+    int fd;
+    do { /* EAGAIN: anybody on the machine renamed something while the kernel climbed by ".." */
+        fd = syscall(SYS_openat2, base, path, &how, size);
+    } while (fd < 0 && errno == EAGAIN && !(resolve & RESOLVE_CACHED));
     return fd < 0 ? -errno : fd;
 }
 
