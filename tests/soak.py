@@ -7,6 +7,7 @@ broken and go, by two clients at once. Each minute one line: memory, descriptors
 process, rows of the store, files of the state directory, while nothing of the round is there. Exit
 status 1 where the second half of the time grew by more than the bounds below. The retentions are
 set so low that they are reached within minutes; what is over is deleted some 256 rows at a time.
+That of operations is fixed: two of each round, up to 1,100.
 """
 
 from __future__ import annotations
