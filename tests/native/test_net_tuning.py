@@ -30,8 +30,9 @@ def tune(host: Host, **values: object) -> None:
 def connection_of(host: Host, client: socket.socket) -> dict[str, Any]:
     own = f":{client.getsockname()[1]}"
     lines = host.lab.broker.instruments(host.name).report("sockets")
-    (found,) = (line for line in lines if line["peer"].endswith(own))
-    return found
+    found = [line for line in lines if line["peer"].endswith(own)]
+    assert len(found) == 1, "a handshake's last packet may still be on its way"
+    return found[0]
 
 
 def test_open_connections_follow_ttl_mss_windows_and_timers(lab: Lab, echo: Host) -> None:
@@ -73,7 +74,7 @@ def test_the_mtu_bounds_packets_at_once(lab: Lab, echo: Host, family: socket.Add
 
 
 def test_a_thread_that_may_not_spin_sleeps(lab: Lab) -> None:
-    """The setting `spin` at 0: each of the server's waits for its next line is a sleep."""
+    """The setting `spin` at 0: the server's waits for its next line are sleeps."""
     server, client = lab.host(), lab.host()
     server.start(sys.executable, "-c", ECHO)
     assert retry(lambda: "ready" in server.log())
@@ -81,10 +82,15 @@ def test_a_thread_that_may_not_spin_sleeps(lab: Lab) -> None:
     script = "import socket, sys; s = socket.create_connection((sys.argv[1], 9000)); [" + (
         "(s.sendall(b'a\\n'), s.recv(9)) for _ in range(300)]"
     )
-    before = switches(server)
-    # A client that spins would answer before the server has lain down.
-    client.check("env", "CSE_NETWORK_SPIN=0", sys.executable, "-c", script, server.address)
-    assert switches(server) - before >= 200
+
+    def sleeps() -> int:
+        before = switches(server)
+        # A client that spins would answer before the server has lain down.
+        client.check("env", "CSE_NETWORK_SPIN=0", sys.executable, "-c", script, server.address)
+        return switches(server) - before
+
+    # On a busy machine the next line may be there before the server has lain down, as well.
+    assert retry(lambda: sleeps() >= 200, 60)
 
 
 def switches(host: Host) -> int:
