@@ -65,22 +65,21 @@ def test_a_fault_lasts_as_long_as_was_asked_for(
     plane: Plane, clock: SetClock, seconds: float
 ) -> None:
     before = plane.create("web", **NET)["status"]
-    began = time.monotonic()
-    made = add(plane, "web", delay="5ms", **{"for": "1500ms"})
     stays = add(plane, "web", loss=1)
-    ends = plane.agent.faults["web"][0].ends
+    began = time.monotonic()
+    made = add(plane, "web", delay="5ms", **{"for": "3s"})
+    ends = plane.agent.faults["web"][1].ends
     assert ends is not None
     clock.jump(seconds)
     moved = ends + timedelta(seconds=seconds)
 
     def told() -> bool:
-        now = plane.agent.faults["web"][0].ends
+        now = plane.agent.faults["web"][1].ends
         return now is not None and abs(now - moved) < timedelta(seconds=0.2)
 
     until(told)  # who compares with the clock ends it at the right moment
-    assert "fault-ended" not in plane.events()
-    until(lambda: "fault-ended" in plane.events(), 10)
-    assert 1.4 < time.monotonic() - began < 5
+    until(lambda: "fault-ended" in plane.events(), 60)
+    assert 2.9 < time.monotonic() - began < 60  # and not an hour
     assert made["id"] not in plane.http.get("/v1/applications/web/faults").text
     assert stays["id"] in held(plane, "web")
     after = plane.status("web")

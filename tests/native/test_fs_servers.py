@@ -194,7 +194,10 @@ WAYS = {
 def _get(socket_path: Path, name: str, where: str = "") -> bytes:
     words = ["curl", "-sSf", "--unix-socket", str(socket_path), f"http://x/{name}"]
     words += ["-r", where] if where else []
-    return subprocess.run(words, capture_output=True, check=True, timeout=30).stdout
+    done = subprocess.run(words, capture_output=True, check=False, timeout=30)
+    log = socket_path.with_name("error.log")
+    assert done.returncode == 0, f"{done.stderr.decode()}{log.read_text(errors='replace')}"
+    return done.stdout
 
 
 @pytest.mark.parametrize("source", ["archive", "cow"])
