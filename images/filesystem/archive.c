@@ -216,6 +216,7 @@ int fs_archive_lock(struct fs_archive *archive)
 void fs_archive_unlock(struct fs_archive *archive, int held)
 {
     if (held != FS_ARCHIVE_HELD) {
+        raw(SYS_flock, held, LOCK_UN); /* a child forked meanwhile has the descriptor, too */
         raw_close(held);
         return;
     }

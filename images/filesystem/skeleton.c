@@ -282,7 +282,8 @@ static int fill(struct fs_archive *archive, uint32_t number, const struct cse_in
             if (error == EIO) add_state(archive, entry, CSE_ENTRY_BAD);
         }
     }
-    raw_close(out); /* and with it the lock */
+    raw(SYS_flock, out, LOCK_UN); /* a child forked meanwhile has the descriptor, too */
+    raw_close(out);
     return -error;
 }
 

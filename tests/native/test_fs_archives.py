@@ -417,3 +417,34 @@ def test_where_nothing_can_be_kept_the_index_is_private(mount: Make, tmp_path: P
     (overlay.run_directory / "data/fs-index").touch()
     assert overlay.run(["cat", f"{MOUNT}/f"]).stdout == "text\n"
     assert (overlay.run_directory / "private/fs/a0/index").is_file()
+
+
+FORKS_WHILE_IT_FILLS = f"""
+import os, subprocess, threading, time
+path, children = "{MOUNT}/large", []
+other = subprocess.Popen(["head", "-c", "1", path], stdout=subprocess.DEVNULL)
+opened = threading.Thread(target=lambda: os.close(os.open(path, os.O_RDONLY)))
+opened.start()
+while opened.is_alive():
+    child = os.fork()
+    if child == 0:
+        time.sleep(100)
+        os._exit(0)
+    children.append(child)
+    time.sleep(0.01)
+try:
+    print(other.wait(30))
+finally:
+    for child in children:
+        os.kill(child, 9)
+"""
+
+
+def test_a_child_forked_during_a_fill_keeps_no_lock(mount: Make, tmp_path: Path) -> None:
+    """Who waits for the file goes on when it is filled, not when the child ends."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/large").write_bytes(os.urandom(1 << 20) * 200)
+    overlay = mount(pack(tmp_path / "tree", tmp_path / "t.tar.gz"), cache_bytes=0)
+    assert listing(overlay) == ["large"]
+    found = overlay.run(["python3", "-c", FORKS_WHILE_IT_FILLS])
+    assert found.stdout == "0\n", found.stderr[-2000:]
