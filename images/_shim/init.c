@@ -125,6 +125,7 @@ int init_main(void)
     if (program < 0) return tell(REPORT_FAILED, errno, "fork"), 1;
     if (program == 0) run_program(&spec, ends[1]);
     close(ends[1]);
+    take_short_turns(SLICE_NS); /* the program has begun, on this very processor */
     drop_capabilities();
     if (!executed(ends[0])) return 1;
     int null = open("/dev/null", O_RDWR); /* not to hold the program's pipes or terminal open */

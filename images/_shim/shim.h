@@ -99,6 +99,7 @@ bool status_write(const struct status *status);
 /* Runs the application until it has ended for good. `announce` (or -1) gets one line when it has
  * been executed or has failed to, and is closed. Returns the last exit code. */
 int supervise(int directory, const struct spec *spec, int spec_fd, bool foreground, int announce);
+enum { SLICE_NS = 100000 }; /* the shortest there is */
 /* The slice of this process and of what it forks from now on; 0: as all others. */
 void take_short_turns(long slice_ns);
 

@@ -27,8 +27,7 @@ enum {
     HEALTHY_AFTER_MS = 10000,
     REASON_SIZE = 512,
     RACES_MAX = 8,
-    RACE_PAUSE_NS = 10000000,
-    SLICE_NS = 100000 /* the shortest there is */
+    RACE_PAUSE_NS = 10000000
 };
 
 struct life {
@@ -313,9 +312,9 @@ static void back_off(struct life *life, long delay_ms)
     }
 }
 
-/* What the agent waits for goes by this process, which must not wait until a program that computes
- * has used up its slice: since Linux 6.12 whoever asks for a shorter one comes first when it wakes.
- * It runs for microseconds at a time. Older kernels ignore it. */
+/* What the agent waits for goes by init and the shim, which must not wait until a program that
+ * computes has used up its slice: since Linux 6.12 whoever asks for a shorter one comes first when
+ * it wakes. They run for microseconds at a time. Older kernels ignore it. */
 void take_short_turns(long slice_ns)
 {
     struct {

@@ -302,6 +302,7 @@ def test_the_supervisor_need_not_wait_for_its_program_to_yield(runtime: Namespac
     if (usual := _slice_ns(os.getpid())) == 0:
         pytest.skip("this kernel does not tell slices")
     assert _slice_ns(found.shim_pid) < usual == _slice_ns(started.pid)
+    assert _slice_ns(found.init_pid) < usual
 
 
 def test_unknown_names_and_other_ids_are_refused(runtime: NamespaceRuntime) -> None:
