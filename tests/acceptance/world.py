@@ -64,16 +64,21 @@ class World:
 
     def run(self, name: str, command: list[str], **spec: Any) -> dict[str, Any]:
         """Create an application on the test network and return its resource once it runs."""
-        body: dict[str, Any] = {"name": name, "command": command, "runtime": self.runtime, **spec}
-        if self.runtime == "docker":
-            body.setdefault("image", IMAGE)
-        body.setdefault("network", {"name": NETWORK})
+        body = self.specification(name, command, **spec)
         self._started.append(name)
         answer = self.api.post("/v1/applications", params={"wait": 120}, json=body, timeout=150)
         assert answer.status_code == 201, answer.text
         resource: dict[str, Any] = answer.json()
         assert resource["status"]["state"] == "running", resource["status"]
         return resource
+
+    def specification(self, name: str, command: list[str], **spec: Any) -> dict[str, Any]:
+        """What `run` asks for."""
+        body: dict[str, Any] = {"name": name, "command": command, "runtime": self.runtime, **spec}
+        if self.runtime == "docker":
+            body.setdefault("image", IMAGE)
+        body.setdefault("network", {"name": NETWORK})
+        return body
 
     def get(self, name: str, part: str = "") -> Any:
         """`GET /v1/applications/{name}[/part]`."""

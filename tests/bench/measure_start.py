@@ -2,22 +2,27 @@
 
 The same event ends the clock on both sides: the call has returned and the program has written to a
 pipe that it was given. The element is linked and its instance plugged into the bridge on our side.
-Of many at once the last call's return is measured.
+Of many at once the last call's return is measured. One by one, a connection that is open and the
+standard library's client are used: httpx alone takes 0.3 ms, and is nothing of the server's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +79,27 @@ def starter(world: World, ring: Bell, elements: dict[str, Any]) -> Callable[[], 
 
     def once() -> float:
         name = f"bench-start-{next(numbers)}"
-        try:
-            return ring.time_ms(lambda: world.run(name, COMMAND, elements=elements, mounts=mounts))
-        finally:
-            world.remove(name)
+        spec = world.specification(name, COMMAND, elements=elements, mounts=mounts)
+        with closing(HTTPConnection(world.api.base_url.host, world.api.base_url.port)) as server:
+            server.connect()
+            try:
+                return ring.time_ms(lambda: _create(server, spec))
+            finally:
+                world.remove(name)
 
     return once
+
+
+def _create(server: HTTPConnection, spec: dict[str, Any]) -> None:
+    headers = {"Content-Type": "application/json"}
+    # Head and body in one segment, as curl sends them: else the server wakes twice.
+    server.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    server.request("POST", "/v1/applications?wait=120", json.dumps(spec), headers)
+    server.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+    answer = server.getresponse()
+    text = answer.read()
+    if answer.status != 201:
+        raise CannotMeasure(f"an application does not start: {text.decode()}")
 
 
 def bare_bwrap(ring: Bell) -> Callable[[], float]:
