@@ -269,8 +269,9 @@ static void run_once(struct life *life)
     life->status.pid = life->status.init_pid = 0;
 }
 
-/* Another program (Docker, say) unmounted something while bubblewrap went through the host's mounts
- * to make them read-only: nothing is wrong, and the next attempt succeeds. */
+/* Another program (Docker, say) unmounted something while a distribution's bubblewrap, or ours on a
+ * kernel before 5.12, went through the host's mounts to make them read-only: nothing is wrong, and
+ * the next attempt succeeds. */
 static bool lost_a_race(const struct life *life)
 {
     return life->failed && !life->executed &&
