@@ -20,6 +20,7 @@ from app.store.tables import tokens as token_table
 _PREFIX = "cse"
 _SECRET_BYTES = 32
 _TRIM_EVERY = 256
+_ADD_AUDIT = insert(audit_table)
 
 
 def digest(token: str) -> str:
@@ -153,7 +154,7 @@ class Audit:
             "status": status,
             "request_id": request_id,
         }
-        result = self._connection.execute(insert(audit_table).values(values))
+        result = self._connection.execute(_ADD_AUDIT, values)
         last = int((result.inserted_primary_key or (0,))[0])
         if last % _TRIM_EVERY == 0:
             self._connection.execute(delete(audit_table).where(audit_table.c.id <= last - keep))

@@ -108,7 +108,8 @@ class Applications:
                 remedy="choose another name, or replace it with PUT",
             )
         address = self._allocate(spec, network)
-        addresses.take_ports(self._connection, spec.name, spec.ports)
+        if spec.ports:
+            addresses.take_ports(self._connection, spec.name, spec.ports)
         moment = now()
         values: dict[str, Any] = {
             "name": spec.name,

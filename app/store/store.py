@@ -37,7 +37,9 @@ T = TypeVar("T")
 _SHARED_S = 1.0
 """So long another server's change may stay unseen in lists."""
 _BOOKKEEPING_S = 0.02
-"""So long bookkeeping waits for more, and for the answer that it would compete with."""
+"""So long bookkeeping waits for more, and for the answer that it would compete with: at most."""
+_LULL_S = 0.004
+"""It does not wait for more where so long none has come."""
 _FLUSH_AGAIN_S = 1.0
 _ALL_NETWORKS = select(tables.networks.c.spec).order_by(tables.networks.c.name)
 _FIND_NETWORK = select(tables.networks.c.spec).where(tables.networks.c.name == bindparam("wanted"))
@@ -423,7 +425,11 @@ class Store:
     def _keep_books(self) -> None:
         while not self._closing.is_set():
             self._some.wait()
-            self._no_more.wait(_BOOKKEEPING_S)
+            until, seen = time.monotonic() + _BOOKKEEPING_S, -1
+            while len(self._bookkeeping) != seen and time.monotonic() < until:
+                seen = len(self._bookkeeping)
+                if self._no_more.wait(_LULL_S):
+                    break
             self._some.clear()
             self._no_more.clear()
             self.flush()
