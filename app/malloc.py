@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_LARGE = 2**20
+_LARGE = 2**21
 """Bytes. Of blocks below, such as most answers are, each would cost page faults for nothing."""
 
 

@@ -102,18 +102,19 @@ def list_all(
 ) -> Response:
     """All applications, by name."""
     fits = selector.parse(label) if label else None
+    own = services.project
     fitting = [
         record
         for record in services.store.applications().values()
         if record.name > after
-        and services.project in (None, record.spec.project)
+        and (own is None or record.spec.project == own)
         and (project is None or record.spec.project == project)
         and (fits is None or fits(record.spec.labels))
     ]
-    items = b",".join([services.rendered.text(record) for record in fitting[:limit]])
+    items = b",".join(services.rendered.texts(fitting[:limit]))
     more = len(fitting) > limit
     following = b',"next":"%s"' % fitting[limit - 1].name.encode() if more else b""
-    text = b'{"items":[%s]%s}' % (items, following)
+    text = b"".join((b'{"items":[', items, b"]", following, b"}"))
     return Response(text, media_type="application/json")
 
 

@@ -8,6 +8,7 @@ observation, condition, health), so that the same objects mean the same text. Ca
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.api.resources import application
@@ -39,6 +40,11 @@ class Rendered:
         self._health = health
         self._kept: dict[str, _Kept] = {}
         self._most = _FEW
+
+    def texts(self, records: Sequence[ApplicationRecord]) -> list[bytes]:
+        """Several applications as JSON, in their order."""
+        statuses = self._convergence.statuses([record.name for record in records])
+        return list(map(self.text, records, statuses))
 
     def text(self, record: ApplicationRecord, status: Status | None = None) -> bytes:
         """One application as JSON; `status` where the caller has looked already."""

@@ -5,9 +5,9 @@ Written by `reconcile`, shown by `api`; neither imports the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from app.domain.errors import CseError
 from app.domain.network import NetworkSpec
@@ -28,8 +28,7 @@ class Condition:
     """On the monotonic clock; None: not before the specification or desired state changes."""
 
 
-@dataclass(frozen=True)
-class Status:
+class Status(NamedTuple):
     """One application's observation and condition at one moment."""
 
     observed: Observed | None
@@ -56,6 +55,9 @@ class Convergence(Protocol):
 
     def status(self, name: str) -> Status:
         """All that is known of one application."""
+
+    def statuses(self, names: Sequence[str]) -> list[Status]:
+        """The same of several, at one moment."""
 
     def wait_for(self, name: str, done: Callable[[Status], bool], timeout_s: float) -> Status:
         """Block until `done` or the time is over; the last status either way."""

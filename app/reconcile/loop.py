@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 
@@ -103,6 +103,10 @@ class Reconciler:
     def status(self, name: str) -> Status:
         """See `Convergence`."""
         return self.view.status(name)
+
+    def statuses(self, names: Sequence[str]) -> list[Status]:
+        """See `Convergence`."""
+        return self.view.statuses(names)
 
     def wait_for(self, name: str, done: Callable[[Status], bool], timeout_s: float) -> Status:
         """See `Convergence`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from app.domain.errors import AgentUnavailable, CseError, HostLacks, RuntimeFailure, TimedOut
 from app.domain.observed import Observed
@@ -48,12 +48,22 @@ class View:
 
     def status(self, name: str) -> Status:
         """All that is known of one application."""
+        return self.statuses([name])[0]
+
+    def statuses(self, names: Sequence[str]) -> list[Status]:
+        """The same of several, at one moment."""
         with self.changed:
-            told = self._activities.get(name)
-            if told is not None and time.monotonic() - told[1] > _ACTIVITY_S:
-                told = self._activities.pop(name, None) and None
-            observed, condition = self._observed.get(name), self._conditions.get(name)
-            return Status(observed, condition, name in self.busy, told[0] if told else None)
+            busy, observed, conditions = self.busy, self._observed, self._conditions
+            activities = self._present_activities()
+            return [
+                Status(observed.get(name), conditions.get(name), name in busy, activities.get(name))
+                for name in names
+            ]
+
+    def _present_activities(self) -> dict[str, str]:
+        oldest = time.monotonic() - _ACTIVITY_S
+        self._activities = {n: told for n, told in self._activities.items() if told[1] > oldest}
+        return {name: text for name, (text, _) in self._activities.items()}
 
     def doing(self, name: str, activity: str) -> None:
         """What an instance told that it is busy with; empty: no more."""
@@ -123,12 +133,12 @@ class View:
         return differences, unsure
 
     def record(self, name: str, before: Observed | None, after: Observed | None) -> bool:
-        """The result of a step on what was `before`; false where a snapshot came in between.
+        """The result of a step on what was `before`; false where a snapshot says otherwise.
 
         Which of the two is newer cannot be told then: the caller has to look again.
         """
         with self.changed:
-            undisputed = self._observed.get(name) == before
+            undisputed = self._observed.get(name) in (before, after)
             self._epoch += 1
             self._changed_at[name] = self._epoch
             self._set(name, after)
