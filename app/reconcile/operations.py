@@ -23,6 +23,10 @@ from app.store.store import Store, Transaction
 
 log = logging.getLogger(__name__)
 
+_AT_ONCE = 16
+"""So many settled applications of a large operation are judged by one look into the store, which
+has what was put off be written first."""
+
 
 @dataclass
 class _Open:
@@ -119,9 +123,12 @@ class OperationKeeper:
     def settled(self, application: str) -> None:
         """A convergence of this application has ended."""
         with self._changed:
-            if not self._waiting.get(application):
+            identities = self._waiting.get(application)
+            if not identities:
                 return
             self._settled.add(application)
+            if len(self._settled) < _AT_ONCE and all(map(self._is_far_from_over, identities)):
+                return  # `get` looks by itself
         # Whoever judges takes along what others bring meanwhile: where many end at once, one look
         # into the store does for several.
         while self._settled and self._judging.acquire(blocking=False):
@@ -129,6 +136,10 @@ class OperationKeeper:
                 self._judge_settled()
             finally:
                 self._judging.release()
+
+    def _is_far_from_over(self, identity: str) -> bool:
+        one = self._open.get(identity)
+        return one is not None and len(one.pending) > _AT_ONCE
 
     def _judge_settled(self) -> None:
         with self._changed:

@@ -24,9 +24,12 @@ class SlowAgent(FakeAgent):
     def __init__(self) -> None:
         super().__init__()
         self.let = threading.Event()
+        self.last = ""
+        """The application that is started only when `let_last` is set, too."""
+        self.let_last = threading.Event()
 
     def start(self, name: str) -> Observed:
-        assert self.let.wait(30)
+        assert self.let.wait(30) and (name != self.last or self.let_last.wait(30))
         return super().start(name)
 
     def stop(self, name: str) -> Observed:
@@ -48,6 +51,7 @@ def plane(tmp_path: Path, agent: SlowAgent) -> Iterator[Plane]:
     made = Plane(tmp_path, agent)
     yield made
     agent.let.set()
+    agent.let_last.set()
     made.stop()
 
 
@@ -108,6 +112,24 @@ def test_progress_of_a_stack(plane: Plane, agent: SlowAgent) -> None:
     assert operation(plane, applied, wait=10)["done"] == 3
     again = plane.http.put("/v1/stacks/s", json={"name": "s", "applications": applications})
     assert again.status_code == 200 and not again.json().get("operation")
+
+
+def test_progress_of_a_large_stack(plane: Plane, agent: SlowAgent) -> None:
+    """Whose applications are judged many at once, unless somebody asks."""
+    agent.last = "a-17"
+    agent.let.set()
+    applications = {"a": {"command": ["nginx"], "replicas": 40}}
+    applied = plane.http.put("/v1/stacks/s", json={"name": "s", "applications": applications})
+    path = f"/v1/operations/{applied.json()['operation']}"
+    until(lambda: plane.http.get(path).json()["done"] == 39)
+    found = plane.http.get(path).json()
+    pending = [one["application"] for one in found["targets"] if one["state"] == "pending"]
+    assert found["state"] == "running" and pending == ["a-17"]
+    agent.let_last.set()
+    assert operation(plane, applied, wait=10)["state"] == "succeeded"
+    gone = plane.http.delete("/v1/stacks/s")
+    # Nobody asks meanwhile: the end is noticed without.
+    assert operation(plane, gone, wait=10)["done"] == 40 and plane.names() == []
 
 
 def test_what_a_stack_no_longer_lists_is_part_of_its_operation(
