@@ -96,6 +96,10 @@ class Netlink:
     def create(self, kind: str, request: LinkRequest, peer: LinkRequest | None = None) -> None:
         """`kind`: bridge, or veth with its `peer`, which is down at first."""
         words: dict[str, Any] = dict(request.keywords())
+        if kind == "bridge":
+            # Without a querier, which we have none of, it floods all multicast with snooping, too;
+            # but each port that comes or goes would have it look through all the others.
+            words["br_mcast_snooping"] = 0
         if peer is not None:
             words["peer"] = peer.attributes()
         self._do(

@@ -172,17 +172,22 @@ class Netfilter:
 
     def _batch(self, entries: list[tuple[int, int, bytes]], what: str) -> None:
         """(kind, flags, body) of each message, as one transaction."""
+        if not entries:
+            return
         with self._lock:
             first = self._sequence
             packets = [self._message(_BATCH_BEGIN, _REQUEST, _head(0, _SUBSYSTEM))]
             packets += [
-                self._message(_SUBSYSTEM << 8 | kind, _REQUEST | _ACK | flags, body)
-                for kind, flags, body in entries
+                self._message(_SUBSYSTEM << 8 | kind, _REQUEST | flags, body)
+                for kind, flags, body in entries[:-1]
             ]
+            kind, flags, body = entries[-1]
+            packets.append(self._message(_SUBSYSTEM << 8 | kind, _REQUEST | _ACK | flags, body))
+            last = self._sequence
             packets.append(self._message(_BATCH_END, _REQUEST, _head(0, _SUBSYSTEM)))
             try:
                 self._socket.send(b"".join(packets))
-                self._answers(first, len(entries))
+                self._answers(first, last)
             except PermissionError as error:
                 raise HostLacks(
                     "nftables: not permitted",
@@ -195,11 +200,11 @@ class Netfilter:
         self._sequence += 1
         return _nlmsghdr.pack(16 + len(body), kind, flags, self._sequence, 0) + body
 
-    def _answers(self, first: int, count: int) -> None:
-        """One for each member; the first error is raised when all have come."""
-        failure = 0
-        answered: set[int] = set()
-        while len(answered) < count:
+    def _answers(self, first: int, last: int) -> None:
+        """Errors in the order of their messages, then the answer to the last one, which alone asks
+        for one; the first error is raised when all have come."""
+        failure = sequence = 0
+        while sequence != last:
             data = self._socket.recv(1 << 18)
             at = 0
             while at + 20 <= len(data):
@@ -209,7 +214,6 @@ class Netfilter:
                     failure = failure or -code
                     if sequence == first + 1:  # the batch as a whole was refused
                         raise OSError(failure, os.strerror(failure))
-                    answered.add(sequence)
                 at += (length + 3) & ~3
         if failure:
             raise OSError(failure, os.strerror(failure))
