@@ -3,7 +3,8 @@
 Why: to delete one took a third of a removal. Each of its dozen files and directories is a system
 call, and on a disk that discards what is freed some of these wait for the disk. So a directory is
 moved into `STATE/removed` by one call, and what lies there is deleted by a program (`rm`), which
-does not need Python's lock. What a killed agent has not come to, the next one sweeps at its start.
+does not need Python's lock, and gives way to what is still being removed. What a killed agent has
+not come to, the next one sweeps at its start.
 
 Called by `rundir.remove` and, when it takes and leaves a state directory, by the agent.
 """
@@ -22,7 +23,7 @@ from pathlib import Path
 _AT_ONCE = 200
 _GATHER_S = 0.2
 """So long a deletion waits for more of them: to start the program costs as much as five."""
-_RM = ("rm", "-rf", "--one-file-system", "--")
+_RM = ("nice", "-n", "19", "rm", "-rf", "--one-file-system", "--")
 _log = logging.getLogger(__name__)
 _changed = threading.Condition()
 _sweeping: set[Path] = set()
