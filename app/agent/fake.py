@@ -53,6 +53,8 @@ class FakeAgent:
         self.volumes: set[str] = set()
         self.calls: list[tuple[str, str]] = []
         """Method and application of each call that changes something, in order."""
+        self.starting: set[str] = set()
+        """Applications that were made with the word that their start follows."""
         self.failures: dict[str, list[CseError]] = {}
         """Method → errors that its next calls raise: the faults of a host, made to order."""
         self.told: list[Report] = []
@@ -78,14 +80,16 @@ class FakeAgent:
             return self._coverage(launch, "refused", reason, remedy)
         return self._coverage(launch, "private", "", "")
 
-    def create(self, launch: Launch) -> Coverage:
+    def create(self, launch: Launch, *, starting: bool = False) -> Coverage:
         """See `Agent.create`."""
         self.calls.append(("create", launch.name))
         self._fail("create")
         coverage = self.preflight(launch)
         if coverage.verdict == "refused":
             raise PreflightRefused(coverage.reason, pointer="/command/0", remedy=coverage.remedy)
-        self.runtime.create(launch)
+        self.runtime.create(launch, starting=starting)
+        if starting:
+            self.starting.add(launch.name)
         self._launches[launch.name] = launch
         return coverage
 

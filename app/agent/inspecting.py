@@ -23,7 +23,7 @@ _MAX_NEIGHBOURS = 16
 
 def write_coverage(directory: Path, coverage: Coverage) -> None:
     """Beside the launch, for evidence after a restart of the agent."""
-    (directory / "coverage.json").write_bytes(coverage.model_dump_json().encode())
+    rundir.write_new(f"{directory}/coverage.json", coverage.model_dump_json().encode(), 0o644)
 
 
 def read_coverage(directory: Path) -> Coverage | None:

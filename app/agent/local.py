@@ -73,11 +73,11 @@ class LocalAgent:
         self._policy.check(launch, self._host.state)
         return preflight.judge(launch, self._host.runtime(launch.spec.runtime).examine(launch))
 
-    def create(self, launch: Launch) -> Coverage:
+    def create(self, launch: Launch, *, starting: bool = False) -> Coverage:
         """See `Agent.create`; raises PreflightRefused where the verdict is `refused`."""
         self._making.add(launch.name)
         try:
-            return self._create(launch)
+            return self._create(launch, starting)
         except OSError as error:
             raise HostLacks(
                 f"'{launch.name}' cannot be made in {self._host.state}: {error.strerror}",
@@ -86,7 +86,7 @@ class LocalAgent:
         finally:
             self._making.discard(launch.name)
 
-    def _create(self, launch: Launch) -> Coverage:
+    def _create(self, launch: Launch, starting: bool) -> Coverage:
         coverage = preflight.require(self.preflight(launch))
         sharing.evict(self._host.state, self._policy.shared_bytes())
         runtime = self._host.runtime(launch.spec.runtime)
@@ -96,7 +96,8 @@ class LocalAgent:
         if present is not None and present.id != launch.id:
             raise Conflict(f"'{launch.name}' exists already on this host", remedy="remove it first")
         # Docker's runtime finds the verdict itself, and makes the program wait for its interface.
-        runtime.create(whole if whole.spec.runtime is RuntimeName.DOCKER else launch)
+        made = whole if whole.spec.runtime is RuntimeName.DOCKER else launch
+        runtime.create(made, starting=starting)
         try:
             inspecting.write_coverage(self._host.directory(launch.name), coverage)
             self._connector.connect(launch)

@@ -63,9 +63,9 @@ class RemoteAgent:
         """See `Agent.preflight`."""
         return self._call("preflight", launch)  # type: ignore[no-any-return]
 
-    def create(self, launch: Launch) -> Coverage:
+    def create(self, launch: Launch, *, starting: bool = False) -> Coverage:
         """See `Agent.create`."""
-        return self._call("create", launch)  # type: ignore[no-any-return]
+        return self._call("create", launch, starting=starting)  # type: ignore[no-any-return]
 
     def start(self, name: str) -> Observed:
         """See `Agent.start`."""

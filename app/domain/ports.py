@@ -41,8 +41,9 @@ Line = dict[str, int | float | str]
 class Runtime(Protocol):
     """Puts programs into their surroundings; keeps no state that it cannot read back."""
 
-    def create(self, launch: Launch) -> None:
-        """Make everything but the process. A half-made application is removed again on error."""
+    def create(self, launch: Launch, *, starting: bool = False) -> None:
+        """Make everything but the process. A half-made application is removed again on error.
+        `starting`: `start` follows; what can be done for it beforehand may be."""
 
     def start(self, name: str) -> Observed:
         """Start the program and return when it has been executed, or has failed to."""
@@ -84,8 +85,9 @@ class Agent(Protocol):
     def preflight(self, launch: Launch) -> Coverage:
         """Read the program before it is started; changes nothing."""
 
-    def create(self, launch: Launch) -> Coverage:
-        """Preflight, run directory, broker, wiring, runtime; all of it or none."""
+    def create(self, launch: Launch, *, starting: bool = False) -> Coverage:
+        """Preflight, run directory, broker, wiring, runtime; all of it or none. `starting`: see
+        `Runtime.create`."""
 
     def start(self, name: str) -> Observed:
         """See `Runtime.start`."""

@@ -97,7 +97,7 @@ class Converger:
                 if step is Step.START and record is not None and not self._may_start(record):
                     return
                 with tracing.span(f"step {step}", application=name):
-                    self._take(step, name, record)
+                    self._take(step, name, record, starting=steps[-1] is Step.START)
             if not steps and record is not None:
                 self._configure(record)
                 self._settle(record, name)
@@ -145,7 +145,9 @@ class Converger:
             waiting = waits_for(record, records, self._view.observed(), self._healthy)
         return not waiting
 
-    def _take(self, step: Step, name: str, record: ApplicationRecord | None) -> None:
+    def _take(
+        self, step: Step, name: str, record: ApplicationRecord | None, *, starting: bool
+    ) -> None:
         if step is Step.REMOVE:
             before = self._view.status(name).observed
             with self._history.ending(name):
@@ -161,7 +163,7 @@ class Converger:
             # kill in between it is removed once more, with nothing to do but this.
             self._store.later(partial(_forget, name=name), of=name)
         elif step is Step.CREATE:
-            self._create(record)
+            self._create(record, starting=starting and not record.spec.depends_on)
         elif step is Step.START:
             self._start(record)
         elif step is Step.STOP:
@@ -172,7 +174,7 @@ class Converger:
             self._history.known(observed)
             self._store.record_event("stopped", name, f"stopped, status {observed.exit_code}")
 
-    def _create(self, record: ApplicationRecord) -> None:
+    def _create(self, record: ApplicationRecord, *, starting: bool) -> None:
         spec = record.spec
         network = None
         if record.address is not None and record.network is not None:
@@ -185,7 +187,7 @@ class Converger:
         }
         launch = resolve.launch(record.id, spec, self._catalog, network, volumes)
         before = self._view.status(record.name).observed
-        coverage = self._agent.create(launch)
+        coverage = self._agent.create(launch, starting=starting)
         self._made(record.name)
         if record.generation == 1:  # else it may have been there, with the settings of before
             self._configured[record.name] = (record.id, record.generation)

@@ -135,7 +135,7 @@ class FakeRuntime:
         self._applications: dict[str, _Application] = {}
         self._changed = changed
 
-    def create(self, launch: Launch) -> None:
+    def create(self, launch: Launch, *, starting: bool = False) -> None:
         """See `Runtime.create`."""
         with self._lock:
             present = self._applications.get(launch.name)

@@ -49,7 +49,7 @@ int aside_main(const struct spec *spec, int spec_fd, char **command)
     struct started started;
     const char *step = "specification";
     int status, given = with_command(spec_fd, command);
-    if (given < 0 || !start_bwrap(spec, given, true, &started, &step)) {
+    if (given < 0 || !start_bwrap(spec, given, -1, true, &started, &step)) {
         fprintf(stderr, "cse aside: %s: %s\n", step, strerror(errno));
         return 125;
     }

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,7 +71,17 @@ static void reset_signals(void)
     for (int number = 1; number < 65; number++) signal(number, SIG_DFL);
 }
 
-static void run_program(const struct spec *spec, int pipe_fd)
+/* False, with errno, where whoever holds the program has gone, or is too long in coming. */
+static bool let_go(void)
+{
+    enum { PATIENCE_MS = 10000 };
+    struct pollfd gate = {.fd = FD_GATE, .events = POLLIN};
+    char byte;
+    if (poll(&gate, 1, PATIENCE_MS) == 1 && read(FD_GATE, &byte, 1) == 1) return true;
+    return errno = GIVEN_UP, false;
+}
+
+static void run_program(const struct spec *spec, int pipe_fd, bool held)
 {
     struct {
         int error;
@@ -78,7 +89,9 @@ static void run_program(const struct spec *spec, int pipe_fd)
     } failure = {0};
     tell(REPORT_PROGRAM, 0, NULL);
     reset_signals();
+    take_short_turns(0);
     const char *step = become_program(spec);
+    if (!step && held && !let_go()) step = "gate";
     if (!step) {
         step = "exec";
         exec_in_path(spec->args, spec->env);
@@ -109,13 +122,14 @@ static int code_of(int status)
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-int init_main(void)
+int init_main(bool held)
 {
     struct spec spec;
     char error[256];
     int ends[2];
     close(FD_EXE);
     fcntl(FD_REPORT, F_SETFD, FD_CLOEXEC);
+    if (held) fcntl(FD_GATE, F_SETFD, FD_CLOEXEC);
     tell(REPORT_INIT, 0, NULL);
     if (!spec_read(FD_SPEC, &spec, error, sizeof error))
         return tell(REPORT_FAILED, EINVAL, error), 1;
@@ -123,9 +137,9 @@ int init_main(void)
     if (pipe2(ends, O_CLOEXEC) != 0) return tell(REPORT_FAILED, errno, "pipe"), 1;
     pid_t program = fork();
     if (program < 0) return tell(REPORT_FAILED, errno, "fork"), 1;
-    if (program == 0) run_program(&spec, ends[1]);
+    if (program == 0) run_program(&spec, ends[1], held);
     close(ends[1]);
-    take_short_turns(SLICE_NS); /* the program has begun, on this very processor */
+    if (held) close(FD_GATE);
     drop_capabilities();
     if (!executed(ends[0])) return 1;
     int null = open("/dev/null", O_RDWR); /* not to hold the program's pipes or terminal open */

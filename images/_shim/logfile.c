@@ -13,21 +13,26 @@
 #include <time.h>
 #include <unistd.h>
 
-bool logfile_open(struct logfile *log, int directory, long limit)
+static bool reopen(struct logfile *log, int create)
 {
     struct stat info;
-    log->directory = directory, log->limit = limit;
-    log->fd = openat(directory, "log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    log->fd = openat(log->directory, "log", O_WRONLY | O_APPEND | O_CLOEXEC | create, 0600);
     if (log->fd < 0 || fstat(log->fd, &info) != 0) return false;
     log->size = info.st_size;
     return true;
+}
+
+bool logfile_open(struct logfile *log, int directory, long limit)
+{
+    *log = (struct logfile){.directory = directory, .limit = limit};
+    return reopen(log, 0) || errno == ENOENT;
 }
 
 static void rotate(struct logfile *log)
 {
     close(log->fd);
     renameat(log->directory, "log", log->directory, "log.1");
-    logfile_open(log, log->directory, log->limit);
+    reopen(log, O_CREAT);
 }
 
 static void write_line(struct logfile *log, struct stream *stream, const char *text, size_t length,
@@ -42,6 +47,7 @@ static void write_line(struct logfile *log, struct stream *stream, const char *t
     at += (size_t)snprintf(head + at, sizeof head - at, ".%09ldZ %s %c ", now.tv_nsec, stream->name,
                            end);
     struct iovec parts_of_line[3] = {{head, at}, {(void *)text, length}, {&newline, 1}};
+    if (log->fd < 0) reopen(log, O_CREAT);
     if (log->size > log->limit) rotate(log);
     ssize_t written;
     while ((written = writev(log->fd, parts_of_line, 3)) < 0 && errno == EINTR) continue;

@@ -6,18 +6,20 @@
  * DIR/log, applies the restart policy, and keeps DIR/status. The agent finds it again by the pid
  * and start time in DIR/status, and stops the application by sending it SIGTERM.
  *
- *   agent --posix_spawn--> cse-shim run DIR --fork--> shim (own session)
+ *   agent --message--> cse-shim launch --fork--> shim (own session)
  *     shim --fork,exec--> bwrap --clone--> cse-shim init (pid 1 of the sandbox) --fork,exec-->
  * program
  *
  * `init` is this same file, executed through an inherited descriptor, so that nothing of it needs
  * to be visible inside. It reports over a socket when the program has been executed (a
- * close-on-exec pipe tells), why it could not be, and how it ended.
+ * close-on-exec pipe tells), why it could not be, and how it ended. Where the agent is not ready
+ * yet, all is made but that: `init` holds the program until a byte comes through a pipe. Where the
+ * pipe ends instead, or for too long nothing comes, all is undone.
  *
  * Everything it must know is in DIR/shim.spec; see spec.c.
  *
- *   cse-shim run DIR            supervise in the background; one line on stdout when started
- *   cse-shim foreground DIR     the same with this terminal, once, without log; its exit code
+ *   cse-shim launch             fork shims as asked for on stdin; see launch.c
+ *   cse-shim foreground DIR     a shim with this terminal, once, without log; its exit code
  *   cse-shim exec DIR COMMAND…  run a command beside the running program
  *   cse-shim aside DIR COMMAND… run a command in the surroundings of one that does not run
  */
@@ -26,77 +28,74 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: cse-shim run|foreground DIR, or cse-shim exec|aside DIR COMMAND…\n");
+    fprintf(stderr, "usage: cse-shim launch, cse-shim foreground DIR, "
+                    "or cse-shim exec|aside DIR COMMAND…\n");
     return 64;
 }
 
-/* The lock says "a shim lives here" even when a pid was reused. */
+struct application {
+    int directory, spec_fd;
+    struct spec spec;
+};
+
+/* False, and a line to `out`, where DIR does not say what it must. */
+static bool read_application(const char *path, struct application *found, int out)
+{
+    char error[256];
+    found->directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    found->spec_fd =
+        found->directory < 0 ? -1 : openat(found->directory, "shim.spec", O_RDONLY | O_CLOEXEC);
+    if (found->spec_fd < 0)
+        snprintf(error, sizeof error, "%s", strerror(errno));
+    else if (spec_read(found->spec_fd, &found->spec, error, sizeof error))
+        return true;
+    dprintf(out, "failed %s/shim.spec: %s\n", path, error);
+    return false;
+}
+
+/* On DIR itself; it says "a shim lives here" even when a pid was reused. */
 static bool take_lock(int directory)
 {
-    int lock = openat(directory, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (lock < 0) return false;
-    if (flock(lock, LOCK_EX | LOCK_NB) != 0) return false;
+    enum { ATTEMPTS = 200, PAUSE_NS = 5000000 }; /* one that has been given up may be ending */
+    for (int attempt = 0; flock(directory, LOCK_EX | LOCK_NB) != 0; attempt++) {
+        if (errno != EWOULDBLOCK || attempt == ATTEMPTS) return false;
+        nanosleep(&(struct timespec){.tv_nsec = PAUSE_NS}, NULL);
+    }
     return true; /* held until this process ends */
 }
 
-/* Leaves the agent's session, terminal and child list; the caller's process ends here. */
-static void go_to_background(void)
+int run_main(const char *path, bool foreground, int announce, int gate)
 {
-    pid_t pid = fork();
-    if (pid < 0) {
-        printf("failed fork: %s\n", strerror(errno));
-        exit(1);
-    }
-    if (pid > 0) _exit(0);
-    setsid();
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    dup2(null, 0);
-    dup2(null, 2);
+    struct application found;
+    int out = foreground ? 2 : announce;
+    if (!read_application(path, &found, out)) return 1;
+    if (!take_lock(found.directory)) return dprintf(out, "failed it is running already\n"), 1;
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    return supervise(found.directory, &found.spec, found.spec_fd, foreground, announce, gate);
 }
 
 int main(int argc, char **argv)
 {
-    if (argc == 2 && strcmp(argv[1], "init") == 0) return init_main();
-    if (argc < 3) return usage();
-    bool run = strcmp(argv[1], "run") == 0, foreground = strcmp(argv[1], "foreground") == 0;
-    bool enter = strcmp(argv[1], "exec") == 0, aside = strcmp(argv[1], "aside") == 0;
-    if (!run && !foreground && !enter && !aside) return usage();
-
-    int directory = open(argv[2], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int spec_fd = directory < 0 ? -1 : openat(directory, "shim.spec", O_RDONLY | O_CLOEXEC);
-    if (spec_fd < 0) {
-        printf("failed %s/shim.spec: %s\n", argv[2], strerror(errno));
-        return 1;
+    const char *what = argc > 1 ? argv[1] : "";
+    struct application found;
+    if (strcmp(what, "init") == 0) return init_main(false);
+    if (strcmp(what, "held-init") == 0) return init_main(true);
+    if (strcmp(what, "launch") == 0) return launch_main(argc, argv);
+    if (strcmp(what, "foreground") == 0 && argc == 3) {
+        take_short_turns(SLICE_NS);
+        return run_main(argv[2], true, -1, -1);
     }
-    struct spec spec;
-    char error[256];
-    if (!spec_read(spec_fd, &spec, error, sizeof error)) {
-        printf("failed %s/shim.spec: %s\n", argv[2], error);
-        return 1;
-    }
-    if ((enter || aside) && argc < 4) return usage();
-    if (enter) return enter_main(directory, &spec, argv + 3);
-    if (aside) return aside_main(&spec, spec_fd, argv + 3);
-
-    int announce = -1;
-    if (run) {
-        go_to_background();
-        announce = fcntl(1, F_DUPFD_CLOEXEC, 20);
-        int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
-        dup2(null, 1);
-    }
-    if (!take_lock(directory)) {
-        dprintf(run ? announce : 2, "failed it is running already, or DIR cannot be written to\n");
-        return 1;
-    }
-    prctl(PR_SET_CHILD_SUBREAPER, 1);
-    return supervise(directory, &spec, spec_fd, foreground, announce);
+    bool enter = strcmp(what, "exec") == 0;
+    if ((!enter && strcmp(what, "aside") != 0) || argc < 4) return usage();
+    if (!read_application(argv[2], &found, 1)) return 1;
+    return enter ? enter_main(found.directory, &found.spec, argv + 3)
+                 : aside_main(&found.spec, found.spec_fd, argv + 3);
 }

@@ -5,6 +5,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include <errno.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -12,7 +13,7 @@
 #include <sys/types.h>
 
 /* Descriptors that bubblewrap hands through to `init`. */
-enum { FD_EXE = 9, FD_SPEC = 10, FD_REPORT = 11 };
+enum { FD_EXE = 9, FD_SPEC = 10, FD_REPORT = 11, FD_GATE = 12 };
 
 /* ---- spec.c: STATE/apps/NAME/shim.spec, written by app/runtimes/namespace ---------------- */
 
@@ -51,7 +52,10 @@ struct report {
     int value;     /* FAILED: errno; ENDED: exit code (128 + N for signal N) */
     char step[64]; /* FAILED: which step */
 };
-int init_main(void);
+/* `held`: the program is executed when a byte comes at FD_GATE; until then all is ready but that.
+ */
+int init_main(bool held);
+enum { GIVEN_UP = ECANCELED }; /* FAILED: no byte came */
 /* In the process that becomes the program: become the user, give up everything, enter the working
  * directory. Returns NULL, or the name of the step that failed, with errno. */
 const char *become_program(const struct spec *spec);
@@ -71,6 +75,7 @@ struct stream {
     size_t used;
     char line[8192];
 };
+/* The file comes with the first line. */
 bool logfile_open(struct logfile *log, int directory, long limit);
 /* Takes what is there to read; false at end of file. */
 bool logfile_take(struct logfile *log, struct stream *stream);
@@ -93,12 +98,24 @@ int64_t now_ns(void);
 /* Replaces DIR/status as a whole. */
 bool status_write(const struct status *status);
 
+/* ---- shim.c -------------------------------------------------------------------------------- */
+
+/* A shim's whole life, in this process; see `supervise`. `foreground`: with this terminal. */
+int run_main(const char *path, bool foreground, int announce, int gate);
+
+/* ---- launch.c ------------------------------------------------------------------------------ */
+
+/* Forks a shim for each message on fd 0, until there are no more. `argv` becomes their title. */
+int launch_main(int argc, char **argv);
+
 /* ---- supervise.c -------------------------------------------------------------------------------
  */
 
 /* Runs the application until it has ended for good. `announce` (or -1) gets one line when it has
- * been executed or has failed to, and is closed. Returns the last exit code. */
-int supervise(int directory, const struct spec *spec, int spec_fd, bool foreground, int announce);
+ * been executed or has failed to, and is closed. `gate` (or -1): the first start is held there; of
+ * one that is given up nothing is written or announced. Returns the last exit code. */
+int supervise(int directory, const struct spec *spec, int spec_fd, bool foreground, int announce,
+              int gate);
 enum { SLICE_NS = 100000 }; /* the shortest there is */
 /* The slice of this process and of what it forks from now on; 0: as all others. */
 void take_short_turns(long slice_ns);
@@ -111,9 +128,9 @@ struct started {
     int report; /* SOCK_SEQPACKET with SO_PASSCRED */
     int out, err;
 };
-/* Forks bubblewrap. False with errno and `*step`. */
-bool start_bwrap(const struct spec *spec, int spec_fd, bool foreground, struct started *started,
-                 const char **step);
+/* Forks bubblewrap. `gate`: see `init_main`; -1: not held. False with errno and `*step`. */
+bool start_bwrap(const struct spec *spec, int spec_fd, int gate, bool foreground,
+                 struct started *started, const char **step);
 bool join_cgroups(const struct spec *spec);
 
 /* ---- enter.c ------------------------------------------------------------------------------------

@@ -37,16 +37,16 @@ static void die(const char *step)
     _exit(125);
 }
 
-static void become_bwrap(const struct spec *spec, int spec_fd, int report, int out, int err)
+static void become_bwrap(const struct spec *spec, int spec_fd, int gate, int report, int out,
+                         int err)
 {
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    take_short_turns(0);
     /* All of these are above 20, so that placing one never overwrites another. */
     int exe = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
     int high_exe = fcntl(exe, F_DUPFD, 20), high_spec = fcntl(spec_fd, F_DUPFD, 20);
-    int high_report = fcntl(report, F_DUPFD, 20);
+    int high_report = fcntl(report, F_DUPFD, 20), high_gate = fcntl(gate, F_DUPFD, 20);
     if (out >= 0) place(out, 1), place(err, 2);
     if (!join_cgroups(spec)) die("joining the control group");
     if (spec->netns) {
@@ -55,16 +55,18 @@ static void become_bwrap(const struct spec *spec, int spec_fd, int report, int o
     }
     place(high_exe, FD_EXE), place(high_spec, FD_SPEC), place(high_report, FD_REPORT);
     close(high_exe), close(high_spec), close(high_report);
+    if (high_gate >= 0) place(high_gate, FD_GATE), close(high_gate);
     char **argv = spec_list(), path[] = "/proc/self/fd/9";
     for (char **each = spec->bwrap; *each; each++) spec_append(&argv, *each);
-    spec_append(&argv, "--"), spec_append(&argv, path), spec_append(&argv, "init");
+    spec_append(&argv, "--"), spec_append(&argv, path);
+    spec_append(&argv, gate >= 0 ? "held-init" : "init");
     char *env[] = {NULL};
     execve(argv[0], argv, env);
     die(argv[0]);
 }
 
-bool start_bwrap(const struct spec *spec, int spec_fd, bool foreground, struct started *started,
-                 const char **step)
+bool start_bwrap(const struct spec *spec, int spec_fd, int gate, bool foreground,
+                 struct started *started, const char **step)
 {
     int out[2] = {-1, -1}, err[2] = {-1, -1}, sockets[2], on = 1;
     *step = "pipe";
@@ -79,7 +81,7 @@ bool start_bwrap(const struct spec *spec, int spec_fd, bool foreground, struct s
     *step = "fork";
     pid_t pid = fork();
     if (pid < 0) return false;
-    if (pid == 0) become_bwrap(spec, spec_fd, sockets[1], out[1], err[1]);
+    if (pid == 0) become_bwrap(spec, spec_fd, gate, sockets[1], out[1], err[1]);
     close(sockets[1]);
     if (!foreground) {
         close(out[1]), close(err[1]);

@@ -33,13 +33,14 @@ enum {
 struct life {
     const struct spec *spec;
     int directory, spec_fd, announce, signals;
+    int gate; /* -1: not held, or not any more */
     bool foreground;
     struct logfile log;
     struct status status;
     /* of the present start */
     struct started at;
     struct stream out, err;
-    bool executed, failed, program_ended, stopping, killed, reaped;
+    bool executed, failed, program_ended, stopping, killed, reaped, given_up;
     int bwrap_status;
     int64_t kill_at_ns; /* 0: none */
 };
@@ -113,9 +114,16 @@ static void take_signals(struct life *life)
         if (pid == life->at.bwrap) life->reaped = true, life->bwrap_status = status;
 }
 
+static void let_go_of_gate(struct life *life)
+{
+    if (life->gate >= 0) close(life->gate);
+    life->gate = -1;
+}
+
 static void program_started(struct life *life)
 {
     life->executed = true;
+    let_go_of_gate(life);
     life->status.state = "running";
     life->status.started_ns = now_ns();
     life->status.finished_ns = 0;
@@ -130,6 +138,7 @@ static void start_failed(struct life *life, const char *step, int error)
 {
     const char *program = life->spec->args[0];
     life->failed = true;
+    life->given_up = life->gate >= 0 && error == GIVEN_UP;
     if (strcmp(step, "exec") == 0)
         snprintf(life->status.reason, REASON_SIZE, "%.300s: %s", program, strerror(error));
     else if (strcmp(step, "entering the working directory") == 0)
@@ -250,7 +259,7 @@ static void run_once(struct life *life)
     life->status.init_pid = life->status.pid = 0;
     life->status.reason[0] = 0;
     if (stopping) return;
-    if (!start_bwrap(life->spec, life->spec_fd, life->foreground, &life->at, &step)) {
+    if (!start_bwrap(life->spec, life->spec_fd, life->gate, life->foreground, &life->at, &step)) {
         start_failed(life, step, errno);
         return;
     }
@@ -313,9 +322,9 @@ static void back_off(struct life *life, long delay_ms)
     }
 }
 
-/* What the agent waits for goes by init and the shim, which must not wait until a program that
- * computes has used up its slice: since Linux 6.12 whoever asks for a shorter one comes first when
- * it wakes. They run for microseconds at a time. Older kernels ignore it. */
+/* What the agent waits for goes by the shim, bubblewrap and init, which must not wait until a
+ * program that computes has used up its slice: since Linux 6.12 whoever asks for a shorter one
+ * comes first when it wakes. They run for microseconds at a time. Older kernels ignore it. */
 void take_short_turns(long slice_ns)
 {
     struct {
@@ -332,13 +341,15 @@ void take_short_turns(long slice_ns)
     syscall(SYS_sched_setattr, 0, &wanted, 0);
 }
 
-int supervise(int directory, const struct spec *spec, int spec_fd, bool foreground, int announce_fd)
+int supervise(int directory, const struct spec *spec, int spec_fd, bool foreground, int announce_fd,
+              int gate)
 {
     static struct life life;
     life = (struct life){.spec = spec,
                          .directory = directory,
                          .spec_fd = spec_fd,
                          .announce = announce_fd,
+                         .gate = gate,
                          .foreground = foreground};
     life.status = (struct status){.directory = directory, .exit_code = -1};
     sigset_t taken;
@@ -349,7 +360,6 @@ int supervise(int directory, const struct spec *spec, int spec_fd, bool foregrou
     life.signals = signalfd(-1, &taken, SFD_CLOEXEC | SFD_NONBLOCK);
     if (!logfile_open(&life.log, directory, spec->log_bytes))
         snprintf(life.status.reason, REASON_SIZE, "log: %s", strerror(errno));
-    take_short_turns(SLICE_NS);
 
     long in_a_row = 0, delay_ms = spec->delay_ms;
     for (;;) {
@@ -363,6 +373,7 @@ int supervise(int directory, const struct spec *spec, int spec_fd, bool foregrou
         in_a_row++, life.status.restarts++;
         delay_ms = delay_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : delay_ms * 2;
     }
+    if (life.given_up) return 0;
     life.status.state = life.failed ? "failed" : "exited";
     if (life.failed) life.status.exit_code = -1;
     status_write(&life.status);

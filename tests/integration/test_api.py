@@ -348,6 +348,7 @@ def test_dependencies_start_first(plane: Plane) -> None:
         assert answer["status"]["state"] == "running"
     starts = [name for method, name in plane.agent.calls if method == "start"]
     assert starts == ["a", "b", "c"]
+    assert plane.agent.starting == {"a"}  # nothing is made ready for those that may have to wait
 
 
 def test_a_circle_of_dependencies_is_refused(plane: Plane) -> None:

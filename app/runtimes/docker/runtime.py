@@ -70,7 +70,7 @@ class DockerRuntime:
 
     # ---- life
 
-    def create(self, launch: Launch) -> None:
+    def create(self, launch: Launch, *, starting: bool = False) -> None:
         """See `Runtime.create`."""
         container.check(launch)
         name = launch.name

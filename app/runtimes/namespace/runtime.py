@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from app.domain.application import Limits
@@ -33,6 +34,7 @@ from app.runtimes.changes import Changes
 from app.runtimes.namespace import logs, pidfd, sandbox, status, users
 from app.runtimes.namespace.cgroups import ControlGroups
 from app.runtimes.namespace.examined import Examined
+from app.runtimes.namespace.launcher import Launcher
 from app.runtimes.namespace.processes import Processes
 from app.runtimes.namespace.seen import Seen
 from app.runtimes.namespace.watch import Watcher
@@ -44,6 +46,14 @@ _ANNOUNCE_TIMEOUT_S = 60.0
 _STOP_SLACK_S = 10.0
 _KILL_TIMEOUT_S = 5.0
 SHIM = Path(__file__).resolve().parents[3] / "build" / "bin" / platform.machine() / "cse-shim"
+
+
+class _Held(NamedTuple):
+    """A sandbox whose program is not executed yet."""
+
+    announcements: int
+    gate: int
+    """A byte written there lets the program go; closed without one, all is undone."""
 
 
 class NamespaceRuntime:
@@ -70,6 +80,8 @@ class NamespaceRuntime:
         self._inherited = sandbox.inherited_descriptors()
         self._examined = Examined()
         self._asides = Asides()
+        self._launcher = Launcher(shim, self._inherited)
+        self._held: dict[str, _Held] = {}
         self._attended: set[str] = set()
         """Applications that a step ends or starts: it reads itself how they are, and tells."""
         self._hidden = [str(self._state.resolve())]
@@ -81,14 +93,17 @@ class NamespaceRuntime:
 
     def close(self) -> None:
         """Stop watching; applications go on."""
+        for name in list(self._held):
+            self._give_up(name)
+        self._launcher.close()
         self._watcher.close()
 
     def examine(self, launch: Launch) -> preflight.Program:
         """Read the program's file as the application will see it."""
         return self._examined.examine(launch, self._hidden)
 
-    def create(self, launch: Launch) -> None:
-        """See `Runtime.create`."""
+    def create(self, launch: Launch, *, starting: bool = False) -> None:
+        """See `Runtime.create`. `starting`: the sandbox is made at once, and its program held."""
         with self._lock_of(launch.name):
             present = self._launches.get(launch.name)
             if present is not None:
@@ -101,8 +116,12 @@ class NamespaceRuntime:
             target = self.examine(launch).target if launch.elements else ""
             user = users.resolve(launch.spec.user)
             try:
-                self._make(launch, target, user)
+                made = self._make(launch, target, user)
+                if starting and not launch.on_kernel_stack:  # its namespace is made after this
+                    self._hold(launch.name)
+                rundir.seal(made.path, launch)
             except BaseException:
+                self._give_up(launch.name)
                 self._groups.remove(launch.name)
                 shutil.rmtree(rundir.application_directory(self._state, launch.name), True)
                 raise
@@ -118,7 +137,7 @@ class NamespaceRuntime:
             self._asides.end(name)
             self._attended.add(name)
             try:
-                answer = self._spawn_shim(name)
+                answer = self._let_go(name) or self._run_shim(name)
             finally:  # before the status is read: what is heard from now on may be newer
                 self._attended.discard(name)
                 self._notify()
@@ -142,6 +161,7 @@ class NamespaceRuntime:
         """See `Runtime.remove`."""
         with self._lock_of(name):
             self._asides.end(name)
+            self._give_up(name)
             launch = self._launches.get(name)
             if launch is not None:
                 self._stop(launch)
@@ -265,13 +285,13 @@ class NamespaceRuntime:
             except KeyboardInterrupt:
                 continue  # the program got the terminal's SIGINT too, and decides
 
-    def _make(self, launch: Launch, target: str, user: users.User | None) -> None:
+    def _make(self, launch: Launch, target: str, user: users.User | None) -> rundir.RunDirectory:
         owner = (user.uid, user.gid) if user else None
         made = rundir.build(self._state, launch, target, owner=owner)
         groups = self._groups.make(launch.name, launch.spec.limits)
         text = sandbox.shim_specification(launch, made, user, self._hidden, groups)
         _write_privately(made.path / "shim.spec", text)
-        rundir.seal(made.path, launch)
+        return made
 
     def _adopt(self, launch: Launch) -> None:
         directory = self._directory(launch.name)
@@ -282,32 +302,51 @@ class NamespaceRuntime:
         if found is not None and found.unfinished:
             self._watcher.add_shim(launch.name, found)
 
-    def _spawn_shim(self, name: str) -> str:
-        """The line it announces: `running`, or `failed REASON`."""
-        reader, writer = os.pipe()
-        with os.fdopen(reader, "rb") as announcements:
-            try:
-                pid = os.posix_spawn(
-                    self._shim,
-                    [str(self._shim), "run", str(self._directory(name))],
-                    {},
-                    file_actions=[
-                        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                        (os.POSIX_SPAWN_DUP2, writer, 1),
-                        (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
-                        *((os.POSIX_SPAWN_CLOSE, fd) for fd in self._inherited if fd != writer),
-                    ],
-                )
-            finally:
-                os.close(writer)
-            try:
-                if not readable(announcements.fileno(), _ANNOUNCE_TIMEOUT_S):
-                    raise TimedOut(f"'{name}' was not started within {_ANNOUNCE_TIMEOUT_S:g} s")
-                return announcements.readline().decode(errors="replace").strip()
-            finally:  # it has long ended: to wait first would wake this thread once more
-                os.waitpid(pid, 0)
+    def _run_shim(self, name: str) -> str:
+        """The line that the shim announces: `running`, or `failed REASON`."""
+        return self._announced(name, self._launcher.launch(self._directory(name)))
+
+    def _hold(self, name: str) -> None:
+        """Have the sandbox made while the rest of the application is; `start` lets it go."""
+        reader, gate = os.pipe()
+        self._attended.add(name)
+        try:
+            announcements = self._launcher.launch(self._directory(name), [reader])
+        except BaseException:
+            os.close(gate)
+            raise
+        finally:
+            os.close(reader)
+        self._held[name] = _Held(announcements, gate)
+
+    def _let_go(self, name: str) -> str:
+        """As `_run_shim`; empty where none is held, or not any more."""
+        held = self._held.pop(name, None)
+        if held is None:
+            return ""
+        with suppress(BrokenPipeError):
+            os.write(held.gate, b"!")
+        os.close(held.gate)
+        return self._announced(name, held.announcements)
+
+    def _give_up(self, name: str) -> None:
+        """The sandbox that is held, if one is, ends unused; returns when it has ended."""
+        held = self._held.pop(name, None)
+        if held is not None:
+            os.close(held.gate)
+            with suppress(TimedOut):
+                self._announced(name, held.announcements)
+            self._attended.discard(name)
+
+    def _announced(self, name: str, announcements: int) -> str:
+        """The shim's line, empty where it ended without one."""
+        with os.fdopen(announcements, "rb") as file:
+            if not readable(announcements, _ANNOUNCE_TIMEOUT_S):
+                raise TimedOut(f"'{name}' was not started within {_ANNOUNCE_TIMEOUT_S:g} s")
+            return file.readline().decode(errors="replace").strip()
 
     def _stop(self, launch: Launch) -> None:
+        self._give_up(launch.name)
         found = status.read(self._directory(launch.name))
         if found is None or not found.unfinished:
             return
@@ -406,6 +445,4 @@ class NamespaceRuntime:
 def _write_privately(path: Path, text: bytes) -> None:
     """The program's environment is in it, and with it secrets."""
     path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(text)
+    rundir.write_new(str(path), text, 0o600)
