@@ -7,12 +7,15 @@ issue-size targets, all from one run. `CSE_BENCH_APPLICATIONS` asks for another 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import statistics
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -132,13 +135,16 @@ def _serve(world: World) -> float:
 
 
 def _listing(world: World) -> Figure:
+    """Over an open connection, by the standard library: httpx takes as long as the server does."""
     taken = []
-    for _ in range(100):
-        began = time.monotonic()
-        answer = world.api.get("/v1/applications?limit=1000")
-        taken.append(time.monotonic() - began)
-        if len(answer.json()["items"]) != min(COUNT, 1000):
-            raise CannotMeasure("the list is not whole")
+    with closing(HTTPConnection(world.api.base_url.host, world.api.base_url.port)) as server:
+        for _ in range(200):
+            began = time.monotonic()
+            server.request("GET", "/v1/applications?limit=1000")
+            text = server.getresponse().read()
+            taken.append(time.monotonic() - began)
+            if len(json.loads(text)["items"]) != min(COUNT, 1000):
+                raise CannotMeasure("the list is not whole")
     p99 = statistics.quantiles(taken, n=100)[98]
     return _absolute(f"list of {min(COUNT, 1000)} applications, p99", "s", p99, 0.020)
 
