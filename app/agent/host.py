@@ -18,7 +18,7 @@ from app.agent.journal import Journal
 from app.agent.replug import Replugger
 from app.broker.broker import Broker
 from app.domain.application import RuntimeName
-from app.domain.errors import CseError, HostLacks, NotFound
+from app.domain.errors import AgentUnavailable, CseError, HostLacks, NotFound
 from app.domain.launch import Launch
 from app.domain.observed import Observed, Report, State
 from app.runtimes import disposal, rundir
@@ -40,7 +40,7 @@ class Host:
         self.lock = threading.RLock()
         self.launches: dict[str, Launch] = {}
         self._adopt = adopt
-        self._opened = False
+        self._opened = self._closed = False
         self._runtimes: dict[RuntimeName, AnyRuntime] = {}
         self._known: dict[str, Observed] = {}
         self._away: set[RuntimeName] = set()
@@ -51,12 +51,15 @@ class Host:
         self._journal: Journal | None = None
 
     def open(self) -> None:
-        """Take the state directory, and find again what runs. Once; Conflict where it is taken."""
+        """Take the state directory, and find again what runs. Once; Conflict where it is taken,
+        AgentUnavailable after `close`."""
         if self._opened:
             return
         with self.lock:
             if self._opened:
                 return
+            if self._closed:  # a thread that asks late would take it from the next agent
+                raise AgentUnavailable(f"the agent of {self.state} has been closed")
             self._lock_file = state_lock.take(self.state)
             disposal.sweep(self.state)
             self._journal = Journal(self.state / "reports.jsonl")
@@ -71,6 +74,7 @@ class Host:
     def close(self) -> None:
         """Let go of this host; applications go on and are found by the next agent."""
         with self.lock:
+            self._closed = True
             if self._broker is not None:
                 self._broker.close()
             for runtime in self._runtimes.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -193,6 +194,17 @@ def test_a_second_agent_is_refused_and_the_next_one_finds_everything(tmp_path: P
     assert second.observe() == before
     second.remove("a")
     second.close()
+
+
+def test_a_closed_agent_does_not_take_its_state_directory_again(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    agent = LocalAgent(state)
+    assert agent.observe() == []
+    agent.close()
+    shutil.rmtree(state)
+    with pytest.raises(AgentUnavailable, match="closed"):  # as a thread that asks late does
+        agent.wait_change(-1, 0)
+    assert not state.exists()
 
 
 def test_a_lost_agent_is_unavailable_and_found_again(tmp_path: Path) -> None:
