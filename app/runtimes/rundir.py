@@ -305,8 +305,8 @@ def _name_files(state: Path, launch: Launch, run: str) -> list[Bind]:
 
 
 def write_new(path: str, data: bytes, mode: int) -> None:
-    """A small file, in the place of one that may be there: by four calls of the kernel, where a
-    file object takes twice as many."""
+    """A small file, in the place of one that may be there: by three calls of the kernel, where
+    a file object takes twice as many."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         if os.write(fd, data) != len(data):  # a full disk may take a part

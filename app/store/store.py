@@ -37,9 +37,9 @@ T = TypeVar("T")
 _SHARED_S = 1.0
 """So long another server's change may stay unseen in lists."""
 _BOOKKEEPING_S = 0.02
-"""So long bookkeeping waits for more, and for the answer that it would compete with: at most."""
+"""At most so long bookkeeping waits for more, and for the answer that it would compete with."""
 _LULL_S = 0.004
-"""It does not wait for more where so long none has come."""
+"""It begins earlier where so long no more has come."""
 _FLUSH_AGAIN_S = 1.0
 _ALL_NETWORKS = select(tables.networks.c.spec).order_by(tables.networks.c.name)
 _FIND_NETWORK = select(tables.networks.c.spec).where(tables.networks.c.name == bindparam("wanted"))

@@ -314,6 +314,7 @@ class NamespaceRuntime:
             announcements = self._launcher.launch(self._directory(name), [reader])
         except BaseException:
             os.close(gate)
+            self._attended.discard(name)
             raise
         finally:
             os.close(reader)
