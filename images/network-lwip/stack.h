@@ -103,6 +103,7 @@ enum { CSE_FEW = -1002 };            /* -EAGAIN, but some bytes are there: fewer
 #define CSE_NOT_CONNECTED (1u << 27) /* data calls fail: ask `refusal` */
 #define CSE_LINGERS       (1u << 26) /* closing it may have to wait */
 #define CSE_SHARED        (1u << 24) /* programs that were not forked may have it */
+#define CSE_READY_ENOUGH  (1u << 23) /* what the last receive found too little is there */
 #define CSE_READY_GONE    (1u << 25) /* to `ready`: and there will be no more to say of it */
 
 enum { CSE_BELLS = 2 };

@@ -35,3 +35,15 @@ def test_same_as_the_kernel(lab: Lab, program: Path, case: str, mode: str) -> No
     ).stdout
     assert bare
     assert lab.host().check("env", f"CSE_NETWORK_MODE={mode}", str(program), case) == bare
+
+
+@pytest.mark.parametrize("mode", ["direct", "relay"])
+def test_a_sleeping_read_wants_no_more_than_its_buffer(lab: Lab, program: Path, mode: str) -> None:
+    """socket(7): SO_RCVLOWAT or the requested amount, whichever is smaller."""
+    words = ["env", f"CSE_NETWORK_MODE={mode}", str(program), "small_reads_asleep"]
+    assert lab.host().check(*words).splitlines() == [
+        "set(client, SOL_SOCKET, SO_RCVLOWAT, 10): 0",
+        "read(client, bytes, 2): 2",
+        "recv(client, bytes, 4, MSG_WAITALL): 4",
+        "too few: 0",
+    ]

@@ -56,6 +56,7 @@ static uint32_t compute(const struct sock *s)
     if (s->state == LISTENING || s->state == CONNECTING) return mask;
     bool finished = s->fin_received || s->read_shut;
     if (s->rx_bytes >= s->receive_low || finished) mask |= EPOLLIN | EPOLLRDNORM;
+    if (s->rx_bytes >= s->enough || finished) mask |= CSE_READY_ENOUGH;
     if (finished) mask |= EPOLLRDHUP;
     if (s->tcp == NULL || s->tx_eof ||
         (s->tcp->snd_buf > s->tcp->snd_most / 3 && s->tcp->snd_queuelen < TCP_SND_QUEUELEN / 2 &&
@@ -217,17 +218,29 @@ static size_t copy_out(const struct sock *s, const struct iovec *parts, int coun
     return done;
 }
 
+/* Not even what a call that may wait would be content with, which SO_RCVLOWAT and its buffer say:
+ * readiness is told by that, too. */
+static bool is_too_little(struct sock *s, size_t wanted)
+{
+    uint32_t enough = (uint32_t)LWIP_MIN(wanted, s->receive_low);
+    if (s->rx_bytes >= enough || s->fin_received || s->read_shut) return false;
+    if (s->enough != enough) {
+        s->enough = enough;
+        direct_publish(s);
+    }
+    return true;
+}
+
 static ssize_t take(struct sock *s, const struct iovec *parts, int count, int flags)
 {
     size_t wanted = 0;
     for (int i = 0; i < count; i++) wanted += parts[i].iov_len;
+    bool too_little = !(flags & MSG_DONTWAIT) && is_too_little(s, wanted);
     if (s->rx_first == NULL) {
         if (s->fin_received || s->read_shut) return 0;
         return wanted == 0 ? 0 : -EAGAIN;
     }
-    if (s->rx_bytes < LWIP_MIN(wanted, s->receive_low) && !(flags & MSG_DONTWAIT) &&
-        !s->fin_received && !s->read_shut)
-        return CSE_FEW;
+    if (too_little) return CSE_FEW;
     size_t got = flags & MSG_TRUNC ? LWIP_MIN(wanted, s->rx_bytes) : copy_out(s, parts, count);
     if (!(flags & MSG_PEEK)) tcp_consume(s, got);
     return (ssize_t)got;
@@ -379,7 +392,7 @@ void direct_deliver(struct sock *s)
     uint32_t mask = direct_publish(s) & ~(CSE_LINGERS | CSE_NOT_CONNECTED | CSE_SHARED);
     uint32_t news = mask & ~s->told;
     s->told = mask;
-    if (s->rx_news) news |= mask & (EPOLLIN | EPOLLRDNORM);
+    if (s->rx_news) news |= mask & (EPOLLIN | EPOLLRDNORM | CSE_READY_ENOUGH);
     s->rx_news = false;
     bool awaited = (news != 0 && host->ready(sock_handle(s), mask)) || s->awaited;
     if (waits_here(s) && !s->unread && !awaited) {

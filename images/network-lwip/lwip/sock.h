@@ -79,6 +79,7 @@ struct sock {
     bool rx_news;    /* bytes came since it was last told */
     uint32_t told;   /* of its readiness, what the overlay was told and is still so */
     bool awaited;    /* a thread spins for its bytes */
+    uint32_t enough; /* bytes that the last call which found too little would be content with */
     bool unread;     /* on the list of process unread_by, since unread_ms */
     uint16_t unread_by;
     uint64_t unread_ms;

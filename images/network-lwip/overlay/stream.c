@@ -124,7 +124,8 @@ static ssize_t receive_all(int fd, cse_socket s, struct iovec *parts, int count,
             got = receive_relayed(fd, s, &message, flags);
             if (got < 0) got = -errno;
         } else if ((got == -EAGAIN || got == CSE_FEW) &&
-                   stream_wait(fd, s, EPOLLIN, flags, SO_RCVTIMEO, &deadline, &asked) == 0) {
+                   stream_wait(fd, s, CSE_READY_ENOUGH, flags, SO_RCVTIMEO, &deadline, &asked) ==
+                       0) {
             continue;
         } else if (got == -EAGAIN || got == CSE_FEW) {
             got = -errno;
@@ -156,7 +157,7 @@ static ssize_t receive_some(int fd, cse_socket s, struct msghdr *message, int fl
         if (got == CSE_RELAYED) return receive_relayed(fd, s, message, flags);
         if (got >= 0) return got;
         if (got != -EAGAIN && got != CSE_FEW) return net_fail((int)got);
-        if (stream_wait(fd, s, EPOLLIN, flags, SO_RCVTIMEO, &deadline, &asked) != 0) {
+        if (stream_wait(fd, s, CSE_READY_ENOUGH, flags, SO_RCVTIMEO, &deadline, &asked) != 0) {
             if (got != CSE_FEW) return -1;
             flags |= MSG_DONTWAIT; /* what there is, below SO_RCVLOWAT */
         }

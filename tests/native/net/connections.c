@@ -624,6 +624,24 @@ static void case_receive_low_water(void)
     SHOW(read(client, bytes, sizeof bytes));
 }
 
+/* Linux would sleep on: it wakes a reader at SO_RCVLOWAT alone, against socket(7). */
+static void case_small_reads_asleep(void)
+{
+    char bytes[64];
+    pthread_t thread;
+    make_pair();
+    SHOW(set(client, SOL_SOCKET, SO_RCVLOWAT, 10));
+    pthread_create(&thread, NULL, write_more, "123");
+    SHOW(read(client, bytes, 2));
+    pthread_join(thread, NULL);
+    pthread_create(&thread, NULL, write_more, "456");
+    SHOW(recv(client, bytes, 4, MSG_WAITALL));
+    pthread_join(thread, NULL);
+    pthread_create(&thread, NULL, write_more, "1234");
+    printf("too few: %d\n", poll_for(client, POLLIN, 500));
+    pthread_join(thread, NULL);
+}
+
 static void case_unsent_low_water(void)
 {
     make_pair();
@@ -763,6 +781,7 @@ static const struct {
     void (*run)(void);
 } cases[] = {
 #define CASE(name) {#name, case_##name}
+#define OURS(name) {#name, case_##name} /* not as the kernel has it */
     CASE(linger_time_over),
     CASE(linger_acknowledged),
     CASE(linger_copies),
@@ -781,6 +800,7 @@ static const struct {
     CASE(congestion),
     CASE(maxseg),
     CASE(receive_low_water),
+    OURS(small_reads_asleep),
     CASE(unsent_low_water),
     CASE(info),
     CASE(buffers),
