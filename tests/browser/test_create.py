@@ -92,8 +92,13 @@ def test_networks_and_volumes_are_made_and_removed(page: Page, server: Server) -
     page.get_by_role("button", name="Remove kept").click()
     page.get_by_role("dialog").get_by_role("button", name="Remove with its files").click()
     expect(page.get_by_role("cell", name="kept", exact=True)).to_have_count(0, timeout=SLOW_MS)
+    first = {"name": "first", "subnet": "10.120.0.0/20"}
+    assert server.api.put("/v1/networks/first", json=first).status_code == 200
+    page.add_init_script("Math.random = () => 0")
     page.goto("/networks")
+    expect(page.get_by_role("region", name="Network first")).to_be_visible(timeout=SLOW_MS)
     page.get_by_role("button", name="New network").click()
+    expect(page.get_by_label("subnet", exact=True)).to_have_value("10.121.0.0/20")
     page.get_by_label("name", exact=False).first.fill("spare")
     page.get_by_label("name", exact=False).first.press("Tab")
     page.get_by_role("button", name="Make").click()
@@ -102,3 +107,4 @@ def test_networks_and_volumes_are_made_and_removed(page: Page, server: Server) -
     page.get_by_role("dialog").get_by_role("button", name="Remove").click()
     expect(page.get_by_role("region", name="Network spare")).to_have_count(0, timeout=SLOW_MS)
     assert server.api.get("/v1/networks/spare").status_code == 404
+    assert server.api.delete("/v1/networks/first").status_code < 300
