@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.broker.messages import shown
 from app.domain.network import NetworkBinding, PeerAddresses
@@ -41,6 +41,15 @@ class Connection:
     budget: float = 0.0
     budget_at: float = 0.0
     bad: int = 0
+
+
+class HeldWire(NamedTuple):
+    """What an instance has at one of its peers' addresses."""
+
+    id: str = ""
+    """"": from before this broker, which does not know."""
+    granted_to: Connection | None = None
+    """The program that was told of it; None: it told the broker."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +83,8 @@ class Session:
     """Arena, tap and the two bells, held here so that later programs can be given them."""
     leader: Connection | None = None
     """Whose process runs the instance's pump: it hears of wires and settings."""
-    wires: dict[str, str] = field(default_factory=dict)
-    """Address of each peer that its instance has a wire to → which wire; "": from before this
-    broker."""
+    wires: dict[str, HeldWire] = field(default_factory=dict)
+    """By the address of the peer."""
     wire_budget: float = 0.0
     wire_budget_at: float = 0.0
     creator: Connection | None = None

@@ -6,7 +6,8 @@ application's, that the network's policy permits the two, that both live; it mak
 hands it to both ends and keeps no descriptor of it: established wires need no broker.
 
 Each wire has an id of its own. An instance that hears late of a peer's end lets go of that wire,
-not of the one that it, or another instance at the same address, has by then.
+not of the one that it, or another instance at the same address, has by then. Messages of two
+programs have no order between them: what one says may be older than what the broker has told it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 from app.broker.messages import BadMessage, Message, pack
-from app.broker.session import Connection, Session
+from app.broker.session import Connection, HeldWire, Session
 
 RING_BYTES = 1 << 20
 """Of one direction; WIRE_RING_BYTES of images/network-lwip/lwip/ring.h."""
@@ -51,6 +52,8 @@ class Wires:
         self._send = send
         self._addresses: dict[tuple[str, str], Session] = {}
         """Network and address, of either family → whose it is."""
+        self._claimed = False
+        """Some instance has said that it has a wire which this broker did not make."""
 
     def add(self, session: Session) -> None:
         """It may be asked for from now on."""
@@ -72,7 +75,7 @@ class Wires:
         elif message.verb == "unwire":
             self.drop(session, message.fields.get("address", ""), message.fields.get("id", ""))
         else:
-            self.register(session, message)
+            self.register(session, connection, message)
 
     def request(self, session: Session, connection: Connection, message: Message) -> None:
         """`wire address=A`: both ends are told, or the asker is refused."""
@@ -83,18 +86,25 @@ class Wires:
         if peer is None or not _affordable(session) or not self._connect(session, connection, peer):
             self._send(connection, pack("wire", {"address": asked, "none": 1}))
 
-    def register(self, session: Session, message: Message) -> None:
+    def register(self, session: Session, connection: Connection, message: Message) -> None:
         """`wires=A,B`: those that an instance has from an earlier broker or leader; all others
-        are no more."""
+        are no more, but for those that this program was told of, perhaps after it said so."""
         claimed = {word for word in message.fields.get("wires", "").split(",")[:MAX_WIRES] if word}
-        for address in session.wires.keys() - claimed:
-            self.drop(session, address)
+        for address, held in list(session.wires.items()):
+            if address not in claimed and held.granted_to is not connection:
+                self.drop(session, address)
         for address in claimed - session.wires.keys():
             peer = self._owner(session, address)
-            session.wires[address] = ""
+            session.wires[address] = HeldWire()
             if peer is not None and not _permitted(session, peer):
                 self.drop(session, address)
                 self._unwire(session, address)
+            elif peer is not None and peer.leader is not None:
+                self._confirm(session, peer)
+            self._claimed = True
+        for other in self._sessions.values() if self._claimed else ():
+            if _own(session) in other.wires and self._owner(other, _own(session)) is session:
+                self._confirm(other, session)
 
     def peers(self, session: Session) -> list[str]:
         """Names of the applications at the other ends."""
@@ -103,11 +113,12 @@ class Wires:
 
     def drop(self, session: Session, address: str, wire: str = "") -> None:
         """The session's instance has let go of one wire, or lost it: the other end is told."""
-        if not _same(session.wires.get(address, ""), wire):
+        lost = session.wires.get(address, HeldWire(wire))
+        if not _same(lost, wire):
             return
         peer = self._owner(session, address)
-        lost = session.wires.pop(address, wire)
-        if peer is not None and _same(peer.wires.get(_own(session)), lost):
+        session.wires.pop(address, None)
+        if peer is not None and _same(peer.wires.get(_own(session)), lost.id):
             self._unwire(peer, _own(session))
 
     def gone(self, session: Session) -> None:
@@ -119,8 +130,8 @@ class Wires:
             theirs = peer.wires.get(_own(session))
             if theirs is None and not peer.instance:
                 continue  # the bell has told of it
-            if _same(theirs or "", ours):
-                self._unwire(peer, _own(session), ours)
+            if _same(theirs or HeldWire(), ours.id):
+                self._unwire(peer, _own(session), ours.id)
         session.wires.clear()
 
     def judge(self, network: str) -> None:
@@ -133,6 +144,11 @@ class Wires:
                 if peer is not None and not _permitted(session, peer):
                     self._unwire(session, address)
                     self._unwire(peer, _own(session))
+
+    def _confirm(self, session: Session, peer: Session) -> None:
+        """Both have said what they have: a wire that `session` alone has leads nowhere."""
+        if _own(session) not in peer.wires:
+            self._unwire(session, _own(peer))
 
     def _connect(self, session: Session, connection: Connection, peer: Session) -> bool:
         """Memory made, both told. False where the peer is deaf, or descriptors have run out."""
@@ -152,9 +168,9 @@ class Wires:
                 mine.append(_write_end(bell))
             if not self._send(listener, _grant(session, wire, side=1), theirs):
                 return False
-            peer.wires[_own(session)] = wire
+            peer.wires[_own(session)] = HeldWire(wire, listener)
             if self._send(connection, _grant(peer, wire, side=0), mine):
-                session.wires[_own(peer)] = wire
+                session.wires[_own(peer)] = HeldWire(wire, connection)
             else:
                 self._unwire(peer, _own(session))
         except OSError as error:
@@ -166,7 +182,7 @@ class Wires:
         return True
 
     def _unwire(self, session: Session, address: str, wire: str = "") -> None:
-        wire = session.wires.pop(address, wire)
+        wire = session.wires.pop(address, HeldWire(wire)).id
         listener = session.speaker()
         if listener is not None:
             self._send(
@@ -238,9 +254,9 @@ def _make_rings() -> int:
     return fd
 
 
-def _same(one: str | None, other: str) -> bool:
+def _same(one: HeldWire | None, other: str) -> bool:
     """Of two wires between the same addresses; None: there is none, "": it is not known which."""
-    return one is not None and (not one or not other or one == other)
+    return one is not None and (not one.id or not other or one.id == other)
 
 
 def _grant(peer: Session, wire: str, *, side: int) -> bytes:

@@ -53,7 +53,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             ["python3", "-u", "-m", "http.server", "80", "--directory", str(ROOT / "examples")],
             elements={**network, "clock-faketime": {"settings": {"offset": "-30d"}}},
         )
-        ask = "while :; do curl -s -m 5 -o /dev/null http://web/ && echo asked; sleep 0.3; done"
+        ask = "while :; do curl -s -o /dev/null http://web/ && echo asked; sleep 0.3; done"
         server.run("ask", ["sh", "-c", ask], elements=network)
         until(lambda: "asked" in server.api.get("/v1/applications/ask/logs").text, 30)
         yield server

@@ -53,17 +53,21 @@ class Instance:
 
         broker.serve(self.name, self.directory, make, lambda _: None, self.binding)
 
-    def register(self, wires: str = "") -> None:
+    def register(self, wires: str = "") -> list[str]:
         self.library.say(b"register", [memory(b"arena"), memory(b"tap"), *self.bells])
-        self.library.say(b"lead wires=" + wires.encode())
-        assert self.library.hear()[0] == "faults"  # what every leader is told
+        return self.lead(wires)
 
-    def reattach(self, broker: Broker, wires: str) -> None:
+    def lead(self, wires: str = "") -> list[str]:
+        """What it hears before what every leader is told."""
+        self.library.say(b"lead wires=" + wires.encode())
+        return list(iter(lambda: self.library.hear()[0], "faults"))
+
+    def reattach(self, broker: Broker, wires: str) -> list[str]:
         """A library that has found the next broker."""
         self.serve(broker)
         self.library = Library(self.directory)
         self.library.say(HELLO + b" reattach=1")
-        self.register(wires)
+        return self.register(wires)
 
     def ask(self, address: str) -> None:
         self.library.say(b"wire address=" + address.encode())
@@ -246,6 +250,33 @@ def test_a_new_leader_says_what_is_left(broker: Broker, tmp_path: Path) -> None:
     heir.say(b"register", [memory(b""), memory(b""), *a.bells])
     heir.say(b"lead wires=")
     assert b.hears_the_end_of(a)
+
+
+def test_who_leads_may_not_have_read_what_it_was_told(broker: Broker, tmp_path: Path) -> None:
+    """A peer's question may overtake the `lead` of a program that has just registered."""
+    a, b = Instance(broker, tmp_path, "a", 2), Instance(broker, tmp_path, "b", 3)
+    live(broker, a, b)
+    a.ask(b.address)
+    assert a.hear_wire()[1] and b.hear_wire()[1]
+    b.lead()
+    assert a.library.silent() and b.library.silent() and broker.wires("a") == ["b"]
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_a_wire_that_only_one_end_claims_is_none(tmp_path: Path, first: str) -> None:
+    """The word of its end was on its way when the broker was killed."""
+    former, broker = Broker(), Broker()
+    a, b = Instance(former, tmp_path, "a", 2), Instance(former, tmp_path, "b", 3)
+    live(former, a, b)
+    former.close()
+    for one in (a, b) if first == "a" else (b, a):
+        heard = one.reattach(broker, b.address if one is a else "")
+    assert heard == ["unwire"] if first == "b" else a.hears_the_end_of(b)
+    assert a.library.silent() and b.library.silent()
+    assert eventually(lambda: not broker.wires("a"))
+    a.ask(b.address)
+    assert a.hear_wire()[1] and b.hear_wire()[1]
+    broker.close()
 
 
 def test_hostile_requests_are_refused_and_leave_nothing(broker: Broker, tmp_path: Path) -> None:
