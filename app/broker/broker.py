@@ -302,6 +302,7 @@ class Broker:
         self._changed()
 
     def _attach(self, session: Session, connection: Connection) -> None:
+        connection.attached = True
         self._send(connection, pack("attach"), list(session.instance))  # it registers then
 
     def _set(self, connection: Connection, values: Mapping[str, str]) -> bool:

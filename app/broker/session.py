@@ -37,6 +37,8 @@ class Connection:
     program: str = ""
     kind: str = ""
     registered: bool = False
+    attached: bool = False
+    """It was given the instance, and has not closed its connection since."""
     vnet_hdr: bool = False
     budget: float = 0.0
     budget_at: float = 0.0
@@ -110,7 +112,7 @@ class Session:
             self.instance = tuple(fds)
 
     def forget(self, connection: Connection) -> None:
-        """It is gone; with the last registered one, so is the instance."""
+        """It is gone; with the last one that has the instance, so is the instance."""
         self.connections.pop(connection.fd, None)
         if connection in self.waiting:
             self.waiting.remove(connection)
@@ -118,7 +120,7 @@ class Session:
             self.creator = None
         if self.leader is connection:
             self.leader = None
-        if not any(other.registered for other in self.connections.values()):
+        if not any(one.registered or one.attached for one in self.connections.values()):
             self.drop_instance()
 
     @property

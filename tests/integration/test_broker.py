@@ -139,7 +139,7 @@ def test_first_creates_later_ones_wait_and_attach(broker: Broker, directory: Pat
     first.socket.close()
     third.say(HELLO)
     assert third.hear()[0] == "attach"  # the second still lives
-    second.socket.close()
+    second.socket.close(), third.socket.close()
     assert eventually(lambda: not broker.details("a")["live"])
     fourth = Library(directory)
     fourth.say(HELLO + b" vnet_hdr=1")
@@ -156,6 +156,28 @@ def test_if_the_creator_dies_the_next_creates(broker: Broker, directory: Path) -
     first.socket.close()
     verb, _, fds = second.hear()
     assert verb == "create" and content(fds[0]) == b"tap2"
+
+
+def test_who_was_given_the_instance_keeps_it_alive(broker: Broker, directory: Path) -> None:
+    """A program that attaches while the last one ends; a third one must not make another."""
+    serve(broker, directory)
+    first, heir, third = Library(directory), Library(directory), Library(directory)
+    first.say(HELLO)
+    assert first.hear()[0] == "create"
+    arena = memory(b"arena")
+    first.say(b"register", [arena, memory(b"tap"), *bells()])
+    heir.say(HELLO)
+    verb, _, fds = heir.hear()
+    assert verb == "attach"
+    first.socket.close()
+    assert eventually(lambda: len(broker.details("a")["programs"]) == 2)
+    third.say(HELLO)
+    verb, _, others = third.hear()
+    assert verb == "attach" and content(others[0]) == b"arena"
+    heir.say(b"register", fds)
+    for one in (heir, third):
+        one.socket.close()
+    assert eventually(lambda: not broker.details("a")["live"])
 
 
 def test_attach_only_makes_no_instance(broker: Broker, directory: Path) -> None:
