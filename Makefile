@@ -14,7 +14,7 @@ DASHBOARD := app/dashboard
 C_FILES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup native native-all dashboard dashboard-or-not pictures images schemas run test test-asan test-postgresql test-hostless check check-python check-c \
+.PHONY: help setup native native-all dashboard dashboard-or-not pictures images schemas run test test-asan test-postgresql test-hostless test-network test-host test-browser check check-python check-c \
         check-dashboard check-generated check-tree format bench bench-control bench-network bench-filesystem lock clean
 
 help: ## list the targets
@@ -61,7 +61,7 @@ run: native dashboard-or-not ## start the server and examples/two-webs.yaml; Ctr
 	@if [ "$(RUNTIME)" = docker ]; then $(MAKE) --no-print-directory images; fi
 	@.venv/bin/cse up -f examples/two-webs.yaml --runtime $(RUNTIME)
 
-# What makes no device, container or window runs beside the tests with sanitizers; with ARGS all is one run.
+# Two runs beside each other where neither takes much of a processor, and windows alone; with ARGS all is one run.
 HOSTLESS := not root and not docker and not browser
 test: native dashboard-or-not ## all tests that this machine can run; the others say why they are skipped
 	@$(IMAGES) TARGET=$(TARGET) VARIANT=debug network-lwip
@@ -70,14 +70,24 @@ test: native dashboard-or-not ## all tests that this machine can run; the others
 ifneq ($(ARGS),)
 	@$(PY) -m pytest $(ARGS)
 else
-	@$(MAKE) --no-print-directory -k test-hostless test-postgresql >build/test-hostless.log 2>&1 & beside=$$!; \
-	  status=0; $(MAKE) --no-print-directory test-asan || status=1; \
-	  wait $$beside || status=1; cat build/test-hostless.log; \
-	  $(PY) -m pytest -m "not ($(HOSTLESS))" || status=1; exit $$status
+	@status=0; make="$(MAKE) --no-print-directory -k"; \
+	  beside() { $$make $$1 >build/beside.log 2>&1 & $$make $$2 || status=1; wait $$! || status=1; cat build/beside.log; }; \
+	  beside "test-hostless test-postgresql" test-asan; \
+	  beside test-network test-host; \
+	  $$make test-browser || status=1; exit $$status
 endif
 
 test-hostless: setup # units, the API over a fake host, file systems and clocks of programs
 	@$(PY) -m pytest -m "$(HOSTLESS)"
+
+test-network: setup # the network element over devices
+	@$(PY) -m pytest -m "not ($(HOSTLESS))" tests/native
+
+test-host: setup # containers, devices and rules of the host
+	@$(PY) -m pytest -m "not ($(HOSTLESS)) and not browser" --ignore tests/native
+
+test-browser: setup # the dashboard
+	@$(PY) -m pytest -m browser
 
 test-asan: setup # the native tests on libraries with address and undefined-behaviour sanitizers
 	@$(IMAGES) TARGET=$(TARGET) VARIANT=asan
