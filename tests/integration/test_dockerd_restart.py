@@ -47,15 +47,26 @@ pytestmark = [
 
 
 class Daemon:
-    """dockerd without networks and rules: nothing of the host is touched."""
+    """dockerd without rules and with a bridge of its own: with none it would remove the one of the
+    machine's daemon."""
 
     def __init__(self, home: Path, live_restore: bool) -> None:
         self.home = home
         self.address = f"unix://{home}/s"
         self._group = f"/{home.name}"
+        self._bridge = f"dr{os.getpid()}"
+        address = f"10.{250 + os.getpid() % 5}.{os.getpid() // 5 % 256}.1/24"
+        for words in ("link add {} type bridge", f"addr add {address} dev {{}}", "link set {} up"):
+            subprocess.run(["ip", *words.format(self._bridge).split()], check=True)
         self._words = ["dockerd", "-H", self.address, "--pidfile", f"{home}/p"]
         self._words += ["--data-root", f"{home}/d", "--exec-root", f"{home}/e"]
-        self._words += ["--cgroup-parent", self._group, "--bridge", "none", "--iptables=false"]
+        self._words += [
+            "--cgroup-parent",
+            self._group,
+            "--bridge",
+            self._bridge,
+            "--iptables=false",
+        ]
         self._words += ["--ip6tables=false", "--ip-forward=false", "--shutdown-timeout", "3"]
         self._words += ["--containerd", f"{home}/c", *["--live-restore"] * live_restore]
         self._process: subprocess.Popen[bytes] | None = None
@@ -107,6 +118,7 @@ class Daemon:
                 os.kill(int(pid), signal.SIGKILL)
         self._containerd.terminate()
         self._containerd.wait(20)
+        subprocess.run(["ip", "link", "del", self._bridge], check=True)
         for entry in Path("/proc").glob("[0-9]*"):  # supervisors, which name its directory
             with contextlib.suppress(OSError):
                 if str(self.home) in (entry / "cmdline").read_text():
@@ -186,7 +198,8 @@ class Plane:
 
     def remove_all(self) -> None:
         for item in self.api.get("/v1/applications").json()["items"]:
-            self.api.delete(f"/v1/applications/{item['name']}", params={"wait": 30})
+            answer = self.api.delete(f"/v1/applications/{item['name']}", params={"wait": 30})
+            assert answer.status_code in (200, 204), answer.text
 
 
 @contextlib.contextmanager
