@@ -139,7 +139,8 @@ def test_first_creates_later_ones_wait_and_attach(broker: Broker, directory: Pat
     first.socket.close()
     third.say(HELLO)
     assert third.hear()[0] == "attach"  # the second still lives
-    second.socket.close(), third.socket.close()
+    second.socket.close()
+    third.socket.close()
     assert eventually(lambda: not broker.details("a")["live"])
     fourth = Library(directory)
     fourth.say(HELLO + b" vnet_hdr=1")

@@ -51,13 +51,29 @@ def prefix() -> str:
     return f"t{uuid.uuid4().hex[:8]}"
 
 
-@pytest.fixture
-def runtime(tmp_path: Path) -> Iterator[DockerRuntime]:
-    made = DockerRuntime(tmp_path / "state", f"test-{uuid.uuid4().hex}")
+def removed_at_the_end(made: DockerRuntime) -> Iterator[DockerRuntime]:
+    """With all that was made with it."""
     yield made
     for observed in made.observe():
         made.remove(observed.name)
     made.close()
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[DockerRuntime]:
+    yield from removed_at_the_end(DockerRuntime(tmp_path / "state", f"test-{uuid.uuid4().hex}"))
+
+
+@pytest.fixture
+def told() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.fixture
+def watched(tmp_path: Path, told: threading.Event) -> Iterator[DockerRuntime]:
+    """One that follows Docker's events, and sets `told` after each change."""
+    made = DockerRuntime(tmp_path / "state", f"test-{uuid.uuid4().hex}", told.set)
+    yield from removed_at_the_end(made)
 
 
 @pytest.fixture
@@ -318,10 +334,12 @@ def test_wait_times_out_and_logs_follow_to_the_end(runtime: DockerRuntime, prefi
     assert [line.text for line in runtime.logs(prefix, follow=True)] == ["a", "b"]
 
 
-def test_memory_limit_is_given_as_the_reason(runtime: DockerRuntime, prefix: str) -> None:
+def test_memory_limit_is_given_as_the_reason(watched: DockerRuntime, prefix: str) -> None:
+    """By who follows the events: Docker may hear of the kill after it has noted the end."""
     eater = launch(prefix, "sh", "-c", "tail /dev/zero", limits={"memory": "16M"})
-    ended = run(runtime, eater)
-    assert ended.exit_code == 137 and "memory limit" in str(ended.reason)
+    assert watched.observe() == []
+    assert run(watched, eater).exit_code == 137
+    until(lambda: "memory limit" in str(watched.observe()[0].reason))
 
 
 def test_nothing_unmarked_is_touched(runtime: DockerRuntime, prefix: str) -> None:
@@ -370,22 +388,16 @@ def test_what_a_killed_agent_left_half_made_is_removed(
     assert [seen.name for seen in other.observe()] == [prefix]
 
 
-def test_changes_are_told(tmp_path: Path, prefix: str) -> None:
-    told = threading.Event()
-    watched = DockerRuntime(tmp_path / "state", f"test-{uuid.uuid4().hex}", told.set)
-    try:
-        watched.create(launch(prefix, "sleep", "60"))
-        pid = watched.start(prefix).pid
-        assert watched.observe()[0].state is State.RUNNING
-        time.sleep(0.3)
-        told.clear()
-        subprocess.run(["kill", "-9", str(pid)], check=True)
-        assert told.wait(5)
-        until(lambda: watched.observe()[0].state is State.EXITED)
-        assert watched.observe()[0].exit_code == 137
-    finally:
-        watched.remove(prefix)
-        watched.close()
+def test_changes_are_told(watched: DockerRuntime, told: threading.Event, prefix: str) -> None:
+    watched.create(launch(prefix, "sleep", "60"))
+    pid = watched.start(prefix).pid
+    assert watched.observe()[0].state is State.RUNNING
+    time.sleep(0.3)
+    told.clear()
+    subprocess.run(["kill", "-9", str(pid)], check=True)
+    assert told.wait(5)
+    until(lambda: watched.observe()[0].state is State.EXITED)
+    assert watched.observe()[0].exit_code == 137
 
 
 def test_elements_are_linked_from_a_read_only_mount_shared_by_all(

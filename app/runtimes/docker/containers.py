@@ -99,6 +99,7 @@ class Containers:
                 self._forget_id(identity)
                 raise
         if self._watch is not None:
+            found["State"]["OOMKilled"] |= self._watch.was_over_limit(found["Id"])
             self._watch.remember(str(found["Id"]), found, ticket)
         return found
 

@@ -1,7 +1,8 @@
 """Docker's event stream: says when a container of ours changed, so that nobody has to poll.
 
 Made by `runtime` when somebody wants to be told (`changed`). Beside telling, it keeps the answers
-of `inspect` fresh: they are remembered until an event about their container comes in.
+of `inspect` fresh: they are remembered until an event about their container comes in. And it knows
+who went over a memory limit: Docker itself does not say so of a container whose end it heard first.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Watch:
         self._changed = changed
         self._lock = threading.Lock()
         self._known: dict[str, dict[str, Any]] = {}
+        self._over_limit: set[str] = set()
         self._changes = 0
         self._connected = False
         self._stream: Any = None
@@ -38,6 +40,11 @@ class Watch:
         """The remembered answer of `inspect`, where it is known to be true still."""
         with self._lock:
             return self._known.get(container) if self._connected else None
+
+    def was_over_limit(self, container: str) -> bool:
+        """The kernel has killed something in it for memory since it was started."""
+        with self._lock:
+            return container in self._over_limit
 
     def ticket(self) -> int:
         """Taken before a question, and given back with its answer."""
@@ -85,7 +92,14 @@ class Watch:
             for event in self._stream:
                 if self._closed.is_set():
                     return
-                if str(event.get("Action", "")).partition(":")[0] in _SILENT:
+                action = str(event.get("Action", "")).partition(":")[0]
+                if action in _SILENT:
                     continue
-                self.forget(str(event.get("id", "")))
+                container = str(event.get("id", ""))
+                with self._lock:
+                    if action == "oom":
+                        self._over_limit.add(container)
+                    elif action in ("start", "destroy"):
+                        self._over_limit.discard(container)
+                self.forget(container)
                 self._changed()
