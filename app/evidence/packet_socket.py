@@ -13,6 +13,8 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.evidence import proc
+
 _PIDFD_GETFD = 438
 _SO_DOMAIN, _SO_GET_FILTER = 39, 26
 _INSTRUCTIONS_MAX, _INSTRUCTION_BYTES = 4096, 8
@@ -33,11 +35,10 @@ def packet_socket(pid: int) -> PacketSocket | None:
     with contextlib.suppress(OSError):
         pidfd = os.pidfd_open(pid)
         try:
-            for entry in Path(f"/proc/{pid}/fd").iterdir():
-                target = str(entry.readlink())
-                if target.startswith("socket:[") and (found := _examine(pidfd, int(entry.name))):
-                    inode = int(target[8:-1])
-                    return PacketSocket(inode, found, _mapped_kb(pid, target))
+            for number, target in proc.descriptors(pid):
+                found = _examine(pidfd, number) if target.startswith("socket:[") else None
+                if found is not None:
+                    return PacketSocket(int(target[8:-1]), found, _mapped_kb(pid, target))
         finally:
             os.close(pidfd)
     return None

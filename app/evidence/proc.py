@@ -6,9 +6,11 @@ could not be read, and then no claim may be said to hold.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,12 +96,20 @@ def kernel_sockets(pid: int) -> dict[str, int] | None:
     return found or None
 
 
+def descriptors(pid: int) -> Iterator[tuple[int, str]]:
+    """Number and target (`socket:[…]`, a path, …) of each; those that are closed meanwhile are left
+    out. Raises OSError where the process is gone or not ours to look at."""
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            yield int(entry.name), os.readlink(entry)  # noqa: PTH115 - not a path
+
+
 def socket_kinds(pid: int) -> dict[str, int] | None:
     """What the descriptors are: `socket`, `memfd:…`, `pipe`, … → how many."""
     found: dict[str, int] = {}
     try:
-        for fd in Path(f"/proc/{pid}/fd").iterdir():
-            kind = os.readlink(fd).split(":")[0]  # noqa: PTH115 - not a path
+        for _, target in descriptors(pid):
+            kind = target.split(":")[0]
             found[kind] = found.get(kind, 0) + 1
     except OSError:
         return None
