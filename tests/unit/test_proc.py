@@ -24,10 +24,12 @@ while True:
 def restless() -> Iterator[int]:
     """A process that opens and closes descriptors all the time."""
     with subprocess.Popen([sys.executable, "-c", RESTLESS], stdin=subprocess.PIPE) as made:
-        while not any("kept" in target for _, target in proc.descriptors(made.pid)):
-            pass
-        yield made.pid
-        made.kill()
+        try:
+            while not any("kept" in target for _, target in proc.descriptors(made.pid)):
+                pass
+            yield made.pid
+        finally:
+            made.kill()
 
 
 def test_descriptors_that_are_closed_meanwhile_are_left_out(restless: int) -> None:
