@@ -61,7 +61,7 @@ run: native dashboard-or-not ## start the server and examples/two-webs.yaml; Ctr
 	@if [ "$(RUNTIME)" = docker ]; then $(MAKE) --no-print-directory images; fi
 	@.venv/bin/cse up -f examples/two-webs.yaml --runtime $(RUNTIME)
 
-# Two runs beside each other where neither takes much of a processor, and windows alone; with ARGS all is one run.
+# Two pairs of runs beside each other, then browsers alone, whose tests measure frames; with ARGS all is one run.
 HOSTLESS := not root and not docker and not browser
 test: native dashboard-or-not ## all tests that this machine can run; the others say why they are skipped
 	@$(IMAGES) TARGET=$(TARGET) VARIANT=debug network-lwip

@@ -31,6 +31,7 @@ from app.domain.network import NetworkBinding, NetworkSpec
 from app.domain.observed import Observed, State
 from app.runtimes.docker import DockerRuntime
 from app.runtimes.preflight import judge
+from tests.integration.runtimes import removed_at_the_end
 
 pytestmark = pytest.mark.docker
 IMAGE = "debian:trixie-slim"
@@ -49,14 +50,6 @@ def image() -> None:
 def prefix() -> str:
     """Names of this test only: the daemon is shared."""
     return f"t{uuid.uuid4().hex[:8]}"
-
-
-def removed_at_the_end(made: DockerRuntime) -> Iterator[DockerRuntime]:
-    """With all that was made with it."""
-    yield made
-    for observed in made.observe():
-        made.remove(observed.name)
-    made.close()
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from app.domain.observed import Observed, State
 from app.runtimes.namespace import NamespaceRuntime, status
 from app.runtimes.readable import readable
 from tests.integration.namespaces import launch, texts
+from tests.integration.runtimes import removed_at_the_end
 
 
 def run(runtime: NamespaceRuntime, one: Launch) -> Observed:
@@ -32,11 +33,7 @@ def run(runtime: NamespaceRuntime, one: Launch) -> Observed:
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Iterator[NamespaceRuntime]:
-    made = NamespaceRuntime(tmp_path / "state", "test")
-    yield made
-    for observed in made.observe():
-        made.remove(observed.name)
-    made.close()
+    yield from removed_at_the_end(NamespaceRuntime(tmp_path / "state", "test"))
 
 
 def test_output_exit_code_and_times_are_kept(runtime: NamespaceRuntime) -> None:

@@ -15,6 +15,7 @@ from app.domain.launch import BoundMount
 from app.domain.observed import State
 from app.runtimes.namespace import NamespaceRuntime
 from tests.integration.namespaces import launch, texts
+from tests.integration.runtimes import removed_at_the_end
 
 
 def shims_of(runtime: NamespaceRuntime, name: str) -> list[int]:
@@ -59,11 +60,7 @@ def children(pid: int) -> list[int]:
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Iterator[NamespaceRuntime]:
-    made = NamespaceRuntime(tmp_path / "state", "test")
-    yield made
-    for observed in made.observe():
-        made.remove(observed.name)
-    made.close()
+    yield from removed_at_the_end(NamespaceRuntime(tmp_path / "state", "test"))
 
 
 def test_supervisors_outlive_what_they_were_forked_from(runtime: NamespaceRuntime) -> None:
